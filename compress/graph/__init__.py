@@ -1,0 +1,1 @@
+"""The dependency graph: which slices of which tensors must go together."""
