@@ -1,0 +1,197 @@
+"""Parts that a recipe names: each is a function or class that registers itself from a file of its own.
+
+A part's keyword-only parameters are its arguments in a recipe, checked from their annotations. Nothing is listed by
+hand: the first lookup imports every module of the registry's package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property, partial
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part: `target` is the function or class, `meta` what its decorator was told about it."""
+
+    kind: str
+    name: str
+    target: Callable[..., Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def about(self) -> str:
+        """First line of the docstring, "" when there is none."""
+        return (inspect.getdoc(self.target) or "").partition("\n")[0]
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The keyword-only parameters, annotations resolved: a recipe may give these and nothing else."""
+        found = inspect.signature(self.target).parameters.values()
+        return {
+            p.name: p.replace(annotation=_resolve(p.annotation, self.target)) for p in found if p.kind is p.KEYWORD_ONLY
+        }
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """Pydantic model of the arguments."""
+        from pydantic import ConfigDict, create_model
+
+        fields: dict[str, Any] = {
+            name: (
+                Any if p.annotation is p.empty else p.annotation,
+                ... if p.default is p.empty else p.default,
+            )
+            for name, p in self.parameters.items()
+        }
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+        return create_model(self.name, __config__=config, **fields)
+
+    def problems(self, arguments: Mapping[str, Any]) -> list[tuple[tuple[int | str, ...], str]]:
+        """What is wrong with `arguments`, as (place inside them, text); empty when they are right."""
+        from pydantic import ValidationError
+
+        try:
+            self.model.model_validate(dict(arguments))
+        except ValidationError as error:
+            return explain(error, {(): self.parameters}, what="argument")
+        return []
+
+    def bind(self, arguments: Mapping[str, Any]) -> partial[Any]:
+        """The target with `arguments` checked, converted and filled in; those not given keep their defaults.
+
+        Raises InputError naming every argument that is unknown, missing or of a wrong type.
+        """
+        if problems := self.problems(arguments):
+            lines = [": ".join((f"{self.kind} {self.name}", *map(str, place), text)) for place, text in problems]
+            raise InputError("\n".join(lines))
+        checked = self.model.model_validate(dict(arguments))
+        return partial(self.target, **{name: getattr(checked, name) for name in checked.model_fields_set})
+
+
+class Registry:
+    """The parts of one kind, which live in `package`, one file each."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._entries: dict[str, Entry] = {}
+        self._walked = False
+        self._lock = RLock()
+
+    def add(self, name: str, **meta: Any) -> Callable[[Target], Target]:
+        """Decorator that registers a function or class as `name`. Raises ValueError when the name is taken."""
+
+        def register(target: Target) -> Target:
+            taken = self._entries.get(name)
+            if taken is not None and _place(taken.target) != _place(target):
+                raise ValueError(f"{self.kind} {name!r} is both {_place(taken.target)} and {_place(target)}")
+            self._entries[name] = Entry(self.kind, name, target, meta)
+            return target
+
+        return register
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._walk()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The part called `name`. Raises InputError with the nearest name and the whole list when there is none."""
+        self._walk()
+        if (entry := self._entries.get(name)) is None:
+            raise InputError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}{_list(self._entries)}")
+        return entry
+
+    def _walk(self) -> None:
+        with self._lock:
+            if self._walked:
+                return
+            self._walked = True  # before the imports: a part may look up another while it is imported
+            try:
+                _import_all(self.package)
+            except BaseException:
+                self._walked = False
+                raise
+
+
+def did_you_mean(word: object, words: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of `words`, "" when none is near."""
+    near = get_close_matches(str(word), sorted(words), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def explain(
+    error: ValidationError, known: Mapping[tuple[int | str, ...], Iterable[str]], *, what: str
+) -> list[tuple[tuple[int | str, ...], str]]:
+    """Pydantic's errors as (place, text), unknown names with the nearest one.
+
+    `known` maps a place to the names that may stand there; `what` is the word for such a name (key, argument).
+    """
+    found = []
+    for item in error.errors(include_url=False):
+        place, text = item["loc"], item["msg"]
+        if item["type"] == "extra_forbidden":
+            names = list(known.get(place[:-1], ()))
+            text = f"unknown {what} {place[-1]!r}{did_you_mean(place[-1], names)}{_list(names)}"
+            place = place[:-1] if what == "argument" else place
+        elif item["type"] == "missing":
+            text = f"{what} {place[-1]!r} is missing"
+            place = place[:-1]
+        elif item["type"] in ("value_error", "assertion_error"):
+            text = str(item.get("ctx", {}).get("error", text))
+        else:
+            value = item["input"]
+            text = text[0].lower() + text[1:]
+            if isinstance(value, str | int | float | bool | None):
+                text += f", not {value!r}"
+            if item["type"] == "literal_error" and isinstance(value, str):
+                text += did_you_mean(value, str(item.get("ctx", {}).get("expected", "")).split("'")[1::2])
+        found.append((place, text))
+    return found
+
+
+def _list(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return f" (known: {', '.join(ordered)})" if ordered else " (none is known)"
+
+
+def _place(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _resolve(annotation: Any, target: Callable[..., Any]) -> Any:
+    """Strings left by `from __future__ import annotations` are read in the part's own module."""
+    if not isinstance(annotation, str):
+        return annotation
+    return eval(annotation, vars(sys.modules[inspect.unwrap(target).__module__]))
+
+
+def _import_all(package: str) -> None:
+    root = importlib.import_module(package)
+    for module in pkgutil.iter_modules(root.__path__, package + "."):
+        if module.ispkg:
+            _import_all(module.name)
+        else:
+            importlib.import_module(module.name)
+
+
+criteria = Registry("criterion", package="compress.criteria")
+allocators = Registry("allocator", package="compress.allocate")
+repairs = Registry("repair", package="compress.repair")
+statistics = Registry("statistic", package="compress.calibrate.statistics")
+sources = Registry("source", package="compress.calibrate.sources")
