@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
+MISTAKE, MISTAKEN_ARGUMENT = "mistake", "mistaken_argument"
+"""Types of pydantic errors whose text is already meant for the user."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -147,14 +150,13 @@ def explain(
         place, text = item["loc"], item["msg"]
         if item["type"] == "extra_forbidden":
             names = list(known.get(place[:-1], ()))
-            text = f"unknown {what} {place[-1]!r}{did_you_mean(place[-1], names)}{_list(names)}"
-            place = place[:-1] if what == "argument" else place
+            text = f"unknown {what}{did_you_mean(place[-1], names)}{_list(names)}"
         elif item["type"] == "missing":
             text = f"{what} {place[-1]!r} is missing"
             place = place[:-1]
         elif item["type"] in ("value_error", "assertion_error"):
             text = str(item.get("ctx", {}).get("error", text))
-        else:
+        elif item["type"] not in (MISTAKE, MISTAKEN_ARGUMENT):
             value = item["input"]
             text = text[0].lower() + text[1:]
             if isinstance(value, str | int | float | bool | None):
@@ -183,7 +185,7 @@ def _resolve(annotation: Any, target: Callable[..., Any]) -> Any:
 
 def _import_all(package: str) -> None:
     root = importlib.import_module(package)
-    for module in pkgutil.iter_modules(root.__path__, package + "."):
+    for module in pkgutil.iter_modules(getattr(root, "__path__", ()), package + "."):
         if module.ispkg:
             _import_all(module.name)
         else:

@@ -1,0 +1,41 @@
+"""A share in a recipe: `20%` or `0.2`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from compress.recipe.mistake import mistake
+
+
+def _read(value: Any) -> float:
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)):
+        share = float(match[1]) / 100
+    elif isinstance(value, float) and 0 <= value <= 1:
+        share = value
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 100:
+        raise mistake(f"{value:g} is no share; write a share as {value:g}% or {value / 100:g}")
+    else:
+        raise mistake(f"{value!r} is no share; write a share as 20% or 0.2")
+    if not 0 < share < 1:
+        raise mistake(f"a share lies between 0% and 100%, both excluded, not {value}")
+    return share
+
+
+Share = Annotated[
+    float,
+    BeforeValidator(_read),
+    PlainSerializer(lambda share: f"{share * 100:.12g}%"),
+    WithJsonSchema(
+        {
+            "description": "a share, 20% or 0.2",
+            "anyOf": [
+                {"type": "string", "pattern": r"^\s*(\d+(\.\d*)?|\.\d+)\s*%\s*$"},
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            ],
+        }
+    ),
+]
+"""A fraction between 0 and 1, both excluded. A bare 20 is refused: it could mean 20 % or twenty units."""
