@@ -94,13 +94,14 @@ def _known(data: Any) -> dict[Place, Sequence[str]]:
 
 def _existing(data: Any, place: Place) -> Place:
     """`place` as far as it exists: a validator's own detours (the kind in `prune: heads` is item 0) are left out."""
+    inside = data
     for depth, step in enumerate(place):
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            data = data[step]
-        else:
+        items: dict[Any, Any] = inside if isinstance(inside, dict) else {}
+        if isinstance(inside, list):
+            items = dict(enumerate(inside))
+        if step not in items:
             return place[:depth]
+        inside = items[step]
     return place
 
 
