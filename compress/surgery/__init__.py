@@ -1,0 +1,1 @@
+"""Executing a plan: cutting tensors, and finding who can open the result."""

@@ -1,0 +1,142 @@
+"""Reading, editing and writing configuration numbers by path, nested configurations included."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PretrainedConfig
+
+Field = str  # a dotted path, e.g. `text_config.hidden_size`
+LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
+
+
+def numbers(config: PretrainedConfig) -> dict[Field, int | None]:
+    """Every integer of the configuration, and every unset one that may hold an integer.
+
+    `head_dim` is among them even where the class does not declare it: many architectures read it if it is there.
+    """
+    found = {}
+    for prefix, part in _parts(config):
+        declared = {f.name: str(f.type) for f in dataclasses.fields(part)}
+        for name, value in _values(part).items():
+            if (isinstance(value, int) and not isinstance(value, bool)) or (
+                value is None and "int" in declared.get(name, "") and not name.endswith("_token_id")
+            ):
+                found[prefix + name] = value
+        if "num_attention_heads" in part and "head_dim" not in part:
+            found[prefix + "head_dim"] = None
+    return found
+
+
+def flags(config: PretrainedConfig) -> dict[Field, bool | None]:
+    """Every true/false value of the configuration."""
+    return {
+        prefix + name: value
+        for prefix, part in _parts(config)
+        for name, value in _values(part).items()
+        if isinstance(value, bool)
+    }
+
+
+def lists(config: PretrainedConfig, length: int) -> dict[Field, list]:
+    """Every list of that length: one entry for each layer."""
+    return {
+        prefix + name: list(value)
+        for prefix, part in _parts(config)
+        for name, value in _values(part).items()
+        if isinstance(value, list | tuple) and len(value) == length
+    }
+
+
+def edited(config: PretrainedConfig, edits: Mapping[Field, Any]) -> PretrainedConfig:
+    """A copy with these values. The class's own checks do not run: experiments may pass through states it refuses."""
+    config = copy.deepcopy(config)
+    for path, value in edits.items():
+        part, name = _owner(config, path)
+        setattr(part, name, value)
+    return config
+
+
+def written(raw: Mapping[str, Any], config: PretrainedConfig, edits: Mapping[Field, Any]) -> dict[str, Any]:
+    """`config.json` of the edited configuration: the file as it was, the edits, and the older spelling of RoPE.
+
+    transformers 4 reads `rope_theta` at the top level only and takes 10000 in silence when it is not there.
+    """
+    result = copy.deepcopy(dict(raw))
+    for path, value in edits.items():
+        part, _ = _owner(config, path)
+        *parents, name = path.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        for alias, canonical in part.attribute_map.items():
+            if canonical == name:
+                place.pop(alias, None)
+        place[name] = value
+    for prefix, part in _parts(config):
+        place = result
+        for parent in prefix.split(".")[:-1]:
+            place = place.get(parent, {}) if isinstance(place.get(parent), dict) else {}
+        _add_legacy_rope(place, part)
+    return result
+
+
+def read_back(written_config: Mapping[str, Any]) -> tuple[PretrainedConfig, type]:
+    """The configuration and model class that stock transformers make of this `config.json`.
+
+    Raises whatever transformers raises when it refuses the configuration.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(written_config), encoding="utf-8")
+        config = AutoConfig.from_pretrained(folder)
+    config.validate()
+    return config, getattr(transformers, written_config["architectures"][0])
+
+
+def value_at(config: PretrainedConfig, path: Field) -> Any:
+    part, name = _owner(config, path)
+    return getattr(part, name, None)
+
+
+def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> bool:
+    """Is the field spelled out in the file (under its own name or an alias)?"""
+    part, name = _owner(config, path)
+    place: Any = raw
+    for parent in path.split(".")[:-1]:
+        place = place.get(parent) or {}
+    return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
+
+
+def _add_legacy_rope(place: dict, part: PretrainedConfig) -> None:
+    rope = getattr(part, "rope_parameters", None)
+    if not isinstance(rope, dict) or "rope_theta" not in rope or not place:
+        return
+    for name in LEGACY_ROPE & rope.keys():
+        place.setdefault(name, rope[name])
+    if rope.get("rope_type", "default") != "default":
+        place.setdefault("rope_scaling", {k: v for k, v in rope.items() if k not in LEGACY_ROPE})
+
+
+def _parts(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
+    yield prefix, config
+    for name, value in _values(config).items():
+        if isinstance(value, PretrainedConfig):
+            yield from _parts(value, f"{prefix}{name}.")
+
+
+def _values(config: PretrainedConfig) -> dict[str, Any]:
+    return {k: v for k, v in vars(config).items() if not k.startswith("_")}
+
+
+def _owner(config: PretrainedConfig, path: Field) -> tuple[PretrainedConfig, str]:
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    return config, name

@@ -1,0 +1,211 @@
+"""Loads a pruned checkpoint whose layers differ in width: a stock transformers model whose tensors are then reshaped.
+
+This file travels inside the checkpoint and needs transformers only. `config.json` is that of the original model plus
+`compressed`: `model_type` and `architecture` of the original, `shapes` of the tensors that differ from what the
+configuration gives, `biases` that the original lacks, and `attributes` of modules to set before the first forward.
+
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+"""
+
+from functools import cache
+
+import torch
+import transformers
+from torch import nn
+from transformers import CONFIG_MAPPING, PretrainedConfig
+
+MODEL_TYPE = "compressed"
+# Auto class → the class of this file that answers for it. The names end as transformers' do: it reads losses off them.
+ENTRIES = {
+    "AutoModel": "CompressedModel",
+    "AutoModelForCausalLM": "CompressedForCausalLM",
+    "AutoModelForMaskedLM": "CompressedForMaskedLM",
+    "AutoModelForSeq2SeqLM": "CompressedForConditionalGeneration",
+    "AutoModelForSequenceClassification": "CompressedForSequenceClassification",
+    "AutoModelForTokenClassification": "CompressedForTokenClassification",
+    "AutoModelForQuestionAnswering": "CompressedForQuestionAnswering",
+    "AutoModelForPreTraining": "CompressedForPreTraining",
+}
+
+
+class CompressedConfig(PretrainedConfig):
+    """Reads `config.json`; what it returns is a configuration of the original class that saves itself as this one."""
+
+    model_type = MODEL_TYPE
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        raw, kwargs = PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return cls.from_dict(raw, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        model_type = config_dict["compressed"]["model_type"]
+        return config_class(model_type).from_dict({**config_dict, "model_type": model_type}, **kwargs)
+
+
+class _SavesAsCompressed:
+    # In memory the model type stays the original's, as modeling code, caches and weight conversions ask for it.
+    def to_dict(self):
+        return _as_saved(super().to_dict(), type(self))
+
+    def to_diff_dict(self):
+        return _as_saved(super().to_diff_dict(), type(self))
+
+
+def _as_saved(values, cls):
+    module = __name__.rsplit(".", 1)[-1]
+    answered = {auto: f"{module}.{entry}" for auto, entry in ENTRIES.items() if stock_class(auto, cls.base) is not None}
+    return {**values, "model_type": MODEL_TYPE, "auto_map": {"AutoConfig": f"{module}.CompressedConfig", **answered}}
+
+
+@cache
+def config_class(model_type):
+    """Subclass of the stock configuration class of `model_type`."""
+    base = CONFIG_MAPPING[model_type]
+    body = {"__module__": __name__, "base": base, "_auto_class": "AutoConfig"}
+    made = type("CompressedConfig", (_SavesAsCompressed, base), body)
+    for auto in ENTRIES:
+        if stock_class(auto, base) is not None:
+            getattr(transformers, auto).register(made, globals()[ENTRIES[auto]], exist_ok=True)
+    return made
+
+
+def stock_class(auto, base):
+    """The class that transformers' `auto` class gives a configuration of class `base`, or None."""
+    found = getattr(transformers, auto)._model_mapping.get(base, None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+@cache
+def model_class(auto, base, architecture):
+    """Subclass of the stock model class that reshapes itself when built."""
+    stock = stock_class(auto, base)
+    named = getattr(transformers, architecture)
+    if auto == "AutoModel" and named not in [stock_class(other, base) for other in ENTRIES]:
+        stock = named  # an architecture that no auto class leads to, such as an encoder alone
+    body = {"__module__": __name__, "config_class": CompressedConfig, "_auto_class": auto}
+    return type(ENTRIES[auto], (_Reshaped, stock), body)
+
+
+class _Reshaped:
+    def __init__(self, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        reshape(self, **{key: config.compressed[key] for key in ("shapes", "biases", "attributes")})
+
+
+class CompressedModel:
+    """What an auto class finds; the model itself is of a class made for its architecture."""
+
+    config_class = CompressedConfig
+    _auto = "AutoModel"
+
+    @classmethod
+    def _class(cls, config):
+        return model_class(cls._auto, type(config).base, config.compressed["architecture"])
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+        config = CompressedConfig.from_pretrained(pretrained_model_name_or_path) if config is None else config
+        return cls._class(config).from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config, **kwargs):
+        return cls._class(config)._from_config(config, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoModel"):
+        """Classes made here know their auto class already."""
+
+
+for _auto, _entry in ENTRIES.items():
+    if _auto != "AutoModel":
+        globals()[_entry] = type(_entry, (CompressedModel,), {"_auto": _auto, "__module__": __name__})
+
+
+class ConfigView:
+    """The shared configuration as one module sees it: some numbers are its own, all else is read through."""
+
+    def __init__(self, config, own):
+        self.__dict__.update(_config=config, _own=own)
+
+    def __getattr__(self, name):
+        if name.startswith("__") or "_own" not in self.__dict__:
+            raise AttributeError(name)
+        return self._own[name] if name in self._own else getattr(self._config, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._config, name, value)
+
+
+def reshape(model, shapes, biases, attributes):
+    """Give parameters and buffers new shapes, add biases, set attributes; ties stay ties. Names are the full model's.
+
+    `shapes` and `biases` map names to shapes, `attributes` maps module names to {attribute: integer}; an attribute
+    `config.x` is the module's own value of the configuration's `x`. Kept values are the first of each dimension.
+    """
+    places = {}
+    for module_name, module in model.named_modules():
+        for kind in (module._parameters, module._buffers):
+            for leaf, tensor in kind.items():
+                if tensor is not None:
+                    places.setdefault(id(tensor), []).append((kind, leaf, module))
+    for name, shape in {**shapes, **biases}.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = _find(model, owner_name)
+        if owner is None:
+            continue  # a head that this class does not have
+        kind = owner._buffers if leaf in owner._buffers else owner._parameters
+        old = kind.get(leaf)
+        if old is None:
+            like = next(iter(owner.parameters()))
+            kind[leaf] = nn.Parameter(torch.zeros(tuple(shape), dtype=like.dtype, device=like.device))
+            continue
+        new = old.detach()[tuple(slice(n) for n in shape)].clone()
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for other_kind, other_leaf, module in places.get(id(old), [(kind, leaf, owner)]):
+            other_kind[other_leaf] = new
+            _agree(module)
+        places[id(new)] = places.pop(id(old), [(kind, leaf, owner)])
+    for module_name, values in attributes.items():
+        module = _find(model, module_name)
+        if module is not None:
+            patch(module, values)
+
+
+def patch(module, values):
+    """Set integers of a module; those named `config.x` on its own view of the configuration."""
+    own = {name[len("config.") :]: value for name, value in values.items() if name.startswith("config.")}
+    if own:
+        module.config = ConfigView(module.config, own)
+    for name, value in values.items():
+        if not name.startswith("config."):
+            setattr(module, name, value)
+
+
+def _find(model, name):
+    """The module of that name, with or without the prefix of the model under its head."""
+    prefix = model.base_model_prefix + "."
+    for candidate in (name, name.removeprefix(prefix), prefix + name):
+        try:
+            return model.get_submodule(candidate)
+        except AttributeError:
+            continue
+    return None
+
+
+def _agree(module):
+    """Make the sizes that common modules note about themselves those of their weight."""
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        return
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif isinstance(module, transformers.pytorch_utils.Conv1D):
+        module.nx, module.nf = weight.shape
+    elif hasattr(module, "normalized_shape"):
+        module.normalized_shape = tuple(weight.shape)
