@@ -122,9 +122,9 @@ def _apply(data: dict[str, Any], override: str) -> Place:
         place.append(step)
         if depth == len(words) - 1:
             node[step] = value
-        elif isinstance(node, dict) and node.get(word) is None:
-            node = node[word] = {}
         else:
+            if isinstance(node, dict) and node.get(word) is None:
+                node[word] = {}
             node = node[step]
     return tuple(place)
 

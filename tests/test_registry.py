@@ -1,0 +1,120 @@
+"""Parts register from their own files, and their signatures are their arguments."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from compress.errors import InputError
+from compress.registry import Registry
+
+PARTS = {
+    "__init__": '"""Parts."""',
+    "wanda": """
+        from __future__ import annotations
+        from typing import TYPE_CHECKING, Literal
+        from PARTS import criteria
+        if TYPE_CHECKING:
+            from torch import Tensor
+
+        @criteria.add("wanda", scope="weights", needs=("input_norm",))
+        def wanda(weight: Tensor, input_norm: Tensor, *, power: float = 1.0, over: Literal["rows", "all"] = "rows"):
+            '''|W| · ‖x‖₂.
+
+            More words.
+            '''
+            return weight, input_norm, power, over
+    """,
+    "deeper/__init__": "",
+    "deeper/taylor": """
+        from PARTS import criteria
+
+        @criteria.add("taylor")
+        class Taylor:
+            def __init__(self, weight, *, order: int):
+                self.weight, self.order = weight, order
+    """,
+}
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry over a package of its own, made of files."""
+    for name, text in PARTS.items():
+        file = tmp_path / "parts_of_test" / f"{name}.py"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text("\n".join(line.removeprefix("        ") for line in text.splitlines()))
+    registry = Registry("criterion", package="parts_of_test")
+    module = type(sys)("PARTS")
+    module.criteria = registry  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "PARTS", module)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "parts_of_test"]:
+        monkeypatch.delitem(sys.modules, name)
+    yield registry
+    for name in [name for name in sys.modules if name.partition(".")[0] == "parts_of_test"]:
+        del sys.modules[name]
+
+
+def test_the_package_is_walked_at_the_first_lookup(registry: Registry) -> None:
+    assert "parts_of_test" not in sys.modules
+    assert registry.names() == ["taylor", "wanda"]
+
+
+def test_an_entry_knows_its_part(registry: Registry) -> None:
+    entry = registry.get("wanda")
+    assert entry.about == "|W| · ‖x‖₂."
+    assert entry.meta == {"scope": "weights", "needs": ("input_norm",)}
+    assert list(entry.parameters) == ["power", "over"]
+    assert entry.parameters["power"].default == 1.0
+    assert entry.parameters["over"].annotation == Literal["rows", "all"]  # a string in that module
+
+
+def test_bind_converts_and_fills_in(registry: Registry) -> None:
+    assert registry.get("wanda").bind({"power": 2})("w", "x") == ("w", "x", 2.0, "rows")
+    assert registry.get("taylor").bind({"order": 2})("w").order == 2
+    assert registry.get("wanda").bind({}).keywords == {}  # defaults stay the function's own
+
+
+def test_an_unknown_name_gets_the_nearest_and_the_list(registry: Registry) -> None:
+    with pytest.raises(InputError) as caught:
+        registry.get("wnada")
+    assert str(caught.value) == "unknown criterion 'wnada'; did you mean 'wanda'? (known: taylor, wanda)"
+
+
+def test_bind_names_every_wrong_argument(registry: Registry) -> None:
+    with pytest.raises(InputError) as caught:
+        registry.get("wanda").bind({"pwoer": 1, "over": "row", "power": "much"})
+    assert str(caught.value).splitlines() == [
+        "criterion wanda: power: input should be a valid number, unable to parse string as a number, not 'much'",
+        "criterion wanda: over: input should be 'rows' or 'all', not 'row'; did you mean 'rows'?",
+        "criterion wanda: pwoer: unknown argument; did you mean 'power'? (known: over, power)",
+    ]
+    with pytest.raises(InputError, match="criterion taylor: argument 'order' is missing"):
+        registry.get("taylor").bind({})
+    with pytest.raises(InputError, match="weight: unknown argument"):  # positional: given by the engine, not a recipe
+        registry.get("taylor").bind({"order": 1, "weight": 3})
+
+
+def test_a_name_is_given_once(registry: Registry) -> None:
+    registry.names()
+    with pytest.raises(ValueError, match="criterion 'wanda' is both"):
+
+        @registry.add("wanda")
+        def another() -> None: ...
+
+
+def test_a_failed_import_is_not_forgotten(registry: Registry, tmp_path: Path) -> None:
+    broken = tmp_path / "parts_of_test" / "broken.py"
+    broken.write_text("import nothing_like_this")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="nothing_like_this"):
+            registry.names()
+
+
+def test_torch_is_not_imported_before_a_command_needs_it() -> None:
+    code = "import sys, compress.registry, compress.recipe, compress.console; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
