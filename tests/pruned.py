@@ -113,7 +113,9 @@ CASES = {
             ("<mlp.c_proj.weight", 0, FF4),
         ),
         4 * HIDDEN,
-        **dict(n_embd=HIDDEN, n_layer=3, n_head=HEADS, vocab_size=VOCAB, n_positions=64, bos_token_id=1, eos_token_id=2),
+        **dict(
+            n_embd=HIDDEN, n_layer=3, n_head=HEADS, vocab_size=VOCAB, n_positions=64, bos_token_id=1, eos_token_id=2
+        ),
     ),
     "opt": _case(
         "OPTConfig",
@@ -211,7 +213,10 @@ CASES = {
         r"(?:en|de)coder\.block\.(\d+)\.",
         _rows(
             {
-                "layer.0.SelfAttention.q.weight layer.0.SelfAttention.k.weight layer.0.SelfAttention.v.weight": (0, ONE),
+                "layer.0.SelfAttention.q.weight layer.0.SelfAttention.k.weight layer.0.SelfAttention.v.weight": (
+                    0,
+                    ONE,
+                ),
                 "<layer.0.SelfAttention.o.weight": (1, ONE),
                 "layer.0.SelfAttention.relative_attention_bias.weight": (1, Axis("heads", HEADS)),
                 "layer.1.EncDecAttention.q.weight layer.1.EncDecAttention.k.weight layer.1.EncDecAttention.v.weight": (

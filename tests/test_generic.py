@@ -1,16 +1,22 @@
 """Widths that differ by layer: the folder loads in stock transformers and computes the masked dense model."""
 
+import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
 from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
+from torch import nn
 
+from compress.errors import ModelError
+from compress.surgery import modeling_compress
 from compress.surgery.generic import auto_class, generic_plan
 from compress.surgery.native import find_native
 
@@ -27,7 +33,7 @@ def by_layer(name, case, layer):
     return result
 
 
-def write(folder, case, plan, state, model):
+def write(folder, plan, state, model):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(plan.config))
     tied = {n for n in model.all_tied_weights_keys}
@@ -42,13 +48,13 @@ def make(name, folder):
     state = cut(case, dense, lambda layer: by_layer(name, case, layer))
     shapes = {k: tuple(v.shape) for k, v in state.items()}
     plan = generic_plan(case.config(), case.cls, shapes)
-    write(folder, case, plan, state, dense)
+    write(folder, plan, state, dense)
     return case, dense, shapes, plan
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_layers_of_different_width_equal_the_masked_dense_model(name, tmp_path):
-    case, dense, shapes, plan = make(name, tmp_path / "a")
+    case, dense, shapes, _ = make(name, tmp_path / "a")
     if name not in ("albert",):  # its layers are one
         assert "differ by layer" in find_native(case.config(), case.cls, shapes)
     auto = getattr(tf, auto_class(case.config(), case.cls))
@@ -66,3 +72,110 @@ def test_layers_of_different_width_equal_the_masked_dense_model(name, tmp_path):
     again, info = auto.from_pretrained(tmp_path / "b", trust_remote_code=True, output_loading_info=True)
     assert not any(info.values()), info
     torch.testing.assert_close(logits(again.eval()), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if "MaskedLM" not in case.architecture])
+def test_generation_with_the_cache_equals_generation_without(name, tmp_path):
+    case, _, _, _ = make(name, tmp_path)
+    model = getattr(tf, auto_class(case.config(), case.cls)).from_pretrained(tmp_path, trust_remote_code=True).eval()
+    ids = torch.tensor([[5, 9, 3, 7]])
+    outputs = [model.generate(ids, do_sample=False, max_new_tokens=6, use_cache=cached) for cached in (True, False)]
+    assert torch.equal(*outputs)
+
+
+def test_a_process_that_knows_only_transformers_opens_it(tmp_path):
+    _, dense, _, _ = make("phi3", tmp_path)
+    script = f"""
+import sys, torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+config = AutoConfig.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+assert config.num_attention_heads == 8
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+body, info = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True, output_loading_info=True)
+assert not info["missing_keys"] and not info["mismatched_keys"], info
+ids = torch.arange(3, 16)[None]
+assert torch.equal(body(ids).last_hidden_state, model.model(ids).last_hidden_state)
+model.set_attn_implementation("eager")
+torch.save(model(ids).logits.detach(), {str(tmp_path / "logits.pt")!r})
+assert "compress" not in sys.modules
+"""
+    # Its own folder for the copies of remote code, and a working directory from where our package is not importable.
+    done = _python(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = dense(torch.arange(3, 16)[None]).logits
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-4, rtol=0)
+
+
+def test_without_trust_it_is_refused_unless_our_package_is_imported(tmp_path):
+    make("gpt2", tmp_path)
+    load = f"from transformers import AutoModelForCausalLM as Auto; model = Auto.from_pretrained({str(tmp_path)!r})"
+    load += "; print(type(model).__mro__)"
+    refused = _python(load, tmp_path)
+    assert refused.returncode != 0 and "trust_remote_code" in refused.stderr
+    root = str(modeling_compress.__file__).rsplit("/compress/", 1)[0]
+    opened = _python(f"import sys; sys.path.insert(0, {root!r}); import compress.modeling; {load}", tmp_path)
+    assert opened.returncode == 0, opened.stderr
+    assert "GPT2LMHeadModel" in opened.stdout
+
+
+def test_query_heads_of_a_group_change_the_number_of_groups(tmp_path):
+    case = CASES["llama"]
+    dense = case.model()
+    kept = {"queries": np.array([True, False])}
+    state = cut(case, dense, lambda layer: kept if layer == 1 else {})
+    plan = generic_plan(case.config(), case.cls, {k: tuple(v.shape) for k, v in state.items()})
+    assert plan.attributes == {"model.layers.1.self_attn": {"num_key_value_groups": 1}}
+    write(tmp_path, plan, state, dense)
+    model = tf.AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True)
+    torch.testing.assert_close(logits(model), logits(dense), atol=1e-4, rtol=0)
+
+
+def test_new_biases_dropped_layers_and_a_smaller_vocabulary(tmp_path):
+    case = CASES["gemma2"]
+    dense = case.model()
+    state = cut(case, dense, lambda layer: masks(case, 2 + layer % 2, 80, seed=layer))
+    state = {k.replace("layers.2.", "layers.1."): v for k, v in state.items() if ".layers.1." not in k}
+    dense.model.layers = nn.ModuleList([dense.model.layers[0], dense.model.layers[2]])
+    dense.config.num_hidden_layers = 2
+    dense.config.layer_types = [dense.config.layer_types[i] for i in (0, 2)]
+    dense.model.layers[1].self_attn.layer_idx = 1
+    bias = "model.layers.1.mlp.down_proj.bias"
+    state[bias] = torch.randn(64)
+    dense.model.layers[1].mlp.down_proj.bias = nn.Parameter(state[bias].clone())
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        state[name] = state[name][:90].clone()
+    plan = generic_plan(
+        case.config(),
+        case.cls,
+        {k: tuple(v.shape) for k, v in state.items()},
+        kept_layers={"model.layers": [0, 2]},
+        extra_biases=[bias],
+    )
+    assert plan.config["vocab_size"] == 90 and plan.config["num_hidden_layers"] == 2
+    assert plan.config["layer_types"] == ["sliding_attention", "sliding_attention"]
+    write(tmp_path, plan, state, dense)
+    model, info = tf.AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True, output_loading_info=True)
+    assert not any(info.values()), info
+    ids = torch.randint(3, 90, (2, 13))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, dense(ids).logits[..., :90], atol=1e-4, rtol=0)
+        assert model(ids, labels=ids).loss.isfinite()
+
+
+def test_shapes_that_cannot_run_are_an_error():
+    case = CASES["gpt2"]
+    shapes = {k: tuple(v.shape) for k, v in case.model().state_dict().items()}
+    shapes["transformer.h.1.attn.c_attn.weight"] = (64, 176)
+    with pytest.raises(ModelError, match="does not run"):
+        generic_plan(case.config(), case.cls, shapes)
+
+
+def test_the_modeling_file_stands_alone():
+    source = inspect.getsource(modeling_compress)
+    assert "import compress" not in source and "from compress" not in source
+
+
+def _python(script, folder):
+    env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules"), "PYTHONPATH": ""}
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True)

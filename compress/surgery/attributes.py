@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.errors import ModelError
 from compress.surgery.modeling_compress import ConfigView, patch
-from compress.surgery.probe import attention_shapes, run, shapes_of
+from compress.surgery.probe import attention_shapes, runs, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
@@ -104,21 +104,6 @@ def _works(model: nn.Module, attributes: Attributes, widths: list[int]) -> bool:
             vars(model.get_submodule(name)).update(state)
 
 
-def runs(model: nn.Module) -> bool:
-    """Does the forward accept its own shapes?"""
-    try:
-        run(model, _nothing())
-    except Exception:  # any refusal of foreign modeling code is an answer, not a fault
-        return False
-    return True
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
-
-
 def _reads(model: nn.Module) -> list[tuple[str, str]]:
     """(module, attribute) of every integer above 1 that a forward reads, a module's `config.x` included."""
     found: dict[tuple[str, str], None] = {}
@@ -142,7 +127,7 @@ def _reads(model: nn.Module) -> list[tuple[str, str]]:
 
 def _watched(cls: type, name: str, found: dict) -> type:
     def read(self: Any, attribute: str) -> Any:
-        value = cls.__getattribute__(self, attribute)
+        value = cls.__getattribute__(self, attribute)  # pyright: ignore[reportCallIssue]
         if type(value) is int and value > 1 and not attribute.startswith("_"):
             found[name, attribute] = None
         return value

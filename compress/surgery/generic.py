@@ -1,4 +1,4 @@
-"""Writing a pruned model that no stock architecture fits: original configuration, recorded shapes, one modeling file."""
+"""Writing a pruned model that no stock architecture fits: its original configuration, shapes, one modeling file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transformers import PretrainedConfig
 
 from compress.errors import ModelError
 from compress.surgery import modeling_compress
-from compress.surgery.attributes import Attributes, Rule, Shapes, expand, find_rules, runs
+from compress.surgery.attributes import Attributes, Rule, Shapes, expand, find_rules
 from compress.surgery.config import Field, edited, numbers, value_at, written
-from compress.surgery.native import config_from, depth_edits
-from compress.surgery.probe import aliases, attention_shapes, build, shapes_of, stacks
+from compress.surgery.native import both_forms, depth_edits
+from compress.surgery.probe import aliases, attention_shapes, build, runs, shapes_of, stacks
 
 MODELING_FILE = Path(modeling_compress.__file__)
 PROBED = 4
@@ -57,9 +57,7 @@ def generic_plan(
     Raises:
         ModelError: the architecture cannot run at these shapes, or is reached by no auto class.
     """
-    if isinstance(config, Mapping):
-        config, raw = config_from(config), config
-    raw = dict(raw if raw is not None else config.to_diff_dict())
+    config, raw = both_forms(config, raw)
     original = build(edited(config, {}), cls)
     depth = depth_edits(config, cls, original, kept_layers or {})
     if isinstance(depth, str):
@@ -72,7 +70,7 @@ def generic_plan(
         raise ModelError(f"{cls.__name__} has no {missing[0]}")
     differing = {name: shape for name, shape in known.items() if before[name] != shape}
     biases = {name: tuple(shapes[name]) for name in extra_biases}
-    attributes = find_attributes(config, cls, base, edits, {**differing}, biases, head_dim=head_dim)
+    attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim)
     compressed = {
         "model_type": config.model_type,
         "architecture": cls.__name__,
@@ -179,7 +177,7 @@ def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: S
 
 def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes) -> None:
     config = modeling_compress.CompressedConfig.from_dict(dict(written_config))
-    cls = modeling_compress.model_class(auto, type(config).base, config.compressed["architecture"])
+    cls = modeling_compress.CompressedModel.class_for(config, auto)
     model = build(config, cls)
     built, ties = shapes_of(model), aliases(model)
     wrong = [n for n, shape in shapes.items() if built.get(n) != tuple(shape)]

@@ -46,12 +46,14 @@ class CompressedConfig(PretrainedConfig):
 
 
 class _SavesAsCompressed:
+    base = PretrainedConfig
+
     # In memory the model type stays the original's, as modeling code, caches and weight conversions ask for it.
     def to_dict(self):
-        return _as_saved(super().to_dict(), type(self))
+        return _as_saved(super().to_dict(), type(self))  # type: ignore
 
     def to_diff_dict(self):
-        return _as_saved(super().to_diff_dict(), type(self))
+        return _as_saved(super().to_diff_dict(), type(self))  # type: ignore
 
 
 def _as_saved(values, cls):
@@ -91,7 +93,7 @@ def model_class(auto, base, architecture):
 
 class _Reshaped:
     def __init__(self, config, *args, **kwargs):
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore
         reshape(self, **{key: config.compressed[key] for key in ("shapes", "biases", "attributes")})
 
 
@@ -102,17 +104,18 @@ class CompressedModel:
     _auto = "AutoModel"
 
     @classmethod
-    def _class(cls, config):
-        return model_class(cls._auto, type(config).base, config.compressed["architecture"])
+    def class_for(cls, config, auto=None):
+        """The model class that `auto` (this class's own by default) leads to for this configuration."""
+        return model_class(auto or cls._auto, type(config).base, config.compressed["architecture"])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
         config = CompressedConfig.from_pretrained(pretrained_model_name_or_path) if config is None else config
-        return cls._class(config).from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        return cls.class_for(config).from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
     @classmethod
     def _from_config(cls, config, **kwargs):
-        return cls._class(config)._from_config(config, **kwargs)
+        return cls.class_for(config)._from_config(config, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel"):
@@ -146,7 +149,7 @@ def reshape(model, shapes, biases, attributes):
     `config.x` is the module's own value of the configuration's `x`. Kept values are the first of each dimension.
     """
     places = {}
-    for module_name, module in model.named_modules():
+    for module in model.modules():
         for kind in (module._parameters, module._buffers):
             for leaf, tensor in kind.items():
                 if tensor is not None:

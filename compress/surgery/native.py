@@ -66,9 +66,7 @@ def find_native(
     Returns:
         The plan, or the reason why there is none (then the generic modeling file is the way).
     """
-    if isinstance(config, Mapping):
-        config, raw = config_from(config), config
-    raw = dict(raw if raw is not None else config.to_diff_dict())
+    config, raw = both_forms(config, raw)
     raw["architectures"] = [cls.__name__]
     model = build(edited(config, {}), cls)
     request = _Request(model, dict(shapes), dict(kept_layers or {}), frozenset(extra_biases), head_dim)
@@ -88,6 +86,15 @@ def find_native(
             return replace(plan, config={**_foreign_keys(raw, config), **plan.config}, edits=changes)
         reasons.append(f"{other.__name__}: {plan}")
     return "; ".join(reasons)
+
+
+def both_forms(
+    config: PretrainedConfig | Mapping[str, Any], raw: Mapping[str, Any] | None
+) -> tuple[PretrainedConfig, dict[str, Any]]:
+    """The configuration as an object and as the contents of `config.json`."""
+    if not isinstance(config, PretrainedConfig):
+        return config_from(config), dict(config)
+    return config, dict(raw if raw is not None else config.to_diff_dict())
 
 
 def config_from(raw: Mapping[str, Any]) -> PretrainedConfig:

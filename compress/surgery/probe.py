@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,9 @@ def stacks(model: nn.Module) -> list[Stack]:
     """ModuleLists of at least two equal modules that are in no other such list (experts are in blocks)."""
     found: list[Stack] = []
     for name, module in model.named_modules():
-        alike = isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1
-        if alike and not any(name.startswith(s.name + ".") for s in found):
+        if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
+            continue
+        if not any(name.startswith(s.name + ".") for s in found):
             found.append(Stack(name, len(module)))
     return found
 
@@ -91,6 +93,15 @@ def run(model: nn.Module, mode: Any) -> None:
     more = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
     with torch.no_grad(), mode:
         model(input_ids=ids, **more)
+
+
+def runs(model: nn.Module) -> bool:
+    """Does the forward accept the model's own shapes?"""
+    try:
+        run(model, nullcontext())
+    except Exception:  # any refusal of foreign modeling code is an answer, not a fault
+        return False
+    return True
 
 
 class _Attention(TorchDispatchMode):

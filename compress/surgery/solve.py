@@ -99,7 +99,9 @@ def _live(
             refused.append((name, value))
     # Where one number alone is refused or adds projections between the two, equal numbers may move together.
     for (one, value), (two, other) in combinations(refused, 2):
-        if value == other and (slope := _slope(config, cls, {**fixed, **values, f"{one}+{two}": value}, f"{one}+{two}", base)):
+        if value == other and (
+            slope := _slope(config, cls, {**fixed, **values, f"{one}+{two}": value}, f"{one}+{two}", base)
+        ):
             values[f"{one}+{two}"], slopes[f"{one}+{two}"] = value, slope
     # Setting `head_dim` frees it from the numbers that implied it, so their slopes are taken again.
     if any(numbers(config).get(name, 0) is None for name in values):
