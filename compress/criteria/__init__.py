@@ -1,0 +1,12 @@
+"""Criteria: pure functions from weights and statistics to saliency; higher = keep. `compress.score` calls them.
+
+The `scope` of a registration says what the function receives, by argument name:
+`weights`  weight `[out, in]` and the statistics it needs → saliency `[out, in]`;
+`inputs`   the consuming weight and statistics `[in]` → score per input channel `[in]`;
+`units`    `views`: every `MemberView` of one family → score per group `[size]`;
+`layers`   statistics per block `[blocks]` → score per block `[blocks]`;
+`families` `family` itself → score per group `[size]`.
+`kind` (the family's) and `seed` (the recipe's) are passed to a function that has such an argument. `on` is `in` when
+only consuming weights count and `all` otherwise; `needs` are statistics, and `when={argument: statistics}` those
+needed only if that argument is true.
+"""
