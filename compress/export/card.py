@@ -1,0 +1,71 @@
+"""The model card: README.md of the output folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compress.export.rows import rows
+
+if TYPE_CHECKING:
+    from compress.export.report import Report
+
+CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
+"""What the base model's card says that stays true of the smaller model."""
+
+
+def write_card(folder: Path, report: Report, base_card: Path | None = None) -> Path:
+    """Write README.md into `folder` and return its path.
+
+    Licence, languages and task are taken over from `base_card`, the base model's README.md. The base model is linked
+    when `report["model"]` is a hub id, and named otherwise.
+    """
+    path = folder / "README.md"
+    path.write_text(card(report, _metadata(base_card)), encoding="utf-8")
+    return path
+
+
+def card(report: Report, base: dict[str, Any] | None = None) -> str:
+    """Text of the card; `base` is the metadata of the base model's card."""
+    from huggingface_hub import ModelCardData
+
+    base, model = base or {}, report["model"]
+    hub_id = model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else None
+    tags = [*_listed(base.get("tags")), "pruned", "compress"]
+    metadata = ModelCardData(
+        **{name: base[name] for name in CARRIED if name in base},
+        base_model=hub_id,
+        library_name="transformers",
+        tags=list(dict.fromkeys(tags)),
+    )
+    jinja = Environment(
+        loader=PackageLoader("compress.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return jinja.get_template("card.md.jinja").render(
+        metadata=metadata.to_yaml(),
+        report=report,
+        name=model if hub_id else Path(model).name or model,
+        hub_id=hub_id,
+        license=base.get("license_name") or base.get("license"),
+        rows=rows(report),
+    )
+
+
+def _metadata(base_card: Path | None) -> dict[str, Any]:
+    """The YAML at the head of a card; empty when there is no card or none in it."""
+    if base_card is None or not base_card.is_file():
+        return {}
+    from huggingface_hub.repocard import ModelCard
+
+    return ModelCard(base_card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

@@ -1,0 +1,142 @@
+"""report.json, report.html, the table and the model card, from one made-up report."""
+
+from __future__ import annotations
+
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from compress.evaluate import Latency, Perplexity, Similarity
+from compress.export import Report, environment, figures, table, write_card, write_report
+from compress.export.card import card
+from compress.export.plots import cut_kinds, kept, shares, svg
+from compress.export.rows import count, percent, rows
+
+
+@pytest.fixture
+def report() -> Report:
+    heads = [{"name": f"{i}.heads", "kind": "heads", "layer": i, "size": 8, "kept": 8 - i} for i in range(3)]
+    whole = {"name": "0.channels", "kind": "channels", "layer": 0, "size": 64, "kept": 64}
+    layers = {"name": "layers", "kind": "layers", "layer": None, "size": 4, "kept": 3, "removed": [3]}
+    return Report(
+        model="someone/small-llama",
+        recipe={"about": "a <script>alert(1)</script> & more", "text": "about: it\nsteps:\n  - prune: heads\n"},
+        before=figures(
+            1_000_000, 2_000_000_000, 4_000_000, latency=_latency(0.02), perplexity=Perplexity(20.0, 128, 99)
+        ),
+        after=figures(800_000, 1_500_000_000, 3_200_000, latency=_latency(0.015), perplexity=Perplexity(25.0, 128, 99)),
+        families=[*heads, whole, layers],  # pyright: ignore[reportArgumentType]
+        opens_with="stock transformers",
+        load='AutoModelForCausalLM.from_pretrained("out")',
+        notes=["a note"],
+        environment=environment(),
+    )
+
+
+def _latency(seconds: float) -> Latency:
+    return Latency(seconds, seconds, batch=1, length=128, repeats=9, threads=2)
+
+
+def test_rows_hold_what_was_measured(report: Report) -> None:
+    found = {row.label: row for row in rows(report)}
+    assert found["Parameters"][1:4] == ("1.00 M", "800 k", "−20.0 %")
+    assert found["FLOPs of 512 tokens"].change == "−25.0 %"
+    assert found["Weights on disk"].after == "3.2 MB"
+    assert found["Latency, 1 × 128 tokens"][1:3] == ("20.0 ms", "15.0 ms")
+    assert found["Perplexity at 128 tokens"].change == "+25.0 %"
+    assert (found["Parameters"].better, found["Perplexity at 128 tokens"].better) == (True, False)
+
+
+def test_a_figure_that_was_not_measured_has_no_row(report: Report) -> None:
+    report["after"] = figures(800_000, 1_500_000_000, 3_200_000, similarity=Similarity(0.98, 0.9, None, 2, 64))
+    labels = [row.label for row in rows(report)]
+    assert labels[-1] == "Embedding cosine to the dense model"
+    assert not any(label.startswith(("Latency", "Perplexity", "Rank")) for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "7"), (999, "999"), (1234, "1.23 k"), (6_884_736, "6.88 M"), (70.6e9, "70.6 G"), (671e9, "671 G")],
+)
+def test_counts_are_short(value: float, text: str) -> None:
+    assert count(value) == text
+
+
+def test_percent_has_a_sign_and_survives_zero() -> None:
+    assert [percent(100, 81.7), percent(4, 5), percent(5, 5), percent(0, 5)] == ["−18.3 %", "+25.0 %", "±0.0 %", "–"]
+
+
+def test_files_are_written_and_the_page_stands_alone(report: Report, tmp_path: Path) -> None:
+    page = write_report(tmp_path, report)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert "<script" not in text and "&lt;script&gt;" in text
+    links = {"src=", "<link", "@import", "url(http"}
+    assert not any(link in text for link in links)
+    for row in rows(report):
+        assert row.change in text
+    assert report["recipe"]["text"].splitlines()[0] in text
+
+
+def test_only_kinds_that_lost_something_are_drawn(report: Report) -> None:
+    assert cut_kinds(report) == ["heads", "layers"]
+    titles = [axes.get_title(loc="left") for axes in kept(report).axes]
+    assert titles == ["Attention heads", "Layers"]
+    labels = {text.get_text() for axes in kept(report).axes for text in axes.texts}
+    assert {"8/8", "7/8", "6/8", "kept", "gone"} <= labels
+
+
+def test_nothing_cut_leaves_out_the_plot_by_layer(report: Report, tmp_path: Path) -> None:
+    report["families"] = []
+    assert write_report(tmp_path, report).read_text().count("<svg") == 1
+
+
+def test_many_layers_and_families_of_one_layer_are_added_up(report: Report) -> None:
+    report["families"] = [
+        {"name": f"{i}.{part}", "kind": "heads", "layer": i, "size": 4, "kept": 3} for i in range(80) for part in "ab"
+    ]
+    (axes,) = kept(report).axes
+    assert [bar.get_height() for bar in axes.patches[80:]] == [0.75] * 80
+    assert not axes.texts  # no room for numbers
+
+
+def test_svg_is_valid_repeatable_and_takes_the_pages_colour(report: Report) -> None:
+    text = svg(shares(report), "a")
+    assert text == svg(shares(report), "a")
+    ElementTree.fromstring(text)
+    assert "currentColor" in text and "<metadata" not in text
+    assert "80.0 %" in text  # text stays text
+
+
+def test_table_shows_before_and_after(report: Report) -> None:
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(table(report))
+    line = next(line for line in shown.getvalue().splitlines() if "Parameters" in line)
+    assert line.split() == ["Parameters", "1.00", "M", "800", "k", "−20.0", "%"]
+
+
+def test_card_carries_the_licence_and_the_recipe(report: Report, tmp_path: Path) -> None:
+    base = tmp_path / "base.md"
+    base.write_text("---\nlicense: mit\nlanguage: en\ntags: [chat]\nmodel-index: []\n---\n# Base\n")
+    text = write_card(tmp_path, report, base).read_text()
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(text).data
+    assert data.license == "mit" and data.language == "en"
+    assert data.base_model == "someone/small-llama"
+    assert {"chat", "pruned"} <= set(data.tags or [])
+    assert report["recipe"]["text"].rstrip() in text
+    assert "| Parameters | 1.00 M | 800 k | −20.0 % |" in text
+    assert report["load"] in text and "`mit`" in text
+
+
+def test_card_of_a_local_folder_links_nothing_and_says_that_no_licence_is_known(report: Report, tmp_path: Path) -> None:
+    report["model"] = str(tmp_path / "llama-docs")
+    text = card(report)
+    assert "base_model" not in text and "huggingface.co" not in text
+    assert "# llama-docs, pruned" in text and "names no licence" in text
