@@ -163,6 +163,29 @@ def test_new_biases_dropped_layers_and_a_smaller_vocabulary(tmp_path):
         assert model(ids, labels=ids).loss.isfinite()
 
 
+def test_what_was_pruned_can_be_pruned_again(tmp_path):
+    case = CASES["phi3"]
+    _, dense, _, _ = make("phi3", tmp_path / "a")
+    once = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "a", trust_remote_code=True)
+    state = dict(once.state_dict())
+    for layer, group in ((0, 3), (1, 2)):  # the last kv group of each of the two layers already cut
+        prefix = f"model.layers.{layer}.self_attn."
+        heads, width = 2 * group, 8
+        kept = [*range((heads - 2) * width)]
+        kept += [heads * width + i for i in range((group - 1) * width)]
+        kept += [(heads + group) * width + i for i in range((group - 1) * width)]
+        state[prefix + "qkv_proj.weight"] = state[prefix + "qkv_proj.weight"][kept]
+        state[prefix + "o_proj.weight"] = state[prefix + "o_proj.weight"][:, : (heads - 2) * width].contiguous()
+        with torch.no_grad():
+            once.get_parameter(prefix + "o_proj.weight")[:, (heads - 2) * width :] = 0
+    raw = json.loads((tmp_path / "a" / "config.json").read_text())
+    plan = generic_plan(raw, type(once), {k: tuple(v.shape) for k, v in state.items()})
+    assert plan.config["compressed"]["architecture"] == case.architecture
+    write(tmp_path / "b", plan, state, dense)
+    twice = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "b", trust_remote_code=True)
+    torch.testing.assert_close(logits(twice), logits(once), atol=1e-4, rtol=0)
+
+
 def test_shapes_that_cannot_run_are_an_error():
     case = CASES["gpt2"]
     shapes = {k: tuple(v.shape) for k, v in case.model().state_dict().items()}

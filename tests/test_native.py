@@ -22,9 +22,8 @@ HEADS = {
     "llama": "MistralForCausalLM",  # a Llama's hidden size must be a multiple of its heads
     **dict.fromkeys(("gemma2", "gemma3"), "not a multiple"),
     # Width of a head is hidden / heads, so heads move no size by themselves.
-    **dict.fromkeys(
-        ("gpt2", "opt", "gpt_neox", "falcon", "bert", "roberta", "electra", "distilbert", "albert"), "none"
-    ),
+    **dict.fromkeys(("gpt2", "opt", "gpt_neox", "falcon", "distilbert"), "none"),
+    **dict.fromkeys(("bert", "roberta", "electra", "albert"), "none"),
 }
 
 

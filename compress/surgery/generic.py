@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
+from compress.checkpoint.model import empty_model
 from compress.errors import ModelError
 from compress.surgery import modeling_compress
 from compress.surgery.attributes import Attributes, Rule, Shapes, expand, find_rules
 from compress.surgery.config import Field, edited, numbers, value_at, written
-from compress.surgery.native import both_forms, depth_edits
-from compress.surgery.probe import aliases, attention_shapes, build, runs, shapes_of, stacks
+from compress.surgery.native import depth_edits, plain
+from compress.surgery.probe import aliases, attention_shapes, runs, shapes_of, stacks
 
 MODELING_FILE = Path(modeling_compress.__file__)
 PROBED = 4
@@ -57,19 +58,20 @@ def generic_plan(
     Raises:
         ModelError: the architecture cannot run at these shapes, or is reached by no auto class.
     """
-    config, raw = both_forms(config, raw)
-    original = build(edited(config, {}), cls)
+    config, cls, raw, older = plain(config, cls, raw)
+    extra_biases = {*extra_biases, *older}
+    original = empty_model(edited(config, {}), cls)
     depth = depth_edits(config, cls, original, kept_layers or {})
     if isinstance(depth, str):
         raise ModelError(depth)
     edits = {**depth, **_free_edits(config, cls, original, shapes)}
-    base = build(edited(config, edits), cls)
+    base = empty_model(edited(config, edits), cls)
     before = shapes_of(base)
     known = {name: tuple(shape) for name, shape in shapes.items() if name not in extra_biases}
     if missing := sorted(known.keys() - before.keys()):
         raise ModelError(f"{cls.__name__} has no {missing[0]}")
     differing = {name: shape for name, shape in known.items() if before[name] != shape}
-    biases = {name: tuple(shapes[name]) for name in extra_biases}
+    biases = {name: tuple(shapes[name]) for name in sorted(extra_biases) if name in shapes}
     attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim)
     compressed = {
         "model_type": config.model_type,
@@ -134,7 +136,7 @@ def _rules(
     depth = depth_edits(config, cls, base, chosen)
     if isinstance(depth, str):
         chosen, depth = {}, {}
-    small, reshaped = (build(edited(config, depth), cls) for _ in range(2))
+    small, reshaped = (empty_model(edited(config, depth), cls) for _ in range(2))
     modeling_compress.reshape(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
@@ -178,7 +180,7 @@ def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: S
 def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes) -> None:
     config = modeling_compress.CompressedConfig.from_dict(dict(written_config))
     cls = modeling_compress.CompressedModel.class_for(config, auto)
-    model = build(config, cls)
+    model = empty_model(config, cls)
     built, ties = shapes_of(model), aliases(model)
     wrong = [n for n, shape in shapes.items() if built.get(n) != tuple(shape)]
     lost = [n for n in built if n not in shapes and any(n in tie and tie & differing.keys() for tie in ties)]

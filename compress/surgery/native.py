@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
+from compress.checkpoint.model import empty_model
 from compress.surgery.config import Field, edited, flags, in_raw, lists, numbers, read_back, value_at, written
-from compress.surgery.probe import Key, Stack, aliases, build, measure, shapes_of, sizes, stacks, uneven
+from compress.surgery.probe import Key, Stack, aliases, measure, shapes_of, sizes, stacks, uneven
 from compress.surgery.relatives import relatives
 from compress.surgery.solve import solve
 
@@ -66,9 +68,10 @@ def find_native(
     Returns:
         The plan, or the reason why there is none (then the generic modeling file is the way).
     """
-    config, raw = both_forms(config, raw)
+    config, cls, raw, biases = plain(config, cls, raw)
+    extra_biases = {*extra_biases, *biases}
     raw["architectures"] = [cls.__name__]
-    model = build(edited(config, {}), cls)
+    model = empty_model(edited(config, {}), cls)
     request = _Request(model, dict(shapes), dict(kept_layers or {}), frozenset(extra_biases), head_dim)
     own = _fit(raw, config, cls, request)
     if isinstance(own, NativePlan):
@@ -88,13 +91,23 @@ def find_native(
     return "; ".join(reasons)
 
 
-def both_forms(
-    config: PretrainedConfig | Mapping[str, Any], raw: Mapping[str, Any] | None
-) -> tuple[PretrainedConfig, dict[str, Any]]:
-    """The configuration as an object and as the contents of `config.json`."""
+def plain(
+    config: PretrainedConfig | Mapping[str, Any], cls: type, raw: Mapping[str, Any] | None
+) -> tuple[PretrainedConfig, type, dict[str, Any], tuple[str, ...]]:
+    """The configuration as an object, the stock class, the contents of `config.json`, biases that the class lacks.
+
+    A checkpoint that is itself of the generic kind stands for the stock one underneath.
+    """
     if not isinstance(config, PretrainedConfig):
-        return config_from(config), dict(config)
-    return config, dict(raw if raw is not None else config.to_diff_dict())
+        raw = dict(config)
+    else:
+        raw = dict(raw if raw is not None else config.to_diff_dict())
+    if "compressed" not in raw:
+        return config if isinstance(config, PretrainedConfig) else config_from(raw), cls, raw, ()
+    under = raw["compressed"]
+    rest = {k: v for k, v in raw.items() if k not in ("compressed", "auto_map")}
+    raw = {**rest, "model_type": under["model_type"], "architectures": [under["architecture"]]}
+    return config_from(raw), getattr(transformers, under["architecture"]), raw, tuple(under["biases"])
 
 
 def config_from(raw: Mapping[str, Any]) -> PretrainedConfig:
@@ -149,7 +162,7 @@ def _fit(raw: dict[str, Any], config: PretrainedConfig, cls: type, request: _Req
         return depth
     small = shrunk(config, cls, request.model, depth)
     try:
-        probe = build(edited(config, small), cls)
+        probe = empty_model(edited(config, small), cls)
     except Exception as refusal:
         return f"{len(request.kept_layers)} stacks of this length cannot be built ({_brief(refusal)})"
     wanted: dict[Key, int] = {
@@ -207,7 +220,7 @@ def _checked(raw: dict[str, Any], config: PretrainedConfig, edits: dict[Field, A
     result = written(raw, config, edits)
     try:
         read, cls = read_back(result)
-        model = build(read, cls)
+        model = empty_model(read, cls)
     except Exception as refusal:
         return f"refused: {_brief(refusal)}"
     built, ties = shapes_of(model), aliases(model)
@@ -251,7 +264,7 @@ def _depth_field(config: PretrainedConfig, cls: type, stack: Stack) -> Field | N
         if value != stack.size:
             continue
         try:
-            short = build(edited(config, {name: 1}), cls)
+            short = empty_model(edited(config, {name: 1}), cls)
             if len(short.get_submodule(stack.name)) == 1:  # pyright: ignore[reportArgumentType]
                 return name
         except Exception:  # another number of the same value

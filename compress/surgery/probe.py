@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PretrainedConfig
 
+from compress.checkpoint.model import empty_model
 from compress.surgery.config import Field, edited
 
 Key = tuple[str, int]  # (tensor, dimension), or (`@attention.i`, 1) for the width of the i-th attention's heads
@@ -25,13 +26,6 @@ class Stack:
 
     name: str
     size: int
-
-
-def build(config: PretrainedConfig, cls: type) -> nn.Module:
-    """The model on meta. Any exception of the configuration or the modeling code passes through."""
-    config._attn_implementation = "eager"
-    with torch.device("meta"):
-        return cls(config).eval()
 
 
 def stacks(model: nn.Module) -> list[Stack]:
@@ -71,7 +65,7 @@ def sizes(model: nn.Module) -> dict[Key, int]:
 def measure(config: PretrainedConfig, cls: type, edits: Mapping[Field, Any]) -> dict[Key, int] | None:
     """Sizes with these edits, None where the architecture refuses them."""
     try:
-        return sizes(build(edited(config, edits), cls))
+        return sizes(empty_model(edited(config, edits), cls))
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return None
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from compress.surgery.config import Field, numbers
+from compress.surgery.config import Field, flags, numbers
 from compress.surgery.probe import Key, measure
 
 ROUNDS = 6
-_dead: dict[tuple[type, type], set[Field]] = {}  # numbers that move no size, by configuration and model class
+_dead: dict[tuple, set[Field]] = {}  # numbers that move no size, by class, flags and numbers left unset
 
 
 @dataclass
@@ -81,7 +81,8 @@ def _live(
     config: PretrainedConfig, cls: type, fixed: dict, base: dict[Key, int]
 ) -> tuple[dict[Field, int], dict[Field, dict[Key, Fraction]]]:
     """Numbers that move sizes, unset ones replaced by the value that they stand for."""
-    dead = _dead.setdefault((type(config), cls), set())
+    unset = frozenset(name for name, value in numbers(config).items() if value is None)
+    dead = _dead.setdefault((type(config), cls, frozenset(flags(config).items()), unset), set())
     values: dict[Field, int] = {}
     slopes: dict[Field, dict[Key, Fraction]] = {}
     refused: list[tuple[Field, int]] = []
