@@ -61,7 +61,9 @@ def warn(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """An error, as it is shown just before the command ends."""
+    """An error, as it is shown just before the command ends; bars that it cut short are taken away."""
+    if _drawn:
+        _drawn[0].stop()
     console.print(f"error: {text}", markup=False, style="red")
 
 
@@ -88,7 +90,7 @@ def task(label: str, total: float | None = None) -> Iterator[Callable[..., None]
     """Show one task's progress; yields `advance(amount=1)`. Tasks may nest and may be advanced from any thread."""
     if switches.quiet:
         yield lambda amount=1: None
-    elif console.is_terminal:
+    elif console.is_terminal and not console.is_dumb_terminal:
         with _bars() as bars:
             bar = bars.add_task(label, total=total)
             try:

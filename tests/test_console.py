@@ -1,0 +1,69 @@
+"""Progress goes to stderr, the result to stdout."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from compress import console
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    console.switch()
+
+
+def test_messages_go_to_stderr_and_results_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("reading [model]" + " long" * 40)
+    console.detail("for -v only")
+    console.result("a table", {"a": 1})
+    out, err = capsys.readouterr()
+    assert out == "a table\n"
+    assert err == "reading [model]" + " long" * 40 + "\n"  # neither markup nor wrapped
+
+
+def test_switches(capsys: pytest.CaptureFixture[str]) -> None:
+    console.switch(quiet=True, json=True)
+    console.say("unheard")
+    console.warn("heard")
+    assert list(console.track([1, 2], "unheard")) == [1, 2]
+    console.result("a table", {"model": "ä"})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"model": "ä"} and err == "warning: heard\n"
+    console.switch(verbose=True)
+    console.detail("heard too")
+    assert capsys.readouterr().err == "heard too\n"
+
+
+def test_progress_without_a_terminal_is_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "EVERY", 0.0)
+    assert list(console.track(range(2), "blocks")) == [0, 1]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("blocks: 1/2, ") and lines[0].endswith(" left")
+    assert lines[-1] == "blocks: done in 0 s"
+
+
+def test_bars_nest_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=screen, force_terminal=True, _environ={"TERM": "xterm"}))
+    with pytest.raises(KeyboardInterrupt), console.task("outer", total=2) as advance:
+        for _ in console.track([3], "inner"):
+            console._drawn[0].refresh()
+        advance()
+        raise KeyboardInterrupt
+    assert "outer" in screen.getvalue() and "inner" in screen.getvalue()
+    console.complain("interrupted")
+    assert "error: interrupted" in screen.getvalue()
+    for _ in console.track(range(1), "again"):
+        assert console._drawn[1] == 1
+    assert console._drawn == []
+
+
+def test_units() -> None:
+    assert [console.human_bytes(n) for n in (7, 1500, 6.1e9, 2e13)] == ["7 B", "1.5 kB", "6.1 GB", "20.0 TB"]
+    assert [console.human_seconds(n) for n in (8.2, 200, 7500)] == ["8 s", "3 min 20 s", "2 h 5 min"]
