@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Reduce = Literal["sum", "mean", "max", "l2"]
 Stats = Mapping[str, Mapping[str, Tensor]]
 Read = Callable[[str], Tensor]
+PART = 1 << 20  # weights scored at a time
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class MemberView:
     @property
     def axis(self) -> int:
         return 1 if self.role == "in" else 0
+
+    def in_parts(self) -> Iterator[MemberView]:
+        """The same, some rows at a time: saliencies then stay in the cache instead of filling a second weight."""
+        rows = max(1, PART // max(self.weight.shape[1], 1))
+        for start in range(0, len(self.weight), rows):
+            cut = slice(start, start + rows)
+            stats = {k: s[cut] if s.shape == self.weight.shape and _per_weight(k) else s for k, s in self.stats.items()}
+            units = self.units if self.axis else self.units[cut]
+            yield replace(self, weight=self.weight[cut], stats=stats, units=units)
 
     def onto_units(self, values: Tensor, reduce: Reduce = "sum") -> Tensor:
         """Reduces `values` `[positions]` onto groups `[size]`."""
@@ -113,8 +123,8 @@ def score(
             scores = _per_input(call, views, family, reduce, fine)
         else:
             tally = _Tally(family.size, reduce)
-            for view in views:
-                tally.add(call(weight=view.weight, **view.stats), view.units, view.axis)
+            for part in (part for view in views for part in view.in_parts()):
+                tally.add(call(weight=part.weight, **part.stats), part.units, part.axis)
             scores = tally.total()
         values = scores.double().cpu().numpy()
         if values.shape != (family.size,) or not np.isfinite(values).all():
@@ -217,7 +227,9 @@ def _views(
         own = {name: _statistic(stats, name, tensor) for name in needs} if _counts(entry, role) else {}
         raw, axis = read(tensor), 1 if role == "in" else 0
         weight = _turned(raw, dim, axis)
-        own = {k: _turned(s, dim, axis) if s.shape == raw.shape else s.float() for k, s in own.items()}
+        own = {
+            k: _turned(s, dim, axis) if s.shape == raw.shape and _per_weight(k) else s.float() for k, s in own.items()
+        }
         layout = graph.layouts[tensor][dim]
         if family.kind == "layers":
             block = family.blocks.index(graph.blocks[graph.block_of(tensor) or 0])
@@ -230,13 +242,21 @@ def _views(
             cut = slice(start, start + part.size) if len(parts) > 1 else slice(None)
             start += part.size
             if (index[cut] >= 0).any():
-                sliced = {k: s[cut] if s.shape == weight.shape else s for k, s in own.items()} if axis == 0 else own
-                yield MemberView(tensor, role, weight[cut] if axis == 0 else weight, sliced, index[cut], family.size)
+                if len(parts) == 1:
+                    yield MemberView(tensor, role, weight, own, index, family.size)
+                    continue
+                sliced = {k: s[cut] if _per_weight(k) else s for k, s in own.items()}
+                yield MemberView(tensor, role, weight[cut], sliced, index[cut], family.size)
     if not found:
         raise InputError(
             f"{entry.name} cannot score {family.name}: no weight consumes its {family.kind}; "
             "use a criterion on all members, e.g. magnitude or taylor"
         )
+
+
+def _per_weight(statistic: str) -> bool:
+    """Whether a statistic has its weight's shape; told by name, as a Gram matrix may happen to have it too."""
+    return not statistic.startswith("input_") and statistic != "projection"
 
 
 def _turned(tensor: Tensor, dim: int, axis: int) -> Tensor:

@@ -192,6 +192,15 @@ def test_reductions_run_over_all_weights_of_a_group(reduce):
     np.testing.assert_allclose(run("magnitude", WIDE, reduce=reduce), [numpy(v) for v in values], rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "l2"])
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "taylor"])
+def test_parts_of_a_weight_add_up_to_it(monkeypatch, name, reduce):
+    whole = runs(name, HEAD, WIDE, reduce=reduce)
+    monkeypatch.setattr("compress.score.PART", 5 * HIDDEN)
+    for family, scores in runs(name, HEAD, WIDE, reduce=reduce).items():
+        np.testing.assert_allclose(scores, whole[family], rtol=1e-6)
+
+
 def test_zscore_makes_families_comparable():
     for name in ("magnitude", "wanda", "amp", "fluctuation"):
         scores = run(name, WIDE, fine="zscore")

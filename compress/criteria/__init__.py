@@ -1,7 +1,7 @@
 """Criteria: pure functions from weights and statistics to saliency; higher = keep. `compress.score` calls them.
 
 The `scope` of a registration says what the function receives, by argument name:
-`weights`  weight `[out, in]` and the statistics it needs → saliency `[out, in]`;
+`weights`  weight `[out, in]` and the statistics it needs → saliency `[out, in]`; rows may come a part at a time;
 `inputs`   the consuming weight and statistics `[in]` → score per input channel `[in]`;
 `units`    `views`: every `MemberView` of one family → score per group `[size]`;
 `layers`   statistics per block `[blocks]` → score per block `[blocks]`;
