@@ -1,0 +1,194 @@
+"""Weights put into a model's modules when they run, and taken out again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from compress.checkpoint.model import runnable_model
+from compress.checkpoint.open import Checkpoint
+from compress.errors import InputError, ModelError
+
+__all__ = ["Weights", "runnable_model"]
+
+Place = tuple[nn.Module, str]
+
+
+class Weights:
+    """Which stored tensor is which parameter or persistent buffer of `model`, a tree on the meta device.
+
+    Names are those of `model.state_dict()`; a tensor tied under several names goes by the first one. Raises ModelError
+    when something the model needs is in no file.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: nn.Module) -> None:
+        self.checkpoint, self.model = checkpoint, model
+        self._first: dict[str, str] = {}  # every name → the first name of the same tensor
+        self._empty: dict[str, Tensor] = {}  # first name → the tensor on meta
+        names: dict[int, str] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            self._first[name] = names.setdefault(id(tensor), name)
+            self._empty.setdefault(self._first[name], tensor)
+        self._places: dict[str, list[Place]] = defaultdict(list)
+        for name, first in self._first.items():
+            parent, _, own = name.rpartition(".")
+            self._places[first].append((model.get_submodule(parent), own))
+        found = _disk_names(checkpoint, model, self._first)
+        self._disk: dict[str, list[str]] = defaultdict(list)  # first name → every stored tensor it may be read from
+        for name, disk in found.items():
+            self._disk[self._first[name]].append(disk)
+        taken = set(found.values())
+        self.unexpected = [disk for disk in checkpoint.tensors if disk not in taken]
+        self.missing = [first for first in self._empty if first not in self._disk]
+        self._check()
+
+    def disk_name(self, name: str) -> str | None:
+        """The stored tensor behind `name`, None when there is none of that name in the model."""
+        first = self._first.get(name)
+        return self._disk[first][0] if first is not None else None
+
+    def first_name(self, name: str) -> str:
+        """The name under which a tied tensor is known."""
+        return self._first[name]
+
+    def names(self, module: str) -> list[str]:
+        """First names of all that the module and its submodules hold; "" is the whole model."""
+        prefix = module + "." if module else ""
+        return list(dict.fromkeys(first for name, first in self._first.items() if name.startswith(prefix)))
+
+    def bytes(self, module: str) -> int:
+        """Size on disk of what the module holds."""
+        return sum(self.checkpoint.tensors[self._disk[name][0]].bytes for name in self.names(module))
+
+    def read(self, name: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """The tensor, in `dtype` where it is a floating one. Raises InputError when it holds NaN or infinity."""
+        disks = self._disk[self._first[name]]
+        tensor = self._finite(disks[0])
+        for other in disks[1:]:
+            if not torch.equal(tensor, self.checkpoint.read(other)):
+                raise InputError(
+                    f"{self.checkpoint.folder}: {disks[0]} and {other} differ, but config.json ties them; "
+                    f"set tie_word_embeddings to false there if they are meant to differ"
+                )
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        return tensor.to(device)
+
+    def load(
+        self, module: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """Give a module and its submodules real parameters and buffers, those that it has not yet.
+
+        A tied tensor becomes real in all its places. Returns what was loaded, by first name.
+        """
+        return self.load_names(self.names(module), dtype, device)
+
+    def unload(self, module: str) -> None:
+        """Put the module back onto the meta device."""
+        self.unload_names(self.names(module))
+
+    def unload_names(self, names: Iterable[str]) -> None:
+        """Put single tensors back onto the meta device."""
+        for name in names:
+            self._assign(name, self._empty[name])
+
+    def load_rest(
+        self, blocks: Iterable[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """Load all that lives, also, outside of the modules `blocks`; tied tensors stay one object."""
+        return self.load_names(self.outside(blocks), dtype, device)
+
+    def outside(self, blocks: Iterable[str]) -> list[str]:
+        """First names of the tensors with a place outside of the modules `blocks`."""
+        prefixes = tuple(block + "." for block in blocks)
+        return list(dict.fromkeys(first for name, first in self._first.items() if not name.startswith(prefixes)))
+
+    def load_names(
+        self, names: Iterable[str], dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
+        """Load single tensors, those that are not yet; returns what was loaded, by first name."""
+        loaded = {}
+        for name in names:
+            module, own = self._places[name][0]
+            if not getattr(module, own).is_meta:
+                continue
+            empty = self._empty[name]
+            tensor = self.read(name, dtype, device)
+            if tuple(tensor.shape) != tuple(empty.shape):
+                spec = self.checkpoint.tensors[self._disk[name][0]]
+                raise InputError(
+                    f"{spec.file}: {spec.name} is {list(tensor.shape)}, config.json asks for {list(empty.shape)}"
+                )
+            if isinstance(empty, nn.Parameter):
+                tensor = nn.Parameter(tensor, requires_grad=False)
+            loaded[name] = tensor
+            self._assign(name, tensor)
+        return loaded
+
+    def _assign(self, name: str, tensor: Tensor) -> None:
+        for module, own in self._places[name]:
+            if own in module._parameters:
+                module._parameters[own] = tensor  # pyright: ignore[reportArgumentType]
+            else:
+                module._buffers[own] = tensor
+
+    def _finite(self, disk: str) -> Tensor:
+        tensor = self.checkpoint.read(disk)
+        if tensor.is_floating_point() and tensor.numel() and tensor.itemsize > 1:
+            # The extremes show NaN and infinity in one pass and, unlike isfinite, without a mask.
+            low, high = torch.aminmax(tensor)
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                spec = self.checkpoint.tensors[disk]
+                raise InputError(f"{spec.file}: tensor {disk} holds NaN or infinity; fetch or save it again")
+        return tensor
+
+    def _check(self) -> None:
+        if not self.missing:
+            return
+        more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
+        near = f" (the file has {self.unexpected[0]}, for one, which the model does not)" if self.unexpected else ""
+        raise ModelError(
+            f"{self.checkpoint.folder}: {type(self.model).__name__} needs {self.missing[0]}{more}, "
+            f"which is neither stored nor tied to what is{near}"
+        )
+
+
+def _disk_names(checkpoint: Checkpoint, model: nn.Module, state: Collection[str]) -> dict[str, str]:
+    """State name → disk name, for what is stored; an exact name goes before a translated one."""
+    found = {name: name for name in checkpoint.tensors if name in state}
+    taken = set(found)
+    renamings = _renamings(model)
+    for disk in checkpoint.tensors:
+        if disk in taken:
+            continue
+        for name in _candidates(disk, renamings, getattr(model, "base_model_prefix", "")):
+            if name in state and name not in found:
+                found[name] = disk
+                break
+    return found
+
+
+def _candidates(disk: str, renamings: list, prefix: str) -> Iterator[str]:
+    """Names that a stored tensor may have in the model: renamed by transformers' rules, with or without the prefix."""
+    renamed = disk
+    for renaming in renamings:
+        renamed = renaming.rename_source_key(renamed)[0]
+    for name in dict.fromkeys((disk, renamed)):
+        yield name
+        if prefix:
+            yield f"{prefix}.{name}"
+            yield name.removeprefix(f"{prefix}.")
+
+
+def _renamings(model: nn.Module) -> list:
+    """How transformers translates names of older checkpoints of this model (LayerNorm.gamma, moved submodules)."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+    from transformers.modeling_utils import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        return []
+    return [item for item in get_model_conversion_mapping(model) if isinstance(item, WeightRenaming)]
