@@ -32,8 +32,8 @@ class Watch:
     """Whom to tell what happens; every field may be left out.
 
     `visit(block, call, output)`: one batch went through a block. `leave(block)`: all batches did. `change(block,
-    module)` comes after that: the weights are still loaded and may be changed, then the block is run again, and that
-    output flows on. `end(output, batch)`: a batch's forward is complete; without it, forwards end before the model's
+    module)` comes after that: the weights are still loaded and may be changed, then the block is run again (between
+    `pause(True)` and `pause(False)`), and that output flows on. `end(output, batch)`: a batch's forward is complete; without it, forwards end before the model's
     output embeddings, which saves the time and memory of the logits.
     """
 
@@ -41,6 +41,7 @@ class Watch:
     leave: Callable[[str], None] | None = None
     change: Callable[[str, nn.Module], None] | None = None
     end: Callable[[Any, Batch], None] | None = None
+    pause: Callable[[bool], None] = lambda stopped: None
 
 
 class Stream:
@@ -119,7 +120,14 @@ class Stream:
         if block and self.watch.change is not None:
             self.watch.change(station, self.model.get_submodule(station))
             for walk in walks:
-                self.proceed(walk, self.execute(walk))
+                self.proceed(walk, self._again(walk))
+
+    def _again(self, walk: Walk) -> Any:
+        self.watch.pause(True)
+        try:
+            return self.execute(walk)
+        finally:
+            self.watch.pause(False)
 
     def visit(self, walk: Walk) -> Any:
         """Run a block for one batch, and tell."""

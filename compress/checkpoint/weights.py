@@ -54,6 +54,15 @@ class Weights:
         """The name under which a tied tensor is known."""
         return self._first[name]
 
+    def aliases(self, name: str) -> list[str]:
+        """Every name of the same tensor."""
+        return [other for other, first in self._first.items() if first == self._first.get(name)]
+
+    def current(self, name: str) -> Tensor:
+        """What is in the model under this name now: the tensor if it is loaded, else its shape on meta."""
+        module, own = self._places[self._first[name]][0]
+        return getattr(module, own)
+
     def names(self, module: str) -> list[str]:
         """First names of all that the module and its submodules hold; "" is the whole model."""
         prefix = module + "." if module else ""

@@ -1,0 +1,209 @@
+"""Collect: the statistics that are asked for and not yet known, in as few passes over the model as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from compress.calibrate import distributed
+from compress.calibrate.cache import Stats, statistics_folder
+from compress.calibrate.gather import Gather
+from compress.calibrate.stream import Batch, Stream, Watch
+from compress.calibrate.tape import Tape
+from compress.checkpoint.open import Checkpoint
+from compress.checkpoint.weights import Weights, runnable_model
+from compress.console import task
+from compress.errors import InputError, ModelError
+from compress.graph.families import Graph
+from compress.graph.layout import unit_index
+from compress.registry import statistics
+
+__all__ = ["Change", "Stats", "collect"]
+
+TAPE_BYTES = 4_000_000_000
+"""What the way back may keep of all samples; more samples are run in several rounds."""
+
+PREFERRED = ("heads", "channels", "queries", "head_dim", "experts", "hidden")
+
+Change = Callable[[str, nn.Module, Stats], None]
+
+
+def collect(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    needs: Mapping[str, Iterable[str]],
+    batches: list[Batch],
+    *,
+    data_key: str | None = None,
+    families: Iterable[str] | None = None,
+    change: Change | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    tape_bytes: int = TAPE_BYTES,
+) -> Stats:
+    """Gather `needs` (statistic → names of weights or blocks) over `batches` (name → `[batch, length]`).
+
+    With a `data_key` (from `batches`) results are kept on disk, and what is there is not gathered again. `families`
+    are the names of those about to lose groups: they define the units of `projection`. `change(block, module, stats)`
+    may change a loaded block's weights once its statistics are there; later blocks then see what it gives, and nothing
+    is kept on disk. Computed in `dtype`: by default the stored one, but float32 on the CPU. With several processes
+    (see `distributed`) each runs its share of the samples, and all get the results.
+
+    Raises ModelError for statistics that a tensor cannot have, InputError for bad weights or too few samples.
+    """
+    distributed.start()
+    needs = {name: set(keys) for name, keys in needs.items()}
+    dtype = dtype or _dtype(checkpoint, torch.device(device))
+    units = {key: _units(graph, key, families) for key in needs.get("projection", ())}
+    tags = {("projection", key): family for key, (family, _) in units.items()}
+    kept = data_key is not None and change is None
+    stats = Stats(statistics_folder(checkpoint.digest, f"{data_key} {dtype}") if kept else None, tags)
+    # What the first process finds on disk holds for all: one that looks later might find more.
+    known = distributed.agreed({name: stats.find(name, keys) for name, keys in needs.items()})
+    wanted = {name: keys - known[name] for name, keys in needs.items() if keys - known[name]}
+    if wanted or change is not None:
+
+        def done(statistic: str, key: str, value: Tensor) -> None:
+            if not kept or distributed.rank() == 0:
+                stats.put(statistic, key, value)
+
+        places = {key: positions for key, (_, positions) in units.items()}
+        options = {"dtype": dtype, "device": device}
+        _passes(checkpoint, graph, wanted, batches, done, places, change, stats, tape_bytes, options)
+        distributed.agreed(None)  # the first process has written everything
+    if kept and distributed.rank() > 0:
+        for name, keys in needs.items():
+            if keys - stats.find(name, keys):
+                raise InputError(f"{stats.folder}: COMPRESS_CACHE must be a folder that all processes share")
+    return stats
+
+
+def _passes(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    wanted: Mapping[str, set[str]],
+    batches: list[Batch],
+    done: Callable[[str, str, Tensor], None],
+    places: Mapping[str, list[Tensor]],
+    change: Change | None,
+    stats: Stats,
+    tape_bytes: int,
+    options: dict[str, Any],
+) -> None:
+    """One forward for everything but gradients, then one forward and back for these."""
+    model = runnable_model(checkpoint, options["dtype"])
+    for module in model.modules():  # stacks of one model have configs of their own (T5)
+        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
+            config.use_cache = False
+    weights = Weights(checkpoint, model)
+    sequences = sum(len(batch["input_ids"]) for batch in batches)
+    own = distributed.share(batches)
+    backward = {name: keys for name, keys in wanted.items() if statistics.get(name).meta["at"] == "gradient"}
+    forward = {name: keys for name, keys in wanted.items() if name not in backward}
+    if forward or change is not None:
+        with (
+            Gather(model, weights, forward, sequences, done, places) as gather,
+            task("calibrating", len(set(graph.blocks))) as advance,
+        ):
+            watch = _watch(gather, weights, graph, change, stats, advance)
+            Stream(model, weights, graph.blocks, watch, **options).run(own)
+            gather.leave(*gather.left)
+    if backward:
+        with (
+            Gather(model, weights, backward, sequences, done) as gather,
+            task("differentiating") as advance,
+        ):
+            per_sample = "fisher" in backward
+            if per_sample:
+                own = [
+                    {name: rows[i : i + 1] for name, rows in batch.items()}
+                    for batch in own
+                    for i in range(_rows(batch))
+                ]
+            rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
+            for i, some in enumerate(rounds):
+                final = i == len(rounds) - 1
+                Tape(model, weights, graph.blocks, gather, per_sample=per_sample, final=final, **options).run(some)
+                advance()
+            gather.leave(*gather.left)
+
+
+def _watch(
+    gather: Gather,
+    weights: Weights,
+    graph: Graph,
+    change: Change | None,
+    stats: Stats,
+    advance: Callable[..., None],
+) -> Watch:
+    once = _once(graph, weights)
+    inside = {block: {*weights.names(block), block} for block in graph.blocks}
+
+    def leave(block: str) -> None:
+        if once:
+            gather.leave(*(key for key in gather.left if key in inside[block]))  # a block that comes again is not done
+        advance()
+
+    def changed(block: str, module: nn.Module) -> None:
+        assert change is not None
+        change(block, module, stats)
+
+    return Watch(gather.visit, leave, changed if change is not None else None, pause=gather.pause)
+
+
+def _dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """What to compute in: half precision is slow and coarse on a processor."""
+    stored = max(checkpoint.tensors.values(), key=lambda spec: spec.bytes).dtype
+    return torch.float32 if device.type == "cpu" or not stored.is_floating_point else stored
+
+
+def _units(graph: Graph, key: str, families: Iterable[str] | None) -> tuple[str, list[Tensor]]:
+    """The family whose groups are the units of a projection, and the input positions of each."""
+    inputs = [
+        (family, member.dim)
+        for family in graph.families.values()
+        for member in family.members
+        if member.tensor == key and member.role == "in"
+    ]
+    chosen = [(family, dim) for family, dim in inputs if families is None or family.name in set(families)]
+    if not chosen:
+        raise ModelError(f"{key}: no family of groups runs along its input, so it has no units to project")
+    rank = {kind: i for i, kind in enumerate(PREFERRED)}
+    family, dim = min(chosen, key=lambda item: rank.get(item[0].kind, len(rank)))
+    units = unit_index(graph.layouts[key][dim], family.name)
+    return family.name, [torch.from_numpy(np.flatnonzero(units == i)) for i in range(family.size)]
+
+
+def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[str], limit: int) -> list[list[Batch]]:
+    """Batches in rounds that keep at most `limit` bytes: blocks' inputs, and those of `waiting` gradients (per sample)
+    that are not whole before the round ends."""
+    blocks = set(graph.blocks)
+    once = {name for block in blocks for name in weights.names(block)} if _once(graph, weights) else set()
+    visits = max(len(graph.blocks), getattr(weights.model.config, "num_hidden_layers", None) or 0)
+    width = getattr(weights.model.config, "hidden_size", 0)
+    late = sum(weights.current(name).numel() for name in waiting - once)
+    rounds: list[list[Batch]] = [[]]
+    filled = 0
+    for batch in batches:
+        size = 4 * (visits * batch["input_ids"].numel() * width + late)
+        if rounds[-1] and filled + size > limit:
+            rounds.append([])
+            filled = 0
+        rounds[-1].append(batch)
+        filled += size
+    return rounds
+
+
+def _once(graph: Graph, weights: Weights) -> bool:
+    """Whether no block is executed twice (as ALBERT's are)."""
+    layers = getattr(weights.model.config, "num_hidden_layers", None) or 0
+    return len(set(graph.blocks)) == len(graph.blocks) >= layers
+
+
+def _rows(batch: Batch) -> int:
+    return len(batch["input_ids"])

@@ -1,0 +1,181 @@
+"""Gathering: hooks on the modules that own the asked weights, sums, and statistics as soon as a block is done."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from compress.calibrate.baton import Call
+from compress.calibrate.distributed import add_up
+from compress.calibrate.totals import Totals, cosines, moments, projection
+from compress.checkpoint.weights import Weights
+from compress.errors import ModelError
+from compress.registry import statistics
+
+Done = Callable[[str, str, Tensor], None]
+
+
+class Gather:
+    """Sums for `wanted` (statistic → keys) over `sequences` samples in all processes.
+
+    `units` gives, for weights whose `projection` is wanted, the input positions of each unit. `done(statistic, key,
+    value)` is called with float32 tensors on the CPU once a block has been left. Use as a context, which installs hooks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Weights,
+        wanted: Mapping[str, set[str]],
+        sequences: int,
+        done: Done,
+        units: Mapping[str, list[Tensor]] | None = None,
+    ) -> None:
+        self._model, self._weights, self._done, self._units = model, weights, done, units or {}
+        self._sequences = sequences
+        self._wanted: dict[str, set[str]] = defaultdict(set)  # key → statistics
+        self._sums: dict[str, set[str]] = defaultdict(set)  # key → sums
+        self.totals: dict[str, Totals] = {}
+        self.gradients: set[str] = set()
+        self.blocks: set[str] = set()
+        self.inputs: set[str] = set()
+        sites = {"gradient": self.gradients, "block": self.blocks, "input": self.inputs}
+        for name, keys in wanted.items():
+            entry = statistics.get(name)
+            for key in keys:
+                self._wanted[key].add(name)
+                self._sums[key].update(entry.meta["sums"])
+                sites[entry.meta["at"]].add(key)
+        self._hooks: list[Any] = []
+        self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
+        self._paused = False
+
+    def __enter__(self) -> Gather:
+        for key in self.inputs:
+            owner = _owner(self._model, self._weights, key)
+            self._hooks.append(owner.register_forward_pre_hook(self._hook(key), with_kwargs=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def visit(self, block: str, call: Call, output: Any) -> None:
+        """One batch went through a block."""
+        if block not in self.blocks or self._paused:
+            return
+        before, after = _hidden((call.args, call.kwargs.get("hidden_states"), call.kwargs)), _hidden(output)
+        totals = self._of(block)
+        totals.tokens += before.shape[:-1].numel()
+        for name, value in cosines(before, after).items():
+            if name in self._sums[block]:
+                totals.add(name, value)
+
+    def gradient(self, key: str, gradient: Tensor, rows: int) -> None:
+        """The gradient of the mean loss of `rows` samples; for the fisher `rows` is 1 and it is the whole gradient."""
+        totals = self._of(key)
+        if "gradient" in self._sums[key]:
+            totals.add("gradient", gradient.float() * rows)
+        if "fisher" in self._sums[key] and rows == 1:
+            totals.add("fisher", gradient.float().square())
+
+    def leave(self, *keys: str) -> None:
+        """Nothing will be added to these any more: hand out their statistics."""
+        for key in sorted(key for key in keys if key in self._wanted):
+            totals = self.totals.pop(key, None)
+            if totals is None:
+                raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
+            add_up(totals)
+            for name in sorted(self._wanted.pop(key)):
+                self._done(name, key, statistics.get(name).target(totals).float().cpu())
+
+    def pause(self, stopped: bool) -> None:
+        """Gather nothing for a while."""
+        self._paused = stopped
+
+    @property
+    def left(self) -> list[str]:
+        """Keys whose statistics have not been handed out."""
+        return sorted(self._wanted)
+
+    def _of(self, key: str) -> Totals:
+        if key not in self._wanted:
+            raise ModelError(f"{key}: its block runs again after it was left; please report this architecture")
+        return self.totals.setdefault(key, Totals(self._sequences))
+
+    def _hook(self, key: str) -> Callable[..., None]:
+        names = frozenset(self._sums[key])
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._paused:
+                return
+            x = args[0] if args else next(iter(kwargs.values()))
+            totals = self._of(key)
+            with torch.no_grad():
+                if isinstance(module, nn.Embedding):
+                    totals.tokens += x.numel()
+                    counts = torch.bincount(x.flatten(), minlength=module.num_embeddings).double()
+                    found = dict.fromkeys(names & {"sum", "square", "absolute"}, counts)
+                else:
+                    x = x.detach().reshape(-1, x.shape[-1]) if x.dim() != 2 else x.detach()
+                    totals.tokens += len(x)
+                    found = self._moments(args[0] if args else None, x, names)
+                    if "gram" in names:
+                        _add_gram(totals, x)
+                    if "projection" in names:
+                        found["projection"] = projection(x, _matrix(module), self._units[key])
+                for name, value in found.items():
+                    totals.add(name, value)
+
+        return hook
+
+    def _moments(self, given: Tensor | None, x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
+        """Moments of x, those of the tensor seen last again: q, k and v are given the same one."""
+        names = names & {"sum", "square", "absolute"}
+        last, found = self._seen
+        if given is None or last() is not given or not names <= found.keys():
+            found = moments(x, names) if names else {}
+            self._seen = (weakref.ref(given) if given is not None else lambda: None, found)
+        return {name: found[name] for name in names}
+
+
+def _add_gram(totals: Totals, x: Tensor) -> None:
+    if "gram" not in totals.sums:
+        totals.sums["gram"] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+    if x.dtype == torch.float32:
+        totals.sums["gram"].addmm_(x.T, x)
+    else:
+        for piece in x.split(4096):
+            totals.sums["gram"].addmm_(piece.T.float(), piece.float())
+
+
+def _matrix(module: nn.Module) -> Tensor:
+    """The weight as `[out, in]`."""
+    weight: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
+    return weight if isinstance(module, nn.Linear) else weight.T
+
+
+def _owner(model: nn.Module, weights: Weights, key: str) -> nn.Module:
+    """The projection that multiplies by the weight `key`; where there is none, the embedding that looks up in it."""
+    from transformers.pytorch_utils import Conv1D
+
+    owners = [model.get_submodule(name.rpartition(".")[0]) for name in weights.aliases(key) if name.endswith("weight")]
+    for kinds in ((nn.Linear, Conv1D), (nn.Embedding,)):
+        for owner in owners:
+            if isinstance(owner, kinds):
+                return owner
+    raise ModelError(f"{key}: is no weight of a plain projection, so statistics of its input are not gathered")
+
+
+def _hidden(values: Any) -> Tensor:
+    """The residual stream among a block's inputs or outputs: the first floating tensor with a hidden dimension."""
+    for value in tree_leaves(values):
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
+            return value
+    raise ModelError("a block takes or gives no hidden states, so they cannot be compared")

@@ -1,0 +1,86 @@
+"""Sums over tokens, from which statistics follow. Sums of several processes add up to those of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+ROWS = 64
+"""Tokens squared at a time: a piece that stays in the processor's cache."""
+
+
+@dataclass
+class Totals:
+    """Named sums of one weight or block, float64 (a Gram matrix float32), over `tokens` tokens of `sequences` samples."""
+
+    sequences: int
+    tokens: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.sums[name]
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add to a sum, which starts at zero."""
+        if name in self.sums:
+            self.sums[name] += value
+        else:
+            self.sums[name] = value.clone()
+
+
+def moments(x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
+    """Sums over the tokens of x `[tokens, in]`: `sum`, `square` (of x²), `absolute`, each float64 `[in]`.
+
+    x is shifted by the mean of a few tokens first: float32 sums of squares would lose the variance of channels whose
+    mean is far from zero.
+    """
+    rows = ROWS if x.device.type == "cpu" else 4096
+    shift = x[:rows].float().mean(0)
+    buffer = torch.empty(min(rows, len(x)), x.shape[1], device=x.device)
+    ones = torch.ones(1, len(buffer), device=x.device)
+    total, square, absolute = (torch.zeros(1, x.shape[1], device=x.device) for _ in range(3))
+    for piece in x.split(rows):
+        part, one = buffer[: len(piece)], ones[:, : len(piece)]
+        if not names.isdisjoint(("sum", "square")):
+            torch.sub(piece, shift, out=part)
+            total.addmm_(one, part)
+        if "square" in names:
+            part.mul_(part)
+            square.addmm_(one, part)
+        if "absolute" in names:
+            torch.abs(piece.float(), out=part)
+            absolute.addmm_(one, part)
+    total, square, absolute, shift = (double(t).reshape(-1) for t in (total, square, absolute, shift))
+    found = {
+        "sum": total + len(x) * shift,
+        "square": square + 2 * shift * total + len(x) * shift.square(),
+        "absolute": absolute,
+    }
+    return {name: found[name] for name in names & found.keys()}
+
+
+def double(tensor: Tensor) -> Tensor:
+    """As float64, on the processor where the device has none."""
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+
+
+def projection(x: Tensor, weight: Tensor, units: list[Tensor]) -> Tensor:
+    """Σ over tokens of ‖x_u · W_uᵀ‖₁ per unit, float64 `[units]`; x `[tokens, in]`, weight `[out, in]`.
+
+    `units` are the input positions of each unit. A unit of one position counts |x| alone, as AMP has it.
+    """
+    if all(len(unit) == 1 for unit in units):
+        return moments(x, frozenset({"absolute"}))["absolute"][torch.cat(units).to(x.device)]
+    found = []
+    for unit in units:
+        place = unit.to(x.device)
+        found.append(double((x[:, place].float() @ weight[:, place].float().T).abs_().sum()))
+    return torch.stack(found)
+
+
+def cosines(before: Tensor, after: Tensor) -> dict[str, Tensor]:
+    """Sums over tokens of `cosine` and `angle` (share of π) between `[…, hidden]` before and after a block."""
+    cosine = torch.cosine_similarity(before.float(), after.float(), dim=-1).clamp(-1, 1)
+    return {"cosine": double(cosine.sum()), "angle": double(cosine.acos().sum()) / torch.pi}
