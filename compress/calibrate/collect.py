@@ -120,11 +120,7 @@ def _passes(
         ):
             per_sample = "fisher" in backward
             if per_sample:
-                own = [
-                    {name: rows[i : i + 1] for name, rows in batch.items()}
-                    for batch in own
-                    for i in range(_rows(batch))
-                ]
+                own = [one for batch in own for one in _samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
             for i, some in enumerate(rounds):
                 final = i == len(rounds) - 1
@@ -205,5 +201,5 @@ def _once(graph: Graph, weights: Weights) -> bool:
     return len(set(graph.blocks)) == len(graph.blocks) >= layers
 
 
-def _rows(batch: Batch) -> int:
-    return len(batch["input_ids"])
+def _samples(batch: Batch) -> list[Batch]:
+    return [{name: rows[i : i + 1] for name, rows in batch.items()} for i in range(len(batch["input_ids"]))]

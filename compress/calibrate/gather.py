@@ -25,7 +25,7 @@ class Gather:
     """Sums for `wanted` (statistic → keys) over `sequences` samples in all processes.
 
     `units` gives, for weights whose `projection` is wanted, the input positions of each unit. `done(statistic, key,
-    value)` is called with float32 tensors on the CPU once a block has been left. Use as a context, which installs hooks.
+    value)` is called with float32 tensors on the CPU once a block has been left. As a context it installs its hooks.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Gather:
         for name, keys in wanted.items():
             entry = statistics.get(name)
             for key in keys:
+                if entry.meta["at"] != "block" and weights.disk_name(key) is None:
+                    raise ModelError(f"{key}: the model has no tensor of this name to gather {name} at")
                 self._wanted[key].add(name)
                 self._sums[key].update(entry.meta["sums"])
                 sites[entry.meta["at"]].add(key)
@@ -89,6 +91,8 @@ class Gather:
         """Nothing will be added to these any more: hand out their statistics."""
         for key in sorted(key for key in keys if key in self._wanted):
             totals = self.totals.pop(key, None)
+            if totals is None and key in self.gradients:
+                totals = self._untouched(key)
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
             add_up(totals)
@@ -103,6 +107,11 @@ class Gather:
     def left(self) -> list[str]:
         """Keys whose statistics have not been handed out."""
         return sorted(self._wanted)
+
+    def _untouched(self, key: str) -> Totals:
+        """Gradients of what the loss does not depend on (a pooler behind the hidden states) are zero."""
+        shape = self._weights.current(key).shape
+        return Totals(self._sequences, 0, {name: torch.zeros(shape) for name in ("gradient", "fisher")})
 
     def _of(self, key: str) -> Totals:
         if key not in self._wanted:

@@ -33,8 +33,8 @@ class Watch:
 
     `visit(block, call, output)`: one batch went through a block. `leave(block)`: all batches did. `change(block,
     module)` comes after that: the weights are still loaded and may be changed, then the block is run again (between
-    `pause(True)` and `pause(False)`), and that output flows on. `end(output, batch)`: a batch's forward is complete; without it, forwards end before the model's
-    output embeddings, which saves the time and memory of the logits.
+    `pause(True)` and `pause(False)`), and that output flows on. `end(output, batch)`: a batch's forward is complete;
+    without it, forwards end before the model's output embeddings, which saves the time and memory of the logits.
     """
 
     visit: Callable[[str, Call, Any], None] | None = None

@@ -13,7 +13,7 @@ ROWS = 64
 
 @dataclass
 class Totals:
-    """Named sums of one weight or block, float64 (a Gram matrix float32), over `tokens` tokens of `sequences` samples."""
+    """Named sums of one weight or block, float64 (a Gram matrix float32), over `tokens` of `sequences` samples."""
 
     sequences: int
     tokens: int = 0

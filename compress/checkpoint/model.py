@@ -60,7 +60,7 @@ def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) 
 
         return get_class_from_dynamic_module(reference, checkpoint.folder)
     if not name and type(config) in AutoModel._model_mapping:  # pyright: ignore[reportOperatorIssue]
-        return AutoModel._model_mapping[type(config)]  # pyright: ignore[reportIndexIssue]
+        return AutoModel._model_mapping[type(config)]  # pyright: ignore
     raise ModelError(
         f"no class {name or 'for the config ' + type(config).__name__} in the installed transformers "
         f"{transformers.__version__}; install the version that the checkpoint was made with"
