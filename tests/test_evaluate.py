@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 from torch.nn import functional
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from compress.errors import InputError
 from compress.evaluate import Perplexity, embed, latency, peak_memory, perplexity, similarity, size
@@ -64,6 +72,18 @@ def test_perplexity_of_an_encoder_decoder_is_the_decoders() -> None:
         logits = model(input_ids=ids(), decoder_input_ids=target).logits
     loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), target[:, 1:].flatten())
     assert found.value == pytest.approx(loss.exp().item(), rel=1e-5)
+
+
+def test_perplexity_of_a_masked_language_model_counts_its_labels() -> None:
+    model = BertForMaskedLM(BertConfig(**SMALL)).eval()
+    masked, labels = ids().clone(), torch.full_like(ids(), -100)
+    masked[:, 3], labels[:, 3] = 0, ids()[:, 3]
+    found = perplexity(model, [{"input_ids": masked, "labels": labels}])
+    with torch.no_grad():
+        loss = model(input_ids=masked, labels=labels).loss.item()
+    assert (found.value, found.tokens) == (pytest.approx(math.exp(loss), rel=1e-5), 4)
+    with pytest.raises(InputError, match="no perplexity"):
+        perplexity(model, [{"input_ids": ids()}])
 
 
 def test_perplexity_refuses_an_encoder_and_single_tokens(bert: BertModel, llama: LlamaForCausalLM) -> None:

@@ -1,4 +1,4 @@
-"""Perplexity of a causal or encoder-decoder language model."""
+"""Perplexity of a language model: causal, encoder-decoder, or masked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.errors import InputError
+
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -33,30 +35,47 @@ class Perplexity:
 def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Perplexity:
     """Perplexity of `model` over `batches` of `input_ids` `[batch, length]` and whatever else its forward takes.
 
-    Each sequence stands alone, its first token is not predicted and padding does not count. With `decoder_input_ids`
-    those are what is predicted. The loss is taken in float32, one sequence at a time, so that the logits
-    `[batch, length, vocab]` are never copied whole. Raises InputError when the model gives no logits over tokens or
-    when there is nothing to predict.
+    A causal model predicts each token from those before it, so the first of a sequence and padding do not count. An
+    encoder-decoder predicts `labels`, or `decoder_input_ids` where there are none. A masked language model predicts
+    the `labels` that are not -100. The loss is taken in float32, one sequence at a time, so that the logits
+    `[batch, length, vocab]` are never copied whole. Raises InputError when the model gives no logits over tokens, or
+    there is nothing to predict.
     """
     loss, tokens, length = 0.0, 0, 0
     for batch in batches:
-        given = {name: value.to(_device(model)) for name, value in batch.items() if name != "labels"}
+        given = {name: value.to(_device(model)) for name, value in batch.items()}
+        labels = given.pop("labels", None)
         logits = getattr(model(**given, **_no_cache(model)), "logits", None)
-        decoder = "decoder_input_ids" in given
-        ids = given["decoder_input_ids" if decoder else "input_ids"]
-        mask = given.get("decoder_attention_mask" if decoder else "attention_mask", torch.ones_like(ids))
-        if logits is None or logits.shape[:-1] != ids.shape:
+        targets, ahead = _targets(model, given, labels)
+        if logits is None or targets is None or logits.shape[:-1] != targets.shape:
             raise InputError(
-                f"{type(model).__name__} predicts no tokens, so it has no perplexity; compare embeddings instead"
+                f"{type(model).__name__} predicts no tokens here, so it has no perplexity; compare embeddings instead"
             )
-        length = max(length, ids.shape[1])
-        for row, target, valid in zip(logits, ids, mask.bool(), strict=True):
-            kept = valid[1:] & valid[:-1]
-            loss += functional.cross_entropy(row[:-1][kept].float(), target[1:][kept], reduction="sum").item()
-            tokens += int(kept.sum())
+        length = max(length, targets.shape[1])
+        for row, target in zip(logits[:, : targets.shape[1] - ahead], targets[:, ahead:], strict=True):
+            counted = target != IGNORED
+            loss += functional.cross_entropy(row[counted].float(), target[counted], reduction="sum").item()
+            tokens += int(counted.sum())
     if not tokens:
         raise InputError("no token to predict: the sequences must have at least two tokens")
     return Perplexity(math.exp(min(loss / tokens, 700.0)), length, tokens)
+
+
+def _targets(model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> tuple[Tensor | None, int]:
+    """What is predicted, IGNORED where nothing is, and how many positions ahead of its prediction it stands."""
+    decoder = "decoder_input_ids" in given
+    causal = not decoder and (not hasattr(model, "can_generate") or model.can_generate())  # pyright: ignore[reportCallIssue]
+    if not causal and labels is not None:
+        return labels, 0
+    if not causal and not decoder:
+        return None, 0
+    ids = given["decoder_input_ids" if decoder else "input_ids"]
+    mask = given.get("decoder_attention_mask" if decoder else "attention_mask")
+    if mask is None:
+        return ids, 1
+    seen = mask.bool()
+    before = functional.pad(seen[:, :-1], (1, 0), value=True)  # what follows padding on the left is not predicted
+    return ids.masked_fill(~(seen & before), IGNORED), 1
 
 
 def _device(model: nn.Module) -> torch.device:
