@@ -1,0 +1,147 @@
+"""Recording: one forward on the meta device, each operator handed to its rule as it executes.
+
+No weights, no export, no symbolic trace: Python control flow simply runs, and the cost is linear in operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from compress.graph.axes import Mismatch, Node, unify
+
+# Per dimension of a tensor that views a stored one: the stored dimension it is, None where it is not exactly one.
+Origin = tuple[str, tuple[int | None, ...]]
+Rule = Callable[["Recorder", Any, tuple, dict, Any], None]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register the axis rule of aten operators by name, all overloads: `rule(recorder, op, args, kwargs, output)`.
+
+    A rule unifies the axes of its operands and calls `recorder.bind(output, dims)`; it may raise Mismatch, which pins.
+    """
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+class Recorder(TorchDispatchMode):
+    """Interprets operators over axes. `stored` and `inputs` are the tensors known before the first operator.
+
+    `products` are the matrix products met: (dims, block that ran, roles given to stored tensors' dims).
+    """
+
+    def __init__(self, stored: Mapping[str, Tensor], constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._dims: dict[int, list[Node]] = {}
+        self._alive: list[Tensor] = []  # ids stay unique only while the tensors live; on meta that costs nothing
+        self.origins: dict[int, Origin] = {}
+        self.roles: dict[tuple[str, int], set[str]] = {}
+        self.products: list[tuple[tuple[Node, ...], str | None]] = []
+        self.unknown: dict[str, int] = {}
+        self.operators = 0
+        self.block: str | None = None
+        for name, tensor in stored.items():
+            self.bind(tensor, [Node(n) for n in tensor.shape])
+            self.origins[id(tensor)] = (name, tuple(range(tensor.dim())))
+        for name, tensor in constants.items():
+            self.bind(tensor, pinned(tensor.shape, f"the constant {name} is indexed by it"))
+        self.inputs = {id(tensor): name for name, tensor in inputs.items()}
+        for tensor in inputs.values():
+            self.bind(tensor, [Node(n) for n in tensor.shape])
+
+    def dims(self, tensor: Tensor) -> list[Node]:
+        """The axes of a tensor; one never seen before is a constant that python made."""
+        if id(tensor) not in self._dims:
+            self.bind(tensor, pinned(tensor.shape, "a constant in the model's code is indexed by it"))
+        return self._dims[id(tensor)]
+
+    def bind(self, tensor: Tensor, dims: list[Node]) -> None:
+        """Say what the axes of an operator's output are."""
+        assert [d.size for d in dims] == list(tensor.shape), ([d.size for d in dims], tensor.shape)
+        if id(tensor) in self._dims:  # an in-place operator returns its operand
+            for old, new in zip(self._dims[id(tensor)], dims, strict=True):
+                unify(old, new)
+            return
+        self._dims[id(tensor)] = dims
+        self._alive.append(tensor)
+
+    def derive(self, output: Tensor, source: Tensor, places: Iterable[int | None]) -> None:
+        """Output dimension i is dimension `places[i]` of `source`: keeps track of stored tensors and inputs."""
+        if id(source) in self.origins:
+            name, dims = self.origins[id(source)]
+            self.origins[id(output)] = (name, tuple(None if p is None else dims[p] for p in places))
+        if id(source) in self.inputs:
+            self.inputs[id(output)] = self.inputs[id(source)]
+
+    def play(self, tensor: Tensor, dim: int, role: str) -> None:
+        """Note the role that a dimension of a stored tensor has in a matrix product."""
+        origin = self.origins.get(id(tensor))
+        if origin is not None and origin[1][dim] is not None:
+            self.roles.setdefault((origin[0], origin[1][dim]), set()).add(role)
+
+    def is_stored(self, tensor: Tensor) -> bool:
+        return id(tensor) in self.origins
+
+    def opaque(self, name: str, operands: list[Tensor], outputs: list[Tensor], reason: str) -> None:
+        """No axis survives the operator: pin what goes in, and what comes out."""
+        self.unknown[f"{name}: {reason}"] = self.unknown.get(f"{name}: {reason}", 0) + 1
+        text = f"the operator {name} is not understood ({reason})"
+        for tensor in operands:
+            for dim in self.dims(tensor):
+                dim.pin(text)
+        for tensor in outputs:
+            if id(tensor) not in self._dims:
+                self.bind(tensor, pinned(tensor.shape, text))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self.operators += 1
+        name = func.overloadpacket.__name__
+        handle = RULES.get(name) or RULES.get(name.rstrip("_"))
+        if handle is None and torch.Tag.pointwise in func.tags:
+            handle = RULES["pointwise"]
+        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        if handle is None:
+            self.opaque(name, operands, outputs, "no rule")
+            return result
+        try:
+            handle(self, func, args, kwargs, result)
+        except Mismatch as why:
+            self.opaque(name, operands, outputs, str(why))
+        return result
+
+
+def pinned(shape: Iterable[int], reason: str) -> list[Node]:
+    """Fresh axes that must stay whole."""
+    dims = [Node(n) for n in shape]
+    for dim in dims:
+        dim.pin(reason)
+    return dims
+
+
+def stored_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """(what the checkpoint stores by its first name, non-persistent buffers, other names of tied tensors)."""
+    stored: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in first:
+            shared[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+            stored[name] = tensor
+    constants = {name: b for name, b in model.named_buffers() if id(b) not in first}
+    return stored, constants, shared

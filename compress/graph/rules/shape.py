@@ -1,0 +1,183 @@
+"""Views: factor, merge, reorder, cut, join and repeat dimensions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.graph.axes import Mismatch, Node, cut, product, reshape, split, total, unify
+from compress.graph.record import Recorder, rule
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias")
+def view(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source: Tensor = args[0]
+    dims = reshape(recorder.dims(source), list(output.shape))
+    recorder.bind(output, dims)
+    # A stored dimension is still itself where the view left it alone.
+    old = recorder.dims(source)
+    recorder.derive(output, source, [next((i for i, o in enumerate(old) if o is d), None) for d in dims])
+
+
+@rule("t", "transpose", "permute")
+def permute(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source: Tensor = args[0]
+    n = source.dim()
+    name = op.overloadpacket.__name__
+    order = list(range(n))
+    if name == "permute":
+        order = [d % n for d in args[1]]
+    elif name == "transpose":
+        a, b = args[1] % n, args[2] % n
+        order[a], order[b] = order[b], order[a]
+    else:
+        order.reverse()
+    dims = recorder.dims(source)
+    recorder.bind(output, [dims[d] for d in order])
+    recorder.derive(output, source, order)
+
+
+@rule("unsqueeze")
+def unsqueeze(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    place = args[1] % output.dim()
+    dims: list[Node] = list(recorder.dims(args[0]))
+    recorder.bind(output, [*dims[:place], Node(1), *dims[place:]])
+    recorder.derive(output, args[0], [*range(place), None, *range(place, len(dims))])
+
+
+@rule("squeeze")
+def squeeze(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source: Tensor = args[0]
+    chosen = range(source.dim()) if len(args) < 2 else [args[1]] if isinstance(args[1], int) else args[1]
+    gone = {d % source.dim() for d in chosen if source.shape[d] == 1}
+    places = [i for i in range(source.dim()) if i not in gone]
+    recorder.bind(output, [recorder.dims(source)[i] for i in places])
+    recorder.derive(output, source, places)
+
+
+@rule("expand")
+def expand(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source: Tensor = args[0]
+    lead = output.dim() - source.dim()
+    dims: list[Node] = []
+    for place, size in enumerate(output.shape):
+        node = recorder.dims(source)[place - lead] if place >= lead else None
+        if node is None or node.size != size:
+            node = Node(size)
+            node.mark("broadcast")
+        dims.append(node)
+    recorder.bind(output, dims)
+    recorder.derive(output, source, [None] * lead + [i if dims[i + lead] is n else None
+                                                     for i, n in enumerate(recorder.dims(source))])
+
+
+@rule("repeat")
+def repeat(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source: Tensor = args[0]
+    lead = output.dim() - source.dim()
+    dims = []
+    for place, times in enumerate(args[1]):
+        outer = Node(times)
+        outer.mark("broadcast")
+        dims.append(product([outer, recorder.dims(source)[place - lead]]) if place >= lead else outer)
+    recorder.bind(output, dims)
+
+
+@rule("slice")
+def slice_(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source, dim, start, end, step = [*args, *[0, None, None, 1][len(args) - 1 :]]
+    dim %= source.dim()
+    dims = list(recorder.dims(source))
+    size = source.shape[dim]
+    start, end, _ = slice(start, end).indices(size)
+    if step != 1:
+        if size % step or end - start <= size - step or start >= step:
+            raise Mismatch(f"a slice with step {step} of {size}")
+        # Every step-th position: the axis is (size / step) × step, one index of the minor part chosen.
+        dims[dim], low = split(dims[dim], step)
+        low.pin("a strided slice picks one index of it")
+    elif end - start != size:
+        _, tail = cut(dims[dim], start)
+        dims[dim], _ = cut(tail, max(end - start, 0))
+    recorder.bind(output, dims)
+    recorder.derive(output, source, [i if i != dim or output.shape[i] == size else None for i in range(source.dim())])
+
+
+@rule("select")
+def select(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    source, dim = args[0], args[1] % args[0].dim()
+    dims = list(recorder.dims(source))
+    dims.pop(dim).pin("one index of it is picked by number")
+    recorder.bind(output, dims)
+    recorder.derive(output, source, [i for i in range(source.dim()) if i != dim])
+
+
+@rule("unbind")
+def unbind(recorder: Recorder, op, args, kwargs, output) -> None:
+    source = args[0]
+    dim = (args[1] if len(args) > 1 else 0) % source.dim()
+    dims = list(recorder.dims(source))
+    dims.pop(dim).pin("each index of it is used apart")
+    for result in output:
+        recorder.bind(result, list(dims))
+
+
+@rule("split", "split_with_sizes", "chunk")
+def split_(recorder: Recorder, op, args, kwargs, output) -> None:
+    source = args[0]
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.dim()
+    dims = list(recorder.dims(source))
+    rest = dims[dim]
+    for result in output:
+        piece, rest = cut(rest, result.shape[dim])
+        recorder.bind(result, [*dims[:dim], piece, *dims[dim + 1 :]])
+
+
+@rule("cat", "concatenate")
+def cat(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    # The key/value cache starts as an empty one-dimensional tensor, which torch lets `cat` ignore.
+    parts = [p for p in args[0] if p.numel() or p.dim() == output.dim()]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.dim()
+    lists = [recorder.dims(p) for p in parts]
+    dims = list(lists[0])
+    for other in lists[1:]:
+        for place in range(len(dims)):
+            if place != dim:
+                unify(dims[place], other[place])
+    dims[dim] = total([part[dim] for part in lists])
+    recorder.bind(output, dims)
+
+
+@rule("stack")
+def stack(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    dim = (args[1] if len(args) > 1 else 0) % output.dim()
+    dims = list(recorder.dims(args[0][0]))
+    for other in args[0][1:]:
+        for a, b in zip(dims, recorder.dims(other), strict=True):
+            unify(a, b)
+    outer = Node(len(args[0]))
+    outer.pin("tensors are stacked along it")
+    recorder.bind(output, [*dims[:dim], outer, *dims[dim:]])
+
+
+@rule("constant_pad_nd")
+def pad(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    dims = list(recorder.dims(args[0]))
+    for back, (before, after) in enumerate(zip(args[1][::2], args[1][1::2], strict=True), 1):
+        if before or after:
+            if before < 0 or after < 0:
+                raise Mismatch("negative padding")
+            edge = [Node(before), dims[-back], Node(after)]
+            for node in (edge[0], edge[2]):
+                node.pin("padding")
+            dims[-back] = total(edge)
+    recorder.bind(output, dims)
+
+
+@rule("flip", "roll")
+def shuffle(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    dims = list(recorder.dims(args[0]))
+    moved = args[1] if op.overloadpacket.__name__ == "flip" else (args[2] if len(args) > 2 else range(len(dims)))
+    for d in moved:
+        dims[d].pin("its order is changed")
+    recorder.bind(output, dims)
+
