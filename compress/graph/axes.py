@@ -1,7 +1,7 @@
 """Axes as a union-find with refinement: type inference for tensor dimensions.
 
-A `Node` is a dimension whose inner structure is not yet known (a leaf), a product of nodes (`heads × head_dim`) or a sum
-of nodes (`q + k + v`). Unifying two nodes says that index i of one is index i of the other; where one side has more
+A `Node` is a dimension whose inner structure is not yet known (a leaf), a product of nodes (`heads × head_dim`) or a
+sum of nodes (`q + k + v`). Unifying two nodes says that index i of one is index i of the other; where one side has more
 structure than the other, the other is refined to match. Leaves that survive are the axes of the model.
 """
 
@@ -28,12 +28,15 @@ class Node:
         self.pins: list[str] = []
 
     def mark(self, *marks: str) -> None:
-        find(self).marks.update(marks)
+        """Note how operators use every leaf of it."""
+        for leaf in leaves(self):
+            leaf.marks.update(marks)
 
     def pin(self, reason: str) -> None:
-        root = find(self)
-        if reason not in root.pins:
-            root.pins.append(reason)
+        """Every leaf of it must stay whole."""
+        for leaf in leaves(self):
+            if reason not in leaf.pins:
+                leaf.pins.append(reason)
 
 
 def find(node: Node) -> Node:
@@ -44,6 +47,12 @@ def find(node: Node) -> Node:
     while node.parent is not None:
         node.parent, node = root, node.parent
     return root
+
+
+def leaves(node: Node) -> list[Node]:
+    """The leaves below a node, in order."""
+    node = find(node)
+    return [node] if node.form == "leaf" else [leaf for part in node.parts for leaf in leaves(part)]
 
 
 def product(nodes: list[Node]) -> Node:

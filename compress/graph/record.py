@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -41,7 +42,9 @@ class Recorder(TorchDispatchMode):
     `products` are the matrix products met: (dims, block that ran, roles given to stored tensors' dims).
     """
 
-    def __init__(self, stored: Mapping[str, Tensor], constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, stored: Mapping[str, Tensor], constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> None:
         super().__init__()
         self._dims: dict[int, list[Node]] = {}
         self._alive: list[Tensor] = []  # ids stay unique only while the tensors live; on meta that costs nothing
@@ -106,9 +109,13 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         self.operators += 1
         name = func.overloadpacket.__name__
+        if name == "_local_scalar_dense":
+            # Python asks for a value, and there is none: the answer of an empty batch keeps the usual branch.
+            self.unknown["a branch on a tensor's value is taken as if the value were 0"] = 1
+            return torch.zeros((), dtype=args[0].dtype).item()
+        result = func(*args, **kwargs)
         handle = RULES.get(name) or RULES.get(name.rstrip("_"))
         if handle is None and torch.Tag.pointwise in func.tags:
             handle = RULES["pointwise"]
@@ -122,6 +129,26 @@ class Recorder(TorchDispatchMode):
         except Mismatch as why:
             self.opaque(name, operands, outputs, str(why))
         return result
+
+
+class WrittenSlices(TorchFunctionMode):
+    """Reads `x[..., [-1], :]`, with the numbers in the model's code, as the slice it is.
+
+    As an operator it is a look-up by a tensor, whose values the meta device does not have.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.__getitem__ and isinstance(args[1], tuple | list):
+            lists = [part for part in args[1] if isinstance(part, list)]
+            if isinstance(args[1], tuple) and len(lists) == 1 and _consecutive(lists[0]):
+                first, last = lists[0][0], lists[0][-1]
+                run = slice(first, None if last == -1 else last + 1)
+                args = (args[0], tuple(run if isinstance(part, list) else part for part in args[1]))
+        return func(*args, **(kwargs or {}))
+
+
+def _consecutive(numbers: list) -> bool:
+    return all(type(n) is int for n in numbers) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def pinned(shape: Iterable[int], reason: str) -> list[Node]:

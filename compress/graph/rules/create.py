@@ -9,8 +9,26 @@ from compress.graph.axes import Node
 from compress.graph.record import Recorder, pinned, rule
 
 
-@rule("full", "zeros", "ones", "empty", "scalar_tensor", "new_full", "new_zeros", "new_ones", "new_empty", "empty_strided",
-      "new_empty_strided", "full_like", "zeros_like", "ones_like", "empty_like", "fill", "zero", "empty_permuted")
+@rule(
+    "full",
+    "zeros",
+    "ones",
+    "empty",
+    "scalar_tensor",
+    "new_full",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "full_like",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "fill",
+    "zero",
+    "empty_permuted",
+)
 def constant(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, [Node(n) for n in output.shape])
 
@@ -33,7 +51,7 @@ def triangle(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, dims)
 
 
-@rule("_assert_async", "sym_size", "is_same_size", "_local_scalar_dense", "item")
+@rule("_assert_async", "sym_size", "is_same_size")
 def nothing(recorder: Recorder, op, args, kwargs, output) -> None:
     for result in tree_leaves(output):
         if isinstance(result, Tensor):

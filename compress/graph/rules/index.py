@@ -64,8 +64,19 @@ def gather(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, list(recorder.dims(picks)))
 
 
-@rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_put", "_index_put_impl", "index_fill", "index_copy",
-      "masked_scatter", "slice_scatter", "select_scatter")
+@rule(
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
+    "index_add",
+    "index_put",
+    "_index_put_impl",
+    "index_fill",
+    "index_copy",
+    "masked_scatter",
+    "slice_scatter",
+    "select_scatter",
+)
 def scatter(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     dims = recorder.dims(args[0])
     name = op.overloadpacket.__name__
@@ -92,18 +103,21 @@ def order(recorder: Recorder, op, args, kwargs, output) -> None:
     dim %= source.dim()
     dims = recorder.dims(source)
     dims[dim].mark("ranked")
-    chosen: Node | None = None
-    for result in (x for x in tree_leaves(output) if isinstance(x, Tensor)):
-        chosen = chosen or Node(result.shape[dim])
+    results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+    chosen = Node(results[0].shape[dim])
+    for result in results:
         recorder.bind(result, [*dims[:dim], chosen, *dims[dim + 1 :]])
 
 
 @rule("one_hot", "bucketize", "searchsorted", "bincount", "histc")
 def count(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     same = recorder.dims(args[0])
-    dims = list(same[: output.dim()]) if output.dim() >= len(same) and list(output.shape[: len(same)]) == [
-        d.size for d in same] else []
-    recorder.bind(output, dims + [Node(n) for n in output.shape[len(dims):]])
+    dims = (
+        list(same[: output.dim()])
+        if output.dim() >= len(same) and list(output.shape[: len(same)]) == [d.size for d in same]
+        else []
+    )
+    recorder.bind(output, dims + [Node(n) for n in output.shape[len(dims) :]])
 
 
 def _broadcast(tensors: list[Tensor]) -> tuple[int, ...]:

@@ -53,9 +53,13 @@ def addmm(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, dims)
 
 
-@rule("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu",
-      "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_efficient_attention",
-      "_scaled_dot_product_flash_attention")
+@rule(
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+)
 def attention(recorder: Recorder, op, args, kwargs, output) -> None:
     q, k, v = (recorder.dims(x) for x in args[:3])
     for place in (0, 1):
@@ -66,7 +70,10 @@ def attention(recorder: Recorder, op, args, kwargs, output) -> None:
     unify(k[2], v[2])
     q[3].mark("contracted")
     v[3].mark("carried")
-    recorder.products += [((q[0], q[1], q[2], q[3], k[2]), recorder.block), ((q[0], q[1], q[2], k[2], v[3]), recorder.block)]
+    recorder.products += [
+        ((q[0], q[1], q[2], q[3], k[2]), recorder.block),
+        ((q[0], q[1], q[2], k[2], v[3]), recorder.block),
+    ]
     dims = [q[0], q[1], q[2], v[3]]
     outputs = list(output) if isinstance(output, tuple | list) else [output]
     recorder.bind(outputs[0], dims)

@@ -36,7 +36,9 @@ def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
         recorder.bind(result, align(recorder, operands, tuple(result.shape)))
 
 
-@rule("clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout")
+@rule(
+    "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout"
+)
 def identity(recorder: Recorder, op, args, kwargs, output) -> None:
     source = args[0]
     for result in tree_leaves(output):

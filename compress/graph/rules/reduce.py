@@ -12,13 +12,38 @@ from compress.graph.record import Recorder, rule
 AVERAGES = {"mean", "var", "var_mean", "std", "std_mean", "median", "logsumexp", "amax", "amin", "max", "min"}
 
 
-@rule("mean", "sum", "var", "var_mean", "std", "std_mean", "amax", "amin", "max", "min", "any", "all", "prod", "argmax",
-      "argmin", "linalg_vector_norm", "norm", "logsumexp", "median")
+@rule(
+    "mean",
+    "sum",
+    "var",
+    "var_mean",
+    "std",
+    "std_mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "any",
+    "all",
+    "prod",
+    "argmax",
+    "argmin",
+    "linalg_vector_norm",
+    "norm",
+    "logsumexp",
+    "median",
+)
 def reduction(recorder: Recorder, op, args, kwargs, output) -> None:
     source: Tensor = args[0]
     name = op.overloadpacket.__name__
-    chosen = kwargs.get("dim", args[2] if name in ("linalg_vector_norm", "norm") and len(args) > 2 else
-                        args[1] if len(args) > 1 and name not in ("linalg_vector_norm", "norm") else None)
+    chosen = kwargs.get(
+        "dim",
+        args[2]
+        if name in ("linalg_vector_norm", "norm") and len(args) > 2
+        else args[1]
+        if len(args) > 1 and name not in ("linalg_vector_norm", "norm")
+        else None,
+    )
     places = range(source.dim()) if chosen is None or chosen == [] else [chosen] if isinstance(chosen, int) else chosen
     gone = {p % source.dim() for p in places} if source.dim() else set()
     dims = recorder.dims(source)

@@ -66,8 +66,11 @@ def expand(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
             node.mark("broadcast")
         dims.append(node)
     recorder.bind(output, dims)
-    recorder.derive(output, source, [None] * lead + [i if dims[i + lead] is n else None
-                                                     for i, n in enumerate(recorder.dims(source))])
+    recorder.derive(
+        output,
+        source,
+        [None] * lead + [i if dims[i + lead] is n else None for i, n in enumerate(recorder.dims(source))],
+    )
 
 
 @rule("repeat")
@@ -180,4 +183,3 @@ def shuffle(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     for d in moved:
         dims[d].pin("its order is changed")
     recorder.bind(output, dims)
-

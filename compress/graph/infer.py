@@ -1,0 +1,176 @@
+"""Families from axes: which leaves occur in stored tensors, what they are, what must stay whole and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain, takewhile
+
+from torch import Tensor
+
+from compress.graph.axes import Node, find, leaves, product
+from compress.graph.families import Family, Graph, Kind, Member, Role, Work
+from compress.graph.layout import Axis, Layout, Product, Sum
+from compress.graph.record import Recorder
+
+
+def infer(
+    recorder: Recorder,
+    stored: Mapping[str, Tensor],
+    shared: Mapping[str, str],
+    stacks: Mapping[str, list[str]],
+    runs: Mapping[str, int],
+    inputs: Mapping[str, Node],
+) -> Graph:
+    """Name the leaves, group them into families and say why the pinned ones are pinned.
+
+    `stacks` are the block lists met, `runs` how often each block ran, `inputs` the leaves named batch and sequence.
+    """
+    dims = {name: recorder.dims(tensor) for name, tensor in stored.items()}
+    _push_down(chain.from_iterable(dims.values()))
+    names: dict[int, str] = {}
+    for name, node in inputs.items():
+        names[id(find(node))] = name  # even where a sliding window has cut it
+    blocks = tuple(chain.from_iterable(stacks.values()))
+    uses: dict[int, list[tuple[str, int]]] = {}
+    found: dict[int, Node] = {}
+    for tensor, nodes in dims.items():
+        for dim, node in enumerate(nodes):
+            for leaf in leaves(node):
+                found[id(leaf)] = leaf
+                if (tensor, dim) not in uses.setdefault(id(leaf), []):
+                    uses[id(leaf)].append((tensor, dim))
+    taken: Counter[str] = Counter()
+    kinds: dict[str, tuple[Node, Kind]] = {}
+    queries = _queries(dims, uses)
+    for key, leaf in found.items():
+        if leaf.size > 1:
+            kind = "queries" if key in queries else _kind(leaf, uses[key], recorder)
+            name = _name(kind, leaf, [t for t, _ in uses[key]])
+            taken[name] += 1
+            names[key] = name if taken[name] == 1 else f"{name}.{taken[name]}"
+            kinds[names[key]] = (leaf, kind)
+    layouts = {tensor: tuple(_layout(node, names) for node in nodes) for tensor, nodes in dims.items()}
+    owners = Graph(layouts, {}, blocks, ())
+    result: dict[str, Family] = {}
+    for name, (leaf, kind) in kinds.items():
+        members = tuple(
+            Member(tensor, dim, _role(recorder, tensor, dim), layouts[tensor][dim]) for tensor, dim in uses[id(leaf)]
+        )
+        homes = {owners.block_of(m.tensor) for m in members}
+        layer = homes.pop() if len(homes) == 1 else None
+        result[name] = Family(name, kind, leaf.size, members, layer, _reason(leaf, kind, members))
+    for stack, own in stacks.items():
+        result[f"{stack}.layers"] = _layers(stack, own, runs, layouts)
+    place = {name: i for i, name in enumerate(blocks)}
+    counted = Counter((tuple(_layout(d, names) for d in ds), place.get(b or "")) for ds, b in recorder.products)
+    works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
+    notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
+    return Graph(layouts, _in_order(result), blocks, works, notes, dict(shared))
+
+
+def _push_down(nodes) -> None:
+    """Give each leaf the marks and pins of every dimension that it is a part of."""
+    seen: set[int] = set()
+
+    def walk(node: Node, marks: frozenset[str], pins: tuple[str, ...]) -> None:
+        node = find(node)
+        marks, pins = marks | node.marks, (*pins, *(p for p in node.pins if p not in pins))
+        if node.form == "leaf":
+            node.marks |= marks
+            for reason in pins:
+                node.pin(reason)
+        elif not (id(node) in seen and not marks and not pins):
+            for part in node.parts:
+                walk(part, marks, pins)
+        seen.add(id(node))
+
+    for node in nodes:
+        walk(node, frozenset(), ())
+
+
+def _layout(node: Node, names: Mapping[int, str]) -> Layout:
+    node = find(node)
+    if node.form == "leaf" or id(node) in names:
+        return Axis(names.get(id(node), ""), node.size)
+    if node.form == "product":
+        return Product(tuple(_layout(part, names) for part in product(list(node.parts)).parts))
+    return Sum(tuple(_layout(part, names) for part in node.parts))
+
+
+def _kind(leaf: Node, uses: list[tuple[str, int]], recorder: Recorder) -> Kind:
+    roles = {role for use in uses for role in recorder.roles.get(use, ())}
+    marks = leaf.marks
+    if "vocab" in marks:
+        return "vocab"
+    if "residual" in marks:
+        return "hidden"
+    if "ranked" in marks and marks & {"routed", "softmax"}:
+        return "experts"
+    if "batched" in marks:
+        return "heads"
+    if marks & {"contracted", "carried"}:
+        return "head_dim"
+    return "channels" if roles >= {"in", "out"} else "other"
+
+
+def _queries(dims: Mapping[str, list[Node]], uses: Mapping[int, list[tuple[str, int]]]) -> set[int]:
+    """Leaves that count the queries of one key/value head: nested in heads, and absent from keys and values."""
+    nested = set()
+    for node in chain.from_iterable(dims.values()):
+        heads = [leaf for leaf in leaves(node) if leaf.size > 1 and "batched" in leaf.marks]
+        if node.size > 1 and len(heads) > 1:
+            most = max(len(uses[id(leaf)]) for leaf in heads)
+            nested |= {id(leaf) for leaf in heads if len(uses[id(leaf)]) < most}
+    return nested
+
+
+def _role(recorder: Recorder, tensor: str, dim: int) -> Role:
+    roles = recorder.roles.get((tensor, dim), set())
+    return "in" if "in" in roles else "out" if "out" in roles else "other"
+
+
+def _name(kind: Kind, leaf: Node, tensors: list[str]) -> str:
+    """The module that holds all members, and the kind: `model.layers.3.self_attn.heads`."""
+    if kind in ("hidden", "vocab"):
+        return kind
+    prefix = takewhile(lambda names: len(set(names)) == 1, zip(*(t.split(".")[:-1] for t in tensors), strict=False))
+    word: str = kind
+    if kind == "head_dim" and not {"contracted", "carried"} <= leaf.marks:
+        word = "qk_dim" if "contracted" in leaf.marks else "v_dim"
+    return ".".join([*(names[0] for names in prefix), word])
+
+
+def _reason(leaf: Node, kind: Kind, members: tuple[Member, ...]) -> str | None:
+    """Why no group of the leaf may go, None when it may."""
+    if leaf.pins:
+        return "; ".join(leaf.pins[:2])
+    if kind == "hidden" and "output" in leaf.marks:
+        return "it is the width of the model's output"
+    if kind not in ("hidden", "vocab") and "output" in leaf.marks:
+        return "it is a dimension of the model's output"
+    if kind not in ("hidden", "vocab", "experts") and "averaged" in leaf.marks:
+        return "a normalisation averages over it"
+    if kind == "experts":
+        return "experts are chosen by a router, which is not cut yet"
+    if kind == "other":
+        return "it is not both produced and consumed by matrix products"
+    return None
+
+
+def _layers(stack: str, blocks: list[str], runs: Mapping[str, int], layouts: Mapping[str, object]) -> Family:
+    """The blocks of a list that are alike: one with a tensor of its own (T5's first has the position table) stays."""
+    own = {name: frozenset(t[len(name) + 1 :] for t in layouts if t.startswith(name + ".")) for name in blocks}
+    usual = Counter(own.values()).most_common(1)[0][0]
+    alike = tuple(name for name in blocks if own[name] <= usual)
+    reason = None
+    if any(runs[name] > 1 for name in blocks):
+        reason = "the blocks share their weights, so that removing one removes no parameters"
+    elif len(alike) < 2:
+        reason = "there is only one block of its sort"
+    return Family(f"{stack}.layers", "layers", len(alike), pinned=reason, blocks=alike)
+
+
+def _in_order(found: dict[str, Family]) -> dict[str, Family]:
+    """Layers in order, what spans them last."""
+    return dict(sorted(found.items(), key=lambda item: (item[1].layer is None, item[1].layer or 0)))
