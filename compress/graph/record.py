@@ -90,8 +90,8 @@ class Recorder(TorchDispatchMode):
     def play(self, tensor: Tensor, dim: int, role: str) -> None:
         """Note the role that a dimension of a stored tensor has in a matrix product."""
         origin = self.origins.get(id(tensor))
-        if origin is not None and origin[1][dim] is not None:
-            self.roles.setdefault((origin[0], origin[1][dim]), set()).add(role)
+        if origin is not None and (place := origin[1][dim]) is not None:
+            self.roles.setdefault((origin[0], place), set()).add(role)
 
     def is_stored(self, tensor: Tensor) -> bool:
         return id(tensor) in self.origins
