@@ -41,7 +41,12 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {**IDS, "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
         "transformer.h.{}",
     ),
-    "opt": ("OPTForCausalLM", "OPTConfig", {**SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32}, "model.decoder.layers.{}"),
+    "opt": (
+        "OPTForCausalLM",
+        "OPTConfig",
+        {**SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32},
+        "model.decoder.layers.{}",
+    ),
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", SHAPE, "gpt_neox.layers.{}"),
     "falcon": ("FalconForCausalLM", "FalconConfig", {**SHAPE, **IDS, "multi_query": True}, "transformer.h.{}"),
     "bert": ("BertForMaskedLM", "BertConfig", SHAPE, "bert.encoder.layer.{}"),

@@ -1,0 +1,64 @@
+"""Two processes gather what one does."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import zoo
+
+from compress.calibrate.collect import collect
+from compress.calibrate.distributed import share
+from compress.checkpoint.open import open_checkpoint
+
+NAMES = ("input_norm", "input_variance", "input_gram", "gradient", "fisher")
+
+
+def gathered(folder: Path, data_key: str | None):
+    graph = zoo.graph("llama")
+    keys = {f"{block}.{name}.weight" for block in graph.blocks for name in ("mlp.down_proj", "self_attn.o_proj")}
+    needs = {**dict.fromkeys(NAMES, keys), "block_cosine": set(graph.blocks)}
+    stats = collect(open_checkpoint(folder), graph, needs, zoo.batches("llama", (3, 3, 1)), data_key=data_key)
+    return {(name, key): stats[name][key] for name in needs for key in needs[name]}
+
+
+def test_results_equal_those_of_one_process(tmp_path, monkeypatch):
+    zoo.save("llama", tmp_path / "model")
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "alone"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    expected = gathered(tmp_path / "model", None)
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "together"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    here = Path(__file__)
+    monkeypatch.setenv("PYTHONPATH", f"{here.parent}:{here.parents[1]}")
+    processes = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        arguments = [sys.executable, str(here), str(tmp_path / "model"), str(tmp_path / f"{rank}.pt")]
+        processes.append(subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    for rank in range(2):
+        for found in torch.load(tmp_path / f"{rank}.pt"):
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-7), key
+
+
+def test_alone_nothing_is_shared_out():
+    batches = zoo.batches("llama")
+    assert share(batches) is batches
+
+
+if __name__ == "__main__":
+    # In memory, then on disk, then from disk.
+    torch.save([gathered(Path(sys.argv[1]), key) for key in (None, "key", "key")], sys.argv[2])
