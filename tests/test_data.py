@@ -54,7 +54,7 @@ def test_sequences_are_full_and_have_their_special_tokens(folder, tokenizer):
 
 
 def test_encoder_decoders_continue_the_text(folder, tokenizer):
-    [batch], _ = batches(wish(folder, batch=8), tokenizer, T5Config(vocab_size=50, decoder_start_token_id=0), 0)
+    [batch], _ = batches(wish(folder, batch=8), tokenizer, T5Config(vocab_size=50, pad_token_id=0), 0)
     assert {name: value.shape for name, value in batch.items()} == dict.fromkeys(
         ("input_ids", "decoder_input_ids", "labels"), (5, 12)
     )

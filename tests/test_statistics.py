@@ -139,15 +139,17 @@ def autograd(reference, batches):
     first = {}
     for name, value in reference.state_dict(keep_vars=True).items():
         first.setdefault(id(value), name)
-    mean, squares = defaultdict(float), defaultdict(float)
+    mean: dict[str, torch.Tensor] = {}
+    squares: dict[str, torch.Tensor] = {}
     samples = [{k: v[i : i + 1] for k, v in batch.items()} for batch in batches for i in range(len(batch["input_ids"]))]
     for sample in samples:
         reference.zero_grad()
         loss_of(reference(**{k: v for k, v in sample.items() if k != "labels"}), sample).backward()
         for parameter in reference.parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-            mean[first[id(parameter)]] += gradient / len(samples)
-            squares[first[id(parameter)]] += gradient.square() / len(samples)
+            name = first[id(parameter)]
+            mean[name] = mean.get(name, 0) + gradient / len(samples)
+            squares[name] = squares.get(name, 0) + gradient.square() / len(samples)
     return mean, squares
 
 

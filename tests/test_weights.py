@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_buffers_are_those_of_from_pretrained(name, tmp_path):
     stored, expected = set(model.state_dict()), dict(reference.named_buffers())
     for buffer, value in model.named_buffers():
         assert value.is_meta if buffer in stored else torch.equal(value, expected[buffer])
-    empty = empty_model(load_config(checkpoint))
+    empty: Any = empty_model(load_config(checkpoint))
     assert all(value.is_meta for value in (*empty.parameters(), *empty.buffers()))
     assert type(empty) is type(reference) and not empty.training and empty.config._attn_implementation == "eager"
 
