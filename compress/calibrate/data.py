@@ -65,7 +65,7 @@ def batches(
     named = {"input_ids": rows[:, : calibrate.length]}
     if decoder:
         labels = rows[:, calibrate.length :]
-        start = config.decoder_start_token_id
+        start = getattr(config, "decoder_start_token_id", None)
         first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
         named |= {"decoder_input_ids": torch.cat([first, labels[:, :-1]], 1), "labels": labels}
     elif any("MaskedLM" in name for name in config.architectures or ()):
