@@ -42,7 +42,7 @@ def infer(
                     uses[id(leaf)].append((tensor, dim))
     taken: Counter[str] = Counter()
     kinds: dict[str, tuple[Node, Kind]] = {}
-    queries = _queries(dims, uses)
+    queries = _queries(dims)
     for key, leaf in found.items():
         if leaf.size > 1:
             kind = "queries" if key in queries else _kind(leaf, uses[key], recorder)
@@ -114,14 +114,14 @@ def _kind(leaf: Node, uses: list[tuple[str, int]], recorder: Recorder) -> Kind:
     return "channels" if roles >= {"in", "out"} else "other"
 
 
-def _queries(dims: Mapping[str, list[Node]], uses: Mapping[int, list[tuple[str, int]]]) -> set[int]:
-    """Leaves that count the queries of one key/value head: nested in heads, and absent from keys and values."""
+def _queries(dims: Mapping[str, list[Node]]) -> set[int]:
+    """Leaves that count the queries of one key/value head: nested in heads, where keys and values are repeated."""
+    counts = Counter(id(leaf) for node in chain.from_iterable(dims.values()) for leaf in leaves(node))
     nested = set()
     for node in chain.from_iterable(dims.values()):
         heads = [leaf for leaf in leaves(node) if leaf.size > 1 and "batched" in leaf.marks]
-        if node.size > 1 and len(heads) > 1:
-            most = max(len(uses[id(leaf)]) for leaf in heads)
-            nested |= {id(leaf) for leaf in heads if len(uses[id(leaf)]) < most}
+        rank = {id(leaf): ("broadcast" not in leaf.marks, counts[id(leaf)]) for leaf in heads}
+        nested |= {key for key, own in rank.items() if own < max(rank.values())}
     return nested
 
 
