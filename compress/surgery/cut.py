@@ -1,0 +1,136 @@
+"""Cutting: every stored tensor is read, sliced, mended where a repair says so, and written; one in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.checkpoint.write import ShardWriter, Spec
+from compress.console import track
+from compress.surgery.names import Names
+from compress.surgery.opening import Opening, bias_name, repaired
+from compress.surgery.source import Source
+
+Kept = Mapping[str, np.ndarray]
+Mend = Callable[[str, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
+"""`(name, weight [out, in], bias [out] | None, keep bool [in])` → the mended weight and bias, float32."""
+
+OURS = {"README.md", "recipe.yaml", "plan.json", "report.json", "report.html", "modeling_compress.py"}
+"""Files that are written anew, or no longer true."""
+
+
+def output_specs(source: Source, kept: Kept, opening: Opening) -> list[Spec]:
+    """Name on disk, dtype and shape of every tensor of the result, in the order of the input."""
+    graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
+    shapes = graph.shapes(kept)
+    states = {disk: name for name in weights.names("") for disk in weights.disk_names(name)}
+    specs: list[Spec] = []
+    for disk, spec in source.checkpoint.tensors.items():
+        name = states.get(disk)
+        if name is not None and names.new(name) is not None:
+            specs.append((names.on_disk(name, disk), spec.dtype, shapes[name]))
+    for name, shape in opening.biases.items():
+        if names.new(name) is not None:
+            specs.append((_new_on_disk(source, names, name), _dtype(source, name), shape))
+    originals = {new: name for name in weights.names("") if (new := names.new(name)) is not None}
+    for new, shape in opening.zeros.items():
+        weight = originals[new.removesuffix("bias") + "weight"]
+        specs.append((_new_on_disk(source, names, bias_name(weight)), _dtype(source, bias_name(weight)), shape))
+    return specs
+
+
+def cut(
+    source: Source,
+    kept: Kept,
+    opening: Opening,
+    folder: Path,
+    *,
+    mend: Mend | None = None,
+    shard_bytes: int = 5_000_000_000,
+) -> int:
+    """Write the model that keeps `kept` into an existing `folder`; returns the size of the weights in bytes.
+
+    `mend` is called for every weight whose inputs lose positions. Raises InputError where a weight holds NaN or
+    infinity, or the disk is full.
+    """
+    graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
+    specs = output_specs(source, kept, opening)
+    written = {name for name, _, _ in specs}
+    mended = {name: member.dim for name, member in repaired(source, kept).items()} if mend else {}
+    done: set[str] = set()
+    with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
+
+        def put(name: str, tensor: Tensor) -> None:
+            for dim, mask in graph.masks(name, kept).items():
+                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
+            for disk in weights.disk_names(name):
+                writer.add(names.on_disk(name, disk), tensor)
+                done.add(names.on_disk(name, disk))
+
+        held = set(weights.names(""))
+        beside = {bias_name(weight) for weight in mended} & held
+        for name in track(weights.names(""), "cutting"):
+            if names.new(name) is None or name in beside:
+                continue
+            if mend is None or name not in mended:
+                put(name, weights.read(name))
+                continue
+            bias = bias_name(name) if bias_name(name) in held else None
+            weight, vector = _mended(source, kept, name, mended[name], bias, mend)
+            put(name, weight)
+            if bias is not None and vector is not None:
+                put(bias, vector)
+            elif (new := bias_name(name)) in opening.biases and vector is not None:
+                rows = graph.masks(name, kept).get(1 - mended[name])
+                if rows is not None:
+                    vector = vector[torch.from_numpy(np.flatnonzero(rows))]
+                disk = _new_on_disk(source, names, new)
+                writer.add(disk, vector.to(_dtype(source, new)))
+                done.add(disk)
+        kinds = {name: (dtype, shape) for name, dtype, shape in specs}
+        for disk in written - done:
+            dtype, shape = kinds[disk]
+            writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
+    (folder / "config.json").write_text(json.dumps(opening.config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    _copy_side_files(source, folder, opening)
+    return writer.bytes
+
+
+def _mended(
+    source: Source, kept: Kept, name: str, dim: int, bias: str | None, mend: Mend
+) -> tuple[Tensor, Tensor | None]:
+    """The whole weight and bias after the repair, as stored; the removed columns are still there."""
+    stored = source.weights.read(name)
+    vector = source.weights.read(bias) if bias is not None else None
+    oriented = (stored if dim == 1 else stored.T).float()
+    keep = torch.from_numpy(source.graph.masks(name, kept)[dim])
+    weight, new = mend(name, oriented, None if vector is None else vector.float(), keep)
+    weight = (weight if dim == 1 else weight.T).to(stored.dtype)
+    return weight, new if new is None or vector is None else new.to(vector.dtype)
+
+
+def _new_on_disk(source: Source, names: Names, bias: str) -> str:
+    """Where a bias that the input lacks is stored: beside its weight."""
+    weight = bias.removesuffix("bias") + "weight"
+    return bias_name(names.on_disk(weight, source.weights.disk_names(weight)[0]))
+
+
+def _dtype(source: Source, bias: str) -> torch.dtype:
+    weight = bias.removesuffix("bias") + "weight"
+    return source.checkpoint.tensors[source.weights.disk_names(weight)[0]].dtype
+
+
+def _copy_side_files(source: Source, folder: Path, opening: Opening) -> None:
+    for file in source.checkpoint.side_files:
+        inside = file.relative_to(source.checkpoint.folder)
+        if inside.as_posix() not in OURS:
+            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / inside)
+    for file in opening.files:
+        shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,180 @@
+"""Proof before the rename: what was written has the shapes of its config, and computes the masked dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from compress.calibrate.stream import Batch, Stream, Watch
+from compress.checkpoint.model import empty_model, load_config, model_class, runnable_model
+from compress.checkpoint.open import Checkpoint, open_checkpoint
+from compress.checkpoint.weights import Weights
+from compress.errors import CompressError, VerifyError
+from compress.surgery.names import Names
+from compress.surgery.opening import Opening, repaired
+from compress.surgery.source import Source
+
+Kept = Mapping[str, np.ndarray]
+TOLERANCE = 1e-3
+"""Largest difference of two outputs, as a share of the largest magnitude in the masked dense one."""
+
+
+def verify(
+    source: Source, kept: Kept, opening: Opening, folder: Path, *, rows: int = 2, length: int = 16, seed: int = 0
+) -> str:
+    """Check the written folder against its config and the masked dense model; returns what was found, for the report.
+
+    Both models are streamed block by block in float32 over `[rows, length]` random tokens. Where the residual width
+    was cut only shapes and finiteness are checked: a norm averages over fewer channels then, which no mask imitates.
+    Raises VerifyError.
+    """
+    try:
+        pruned = open_checkpoint(folder, trust_remote_code=source.checkpoint.trust_remote_code)
+        _check_shapes(pruned, folder)
+        batch = _tokens(source.config, rows, length, seed)
+        names = Names(source.graph, kept)
+        blocks = [new for block in source.graph.blocks if (new := names.new(block)) is not None]
+        found = _output(pruned, _runnable(pruned), blocks, batch)
+    except CompressError as error:
+        raise VerifyError(f"what was written cannot be opened: {error}") from error
+    if not torch.isfinite(found).all():
+        raise VerifyError("the pruned model's output is not finite")
+    if any(source.graph.families[name].kind == "hidden" for name in kept):
+        return "verified: shapes and finite output (a narrower residual stream has no masked equal)"
+    if (masked := _masked_output(source, kept, opening, pruned, batch)) is None:
+        return "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
+    if masked.shape != found.shape:
+        raise VerifyError(f"the output is {list(found.shape)}, the masked dense model's {list(masked.shape)}")
+    apart = float((found - masked).abs().max() / masked.abs().max().clamp_min(1e-12))
+    if not apart <= TOLERANCE:
+        raise VerifyError(
+            f"the pruned model's output differs from the masked dense model's by {apart:.1e} of its largest value "
+            f"(at most {TOLERANCE:g} is right)"
+        )
+    return f"verified: shapes, and output equal to the masked dense model's to {apart:.0e}"
+
+
+def _check_shapes(pruned: Checkpoint, folder: Path) -> None:
+    config = load_config(pruned)
+    weights = Weights(pruned, empty_model(config, model_class(config, pruned)))
+    if weights.unexpected:
+        raise VerifyError(f"{folder}: its config.json has no place for {weights.unexpected[0]}")
+    for name in weights.names(""):
+        for disk in weights.disk_names(name):
+            shape, wanted = pruned.tensors[disk].shape, tuple(weights.current(name).shape)
+            if tuple(shape) != wanted:
+                raise VerifyError(f"{folder}: {disk} is {list(shape)}, its config.json asks for {list(wanted)}")
+
+
+class Scattered(Weights):
+    """The tensors of the pruned model in the shapes of the dense one, zeros where something was removed."""
+
+    def __init__(self, source: Source, kept: Kept, pruned: Weights, model: nn.Module) -> None:
+        super().__init__(source.checkpoint, model)
+        self._graph, self._kept, self._pruned = source.graph, kept, pruned
+        self._names = Names(source.graph, kept)
+
+    def read(self, name: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
+        first = self.first_name(name)
+        spec = self.checkpoint.tensors[self.disk_names(first)[0]]
+        new = self._names.new(first)
+        if new is None:
+            return torch.zeros(spec.shape, dtype=dtype or spec.dtype, device=device)
+        tensor = self._pruned.read(new, dtype, device)
+        for dim, mask in self._graph.masks(first, self._kept).items():
+            tensor = spread(tensor, dim, mask)
+        return tensor
+
+
+def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
+    """The slices of `tensor` along `dim` at the kept positions of `mask`, zeros between."""
+    shape = list(tensor.shape)
+    shape[dim] = len(mask)
+    whole = tensor.new_zeros(shape)
+    return whole.index_copy_(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device), tensor)
+
+
+def _masked_output(source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch) -> Tensor | None:
+    """The masked dense model's output; None where blocks are gone whose result is more than hidden states."""
+    names, weights = Names(source.graph, kept), Weights(pruned, _runnable(pruned))
+    model = _runnable(source.checkpoint)
+    if names.removed and not _plain_blocks(source, batch):
+        return None
+    for block in names.removed:
+        model.get_submodule(block).forward = _identity
+    scattered = Scattered(source, kept, weights, model)
+    for bias in opening.biases:
+        if (new := names.new(bias)) is not None:
+            weight = bias.removesuffix("bias") + "weight"
+            vector = weights.read(new, torch.float32)
+            rows = source.graph.masks(weight, kept).get(1 - repaired(source, kept)[weight].dim)
+            vector = vector if rows is None else spread(vector, 0, rows)
+            if vector.any():
+                model.get_submodule(bias.removesuffix(".bias")).register_forward_hook(_adding(vector))
+    return _output(source.checkpoint, model, source.graph.blocks, batch, scattered)
+
+
+def _adding(vector: Tensor) -> Any:
+    return lambda module, args, output: output + vector
+
+
+def _identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+def _plain_blocks(source: Source, batch: Batch) -> bool:
+    """Whether blocks return their hidden states alone, seen in a forward on meta."""
+    seen: list[bool] = []
+    hooks = [
+        source.model.get_submodule(block).register_forward_hook(
+            lambda module, args, output: seen.append(isinstance(output, Tensor))
+        )
+        for block in dict.fromkeys(source.graph.blocks)
+    ]
+    try:
+        with torch.no_grad():
+            source.model(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(seen) and all(seen)
+
+
+def _runnable(checkpoint: Checkpoint) -> nn.Module:
+    model = runnable_model(checkpoint, torch.float32)
+    for module in model.modules():
+        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
+            config.use_cache = False
+    return model
+
+
+def _output(
+    checkpoint: Checkpoint, model: nn.Module, blocks: Any, batch: Batch, weights: Weights | None = None
+) -> Tensor:
+    """Logits, or the last hidden state, of one streamed forward."""
+    outputs: list[Tensor] = []
+
+    def end(output: Any, batch: Batch) -> None:
+        logits = getattr(output, "logits", None)
+        outputs.append((logits if logits is not None else output[0]).float())
+
+    Stream(model, weights or Weights(checkpoint, model), blocks, Watch(end=end)).run([batch])
+    return outputs[0]
+
+
+def _tokens(config: PretrainedConfig, rows: int, length: int, seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    length = min(length, getattr(config, "max_position_embeddings", None) or length)
+    ids = torch.randint(0, config.vocab_size, (rows, length), generator=generator)  # pyright: ignore
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and config.vocab_size > 2:  # padding shifts some models' positions
+        ids[ids == pad] = (pad + 1) % config.vocab_size
+    return {"input_ids": ids, "decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else {
+        "input_ids": ids
+    }
