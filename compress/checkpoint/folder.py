@@ -28,7 +28,7 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     Raises InputError when `target` exists, cannot be written or the disk is full.
     """
     target = target.expanduser().absolute()
-    _check(target, force)
+    check_target(target, force)
     made = _make_parents(target.parent)
     work = target.with_name(f".{target.name}.partial-{socket.gethostname()}-{os.getpid()}")
     _remove_leftovers(target)
@@ -58,7 +58,9 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
             raise
 
 
-def _check(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool) -> None:
+    """Raise InputError when a new folder cannot be made at `target`, without making one."""
+    target = target.expanduser().absolute()
     if not target.name:
         raise InputError(f"{target}: cannot be the output folder")
     if target.is_dir() and not force:

@@ -50,6 +50,10 @@ class Weights:
         first = self._first.get(name)
         return self._disk[first][0] if first is not None else None
 
+    def disk_names(self, name: str) -> list[str]:
+        """Every stored tensor that is `name`; several where a tie was stored under each of its names."""
+        return list(self._disk[self._first[name]])
+
     def first_name(self, name: str) -> str:
         """The name under which a tied tensor is known."""
         return self._first[name]

@@ -15,12 +15,12 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from compress.checkpoint.folder import new_folder
+from compress.checkpoint.folder import check_target, new_folder
 from compress.checkpoint.header import NAMES
 from compress.console import human_bytes
 from compress.errors import InputError
 
-__all__ = ["ShardWriter", "Spec", "new_folder", "require_space"]
+__all__ = ["ShardWriter", "Spec", "check_target", "new_folder", "require_space"]
 
 Spec = tuple[str, torch.dtype, Sequence[int]]
 

@@ -48,7 +48,9 @@ def verify(
     if any(source.graph.families[name].kind == "hidden" for name in kept):
         return "verified: shapes and finite output (a narrower residual stream has no masked equal)"
     if (masked := _masked_output(source, kept, opening, pruned, batch)) is None:
-        return "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
+        return (
+            "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
+        )
     if masked.shape != found.shape:
         raise VerifyError(f"the output is {list(found.shape)}, the masked dense model's {list(masked.shape)}")
     apart = float((found - masked).abs().max() / masked.abs().max().clamp_min(1e-12))
@@ -175,6 +177,8 @@ def _tokens(config: PretrainedConfig, rows: int, length: int, seed: int) -> Batc
     pad = getattr(config, "pad_token_id", None)
     if pad is not None and config.vocab_size > 2:  # padding shifts some models' positions
         ids[ids == pad] = (pad + 1) % config.vocab_size
-    return {"input_ids": ids, "decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else {
-        "input_ids": ids
-    }
+    return (
+        {"input_ids": ids, "decoder_input_ids": ids}
+        if getattr(config, "is_encoder_decoder", False)
+        else {"input_ids": ids}
+    )

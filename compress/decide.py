@@ -1,0 +1,223 @@
+"""One step's decision: what calibration must gather, what the criterion makes of it, what the allocator keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.allocate.costs import Measure
+from compress.allocate.latency_table import LatencyTable
+from compress.allocate.spend import allocate
+from compress.calibrate.collect import collect
+from compress.calibrate.data import batches, load_tokenizer
+from compress.console import warn
+from compress.errors import BudgetError, InputError
+from compress.graph.families import Family, Graph
+from compress.recipe.schema import Prune, Recipe
+from compress.registry import allocators, criteria, repairs
+from compress.score import needed, score, statistics_of
+from compress.surgery.cut import Mend
+from compress.surgery.opening import NO_REPAIR
+from compress.surgery.source import Source
+
+if TYPE_CHECKING:
+    from compress.calibrate.stream import Batch
+
+Stats = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """What the whole model was before the first step; `until` and `keep` are shares of it."""
+
+    graph: Graph
+    device: str = "cpu"
+    tokens: int = 512
+    _latency: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def params(self) -> int:
+        return self.graph.parameters()
+
+    @cached_property
+    def flops(self) -> int:
+        return self.graph.flops(sequence=self.tokens)
+
+    @cached_property
+    def latency(self) -> float:
+        return latency_table(self.graph, list(self.graph.families.values()), self.device, self.tokens)({})
+
+
+def latency_table(graph: Graph, families: list[Family], device: str, tokens: int) -> LatencyTable:
+    """Measured seconds of what is kept."""
+    return LatencyTable(graph, tuple(families), device=device, tokens=tokens)
+
+
+def families_of(graph: Graph, step: Prune) -> list[Family]:
+    """The families that the step may prune.
+
+    Raises BudgetError, saying why the others may not be, when there are none; a kind that is missing among others is
+    warned of.
+    """
+    total = len(graph.blocks)
+    whole = {index % total for index in step.skip_layers if -total <= index < total}
+    if bad := [index for index in step.skip_layers if not -total <= index < total]:
+        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+    for glob in step.skip:
+        if not any(_matches(family, glob) for family in graph.families.values()):
+            raise InputError(f"skip: {glob!r} is the name of no family or tensor; `compress inspect` lists them")
+    found: list[Family] = []
+    for kind in step.prune:
+        free = [
+            family
+            for family in graph.of_kind(kind)
+            if (family.layer is None or family.layer not in whole)
+            and not any(_matches(family, glob) for glob in step.skip)
+        ]
+        if not free:
+            warn_or_raise(graph, kind, last=kind == step.prune[-1] and not found)
+        found += free
+    return found
+
+
+def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
+    """Say why no family of the kind is free."""
+    pinned = [family for family in graph.families.values() if family.kind == kind]
+    if pinned and pinned[0].pinned:
+        why = f"the model's {kind} cannot be pruned: {pinned[0].pinned}"
+    elif pinned:
+        why = f"every family of {kind} is skipped"
+    else:
+        free = sorted({family.kind for family in graph.families.values() if family.pinned is None} - {"vocab", "other"})
+        why = f"the model has no {kind} to prune (it has {', '.join(free) or 'nothing that can be'})"
+    if last:
+        raise BudgetError(f"nothing can be removed: {why}")
+    warn(why)
+
+
+def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
+    """The statistics for the repair and, with `decide`, for the criterion and the allocator."""
+    graph, wanted = source.graph, dict[str, set[str]]()
+    if step.propagate == "pruned":
+        raise InputError("propagate: pruned is not available in this version; use propagate: dense")
+    if decide:
+        wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
+        for name in statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
+            wanted.setdefault(name, set()).update(graph.blocks)
+    if step.repair is not None:
+        weights = {
+            member.tensor
+            for family in families
+            if family.kind not in NO_REPAIR
+            for member in family.members
+            if member.role == "in" and len(graph.layouts[member.tensor]) == 2
+        }
+        if not weights:
+            raise InputError(f"repair: {step.repair} mends what reads heads or channels; this step removes none")
+        for name in statistics_of(repairs.get(step.repair.name), step.repair.arguments):
+            wanted.setdefault(name, set()).update(weights)
+    wanted = {name: keys for name, keys in wanted.items() if keys}
+    if not wanted:
+        return {}
+    rows, key = _batches(source, recipe)
+    names = [family.name for family in families]
+    return collect(source.checkpoint, graph, wanted, rows, data_key=key, families=names, device=device)
+
+
+def decide(
+    source: Source, recipe: Recipe, step: Prune, families: list[Family], stats: Stats, original: Original
+) -> dict[str, np.ndarray]:
+    """What each family keeps, family name → bool `[size]`. Raises BudgetError where the budget cannot be met."""
+    graph, allocator = source.graph, allocators.get(step.allocate.name)
+    scores = score(
+        graph,
+        families,
+        criteria.get(step.by.name),
+        stats,
+        source.weights.read,
+        arguments=step.by.arguments,
+        reduce=step.reduce,
+        fine=allocator.meta.get("fine"),
+        seed=recipe.seed,
+    )
+    spared = _spare_layers(graph, families, scores, step)
+    budget, target, measure = step.budget, None, "params"
+    if budget.verb == "until":
+        target = original.params * (1 - budget.share)
+    elif budget.verb == "keep":
+        measure = budget.measure or "params"
+        target = getattr(original, measure) * budget.share
+    counted: Measure = (
+        latency_table(graph, families, original.device, original.tokens) if measure == "latency" else measure  # pyright: ignore[reportAssignmentType]
+    )
+    kept = allocate(
+        graph,
+        families,
+        scores,
+        allocator=allocator,
+        arguments=step.allocate.arguments,
+        target=target,
+        remove=budget.share if target is None else None,
+        measure=counted,
+        sequence=original.tokens,
+        round=step.round,
+        widths=step.widths,
+        stats=stats,
+    )
+    kept = {name: mask for name, mask in kept.items() if not mask.all()}
+    if not kept:
+        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    for name, indices in spared.items():
+        if name in kept and not kept[name][indices].all():
+            raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
+    return kept
+
+
+def mending(step: Prune, stats: Stats) -> Mend | None:
+    """The step's repair with its statistics filled in."""
+    if step.repair is None:
+        return None
+    entry = repairs.get(step.repair.name)
+    bound, names = entry.bind(step.repair.arguments), statistics_of(entry, step.repair.arguments)
+
+    def mend(name: str, weight: Tensor, bias: Tensor | None, keep: Tensor) -> tuple[Tensor, Tensor | None]:
+        if keep.all():
+            return weight, bias
+        given: list[Any] = [stats[statistic][name].to(torch.float32) for statistic in names]
+        return bound(weight, bias, keep, *given)
+
+    return mend
+
+
+def adds_bias(step: Prune) -> bool:
+    """Whether the repair gives a bias to weights without one."""
+    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+
+
+def _batches(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
+    return batches(recipe.calibrate, load_tokenizer(source.checkpoint), source.config, recipe.seed)
+
+
+def _matches(family: Family, glob: str) -> bool:
+    return fnmatch(family.name, glob) or any(fnmatch(member.tensor, glob) for member in family.members)
+
+
+def _spare_layers(
+    graph: Graph, families: list[Family], scores: dict[str, np.ndarray], step: Prune
+) -> dict[str, np.ndarray]:
+    """Whole layers named by `skip_layers` get the best scores of all; returns their places."""
+    total, spared = len(graph.blocks), dict[str, np.ndarray]()
+    whole = {graph.blocks[index % total] for index in step.skip_layers}
+    for family in families:
+        if family.kind == "layers" and whole & set(family.blocks):
+            values = scores[family.name]
+            spared[family.name] = np.array([i for i, block in enumerate(family.blocks) if block in whole])
+            values[spared[family.name]] = values.max() + 10 * max(float(np.ptp(values)), 1.0)
+    return spared

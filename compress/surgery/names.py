@@ -1,0 +1,54 @@
+"""Names after blocks were removed: those that stay are numbered anew, on disk in the spelling of the input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from compress.graph.families import Graph
+
+
+class Names:
+    """Renames modules and tensors of a model that keeps `kept`. `layers` are, per list of blocks that lost some, the
+    original indices that stay."""
+
+    def __init__(self, graph: Graph, kept: Mapping[str, np.ndarray]) -> None:
+        gone = {graph.blocks[i] for i in graph.removed_blocks(kept)}
+        stacks: dict[str, list[int]] = {}
+        for block in graph.blocks:
+            stack, _, index = block.rpartition(".")
+            if any(other.rpartition(".")[0] == stack for other in gone):
+                stacks.setdefault(stack, [])
+                if block not in gone:
+                    stacks[stack].append(int(index))
+        self.removed = frozenset(gone)
+        self.layers = {stack: sorted(indices) for stack, indices in stacks.items()}
+
+    def new(self, name: str) -> str | None:
+        """The name in the model that is left, None for what goes with its block."""
+        found = self._place(name)
+        if found is None:
+            return name
+        stack, index, rest = found
+        if index not in self.layers[stack]:
+            return None
+        return f"{stack}.{self.layers[stack].index(index)}{rest}"
+
+    def on_disk(self, name: str, disk: str) -> str:
+        """The stored name `disk` of the tensor `name` with its block's new number."""
+        found, new = self._place(name), self.new(name)
+        if found is None or new is None or new == name:
+            return disk
+        stack, index, _ = found
+        word, number = re.escape(stack.rpartition(".")[2]), self.layers[stack].index(index)
+        replaced, count = re.subn(rf"(?<![^.])({word}\.){index}(?=\.)", rf"\g<1>{number}", disk, count=1)
+        return replaced if count else new
+
+    def _place(self, name: str) -> tuple[str, int, str] | None:
+        for stack in self.layers:
+            if name.startswith(stack + "."):
+                index, dot, rest = name[len(stack) + 1 :].partition(".")
+                return stack, int(index), dot + rest
+        return None

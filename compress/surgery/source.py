@@ -1,0 +1,42 @@
+"""A checkpoint with all that is known of it without reading its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+import compress.modeling  # noqa: F401 - transformers then opens folders of our own kind
+from compress.checkpoint.model import empty_model, load_config, model_class
+from compress.checkpoint.open import Checkpoint
+from compress.checkpoint.weights import Weights
+from compress.graph.families import Graph
+from compress.graph.trace import trace
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a step prunes: the checkpoint, its config and class, the model on meta, its graph, where its tensors lie."""
+
+    checkpoint: Checkpoint
+    config: PretrainedConfig
+    cls: type[nn.Module]
+    model: nn.Module
+    graph: Graph
+    weights: Weights
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Source:
+        """Read the config, build the model on meta and trace it.
+
+        Raises InputError or ModelError when the architecture is not understood or a tensor is missing.
+        """
+        config = load_config(checkpoint)
+        made = model_class(config, checkpoint)
+        model = empty_model(config, made)
+        weights = Weights(checkpoint, model)
+        return cls(checkpoint, config, made, model, trace(model, config), weights)
