@@ -85,7 +85,7 @@ def run(model: nn.Module, mode: Any) -> None:
     device = next(model.parameters()).device
     ids = torch.ones(BATCH, SEQUENCE, dtype=torch.long, device=device)
     more = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
-    with torch.no_grad(), mode:
+    with torch.no_grad(), _Branches(), mode:
         model(input_ids=ids, **more)
 
 
@@ -96,6 +96,15 @@ def runs(model: nn.Module) -> bool:
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
     return True
+
+
+class _Branches(TorchDispatchMode):
+    """Answers 0 where Python branches on a value that the meta device does not have, as GPT-2 does on padding."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return torch.zeros((), dtype=args[0].dtype).item()
+        return func(*args, **(kwargs or {}))
 
 
 class _Attention(TorchDispatchMode):
