@@ -23,6 +23,7 @@ from compress.graph.families import Family, Graph
 from compress.recipe.schema import Prune, Recipe
 from compress.registry import allocators, criteria, repairs
 from compress.score import needed, score, statistics_of
+from compress.sequential import Sequence
 from compress.surgery.cut import Mend
 from compress.surgery.opening import NO_REPAIR
 from compress.surgery.source import Source
@@ -102,11 +103,9 @@ def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
     warn(why)
 
 
-def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
-    """The statistics for the repair and, with `decide`, for the criterion and the allocator."""
+def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> dict[str, set[str]]:
+    """The statistics for the repair and, with `decide`, for the criterion and the allocator; name → tensors or blocks."""
     graph, wanted = source.graph, dict[str, set[str]]()
-    if step.propagate == "pruned":
-        raise InputError("propagate: pruned is not available in this version; use propagate: dense")
     if decide:
         wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
         for name in statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
@@ -123,12 +122,38 @@ def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], 
             raise InputError(f"repair: {step.repair} mends what reads heads or channels; this step removes none")
         for name in statistics_of(repairs.get(step.repair.name), step.repair.arguments):
             wanted.setdefault(name, set()).update(weights)
-    wanted = {name: keys for name, keys in wanted.items() if keys}
+    return {name: keys for name, keys in wanted.items() if keys}
+
+
+def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
+    """The statistics that the step `wants`, of the dense model."""
+    wanted = wants(source, step, families, decide=decide)
     if not wanted:
         return {}
     rows, key = _batches(source, recipe)
     names = [family.name for family in families]
-    return collect(source.checkpoint, graph, wanted, rows, data_key=key, families=names, device=device)
+    return collect(source.checkpoint, source.graph, wanted, rows, data_key=key, families=names, device=device)
+
+
+def in_sequence(
+    source: Source,
+    recipe: Recipe,
+    step: Prune,
+    families: list[Family],
+    device: str,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], Stats]:
+    """What each family keeps when blocks are pruned one after the other, and the repair's statistics.
+
+    Raises InputError where the step cannot be decided block by block, BudgetError where nothing would go.
+    """
+    sequence = Sequence(source, step, families, seed=recipe.seed, given=given)
+    rows, _ = _batches(source, recipe)
+    needs = wants(source, step, families, decide=given is None)
+    stats = sequence.collect(needs, rows, lambda found: mending(step, found), device)
+    if not sequence.kept:
+        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    return sequence.kept, stats
 
 
 def decide(

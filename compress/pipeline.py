@@ -18,7 +18,7 @@ from compress.calibrate import distributed
 from compress.checkpoint.open import open_checkpoint
 from compress.checkpoint.write import new_folder
 from compress.console import detail, say
-from compress.decide import Original, adds_bias, decide, families_of, gather, mending
+from compress.decide import Original, adds_bias, decide, families_of, gather, in_sequence, mending
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, evaluate
 from compress.export import Report, environment, figures, write_card, write_report
@@ -86,13 +86,16 @@ class Work:
         """Decide one step and, with a folder, execute it there and go on from what was written."""
         step, source = self.recipe.steps[number], self.source
         families = families_of(source.graph, step)
-        with self.timed("calibrate"):
-            stats = gather(source, self.recipe, step, families, self.options.where, decide=self.given is None)
+        given = None if self.given is None else self.given.steps[number].masks(source.graph)
+        if step.propagate == "pruned":
+            with self.timed("calibrate"):
+                kept, stats = in_sequence(source, self.recipe, step, families, self.options.where, given)
+        else:
+            with self.timed("calibrate"):
+                stats = gather(source, self.recipe, step, families, self.options.where, decide=given is None)
+            with self.timed("decide"):
+                kept = given or decide(source, self.recipe, step, families, stats, self.original)
         with self.timed("decide"):
-            if self.given is not None:
-                kept = self.given.steps[number].masks(source.graph)
-            else:
-                kept = decide(source, self.recipe, step, families, stats, self.original)
             opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
         made = self._described(step, kept, opening)
         self.steps.append(made)
