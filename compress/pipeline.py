@@ -230,7 +230,11 @@ def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | 
     work = _work(recipe, model_in, options, given)
     for number, step in enumerate(recipe.steps):
         families = families_of(work.source.graph, step)
-        gather(work.source, recipe, step, families, options.where, decide=given is None)
+        if step.propagate == "pruned":
+            masks = None if given is None else given.steps[number].masks(work.source.graph)
+            in_sequence(work.source, recipe, step, families, options.where, masks)
+        else:
+            gather(work.source, recipe, step, families, options.where, decide=given is None)
         if number + 1 < len(recipe.steps):
             folder = distributed.agreed(None)
             work.source = Source.of(open_checkpoint(folder, trust_remote_code=options.trust_remote_code))
