@@ -38,7 +38,8 @@ def architecture(name: str) -> tuple[type, Any]:
     """(class, configuration) of a tiny model: the zoo's, and variants of Falcon's attention."""
     base, changes = VARIANTS[name]
     cls, config, values, _ = MODELS[base]
-    return getattr(tf, cls), getattr(tf, config)(**{**values, **changes})
+    fewer = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in values}
+    return getattr(tf, cls), getattr(tf, config)(**{**values, **fewer, **changes})
 
 
 @cache
