@@ -197,3 +197,18 @@ def test_a_product_and_a_sum_unify_by_splitting_every_term():
     assert (heads.size, width.size) == (6, 4)
     assert [leaf.size for leaf in leaves(first)] == [4, 4] and [leaf.size for leaf in leaves(second)] == [2, 4]
     assert leaves(first)[1] is leaves(second)[1] is leaves(width)[0]
+
+
+def test_a_pin_holds_for_parts_found_later():
+    """A table of sines and cosines is cut in half, and only the halves meet a stored tensor."""
+    table, stored = Node(8), Node(16)
+    table.pin("a constant is indexed by it")
+    sine, cosine = cut(table, 4)
+    rotary, rest = cut(stored, 4)
+    unify(rotary, sine)
+    assert leaves(stored)[0].pins == cosine.pins == ["a constant is indexed by it"]
+    assert not leaves(rest)[0].pins
+    late, halves = Node(8), total([Node(4), Node(4)])
+    late.mark("averaged")
+    unify(late, halves)
+    assert all("averaged" in leaf.marks for leaf in leaves(halves))

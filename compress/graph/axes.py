@@ -98,9 +98,7 @@ def split(node: Node, minor: int) -> tuple[Node, Node]:
     if node.size % minor:
         raise Mismatch(f"{node.size} is no multiple of {minor}")
     if node.form == "leaf":
-        major, low = Node(node.size // minor), Node(minor)
-        node.form, node.parts = "product", (major, low)
-        return major, low
+        return _refine(node, "product", node.size // minor, minor)
     if node.form == "sum":
         halves = [split(term, minor) for term in terms(node)]
         for _, low in halves[1:]:
@@ -118,6 +116,16 @@ def split(node: Node, minor: int) -> tuple[Node, Node]:
     return high, product([low, last])
 
 
+def _refine(leaf: Node, form: str, first: int, second: int) -> tuple[Node, Node]:
+    """A leaf turns out to have two parts. What is known of it holds for them, wherever they go."""
+    parts = Node(first), Node(second)
+    for part in parts:
+        part.marks |= leaf.marks
+        part.pins += leaf.pins
+    leaf.form, leaf.parts = form, parts
+    return parts
+
+
 def cut(node: Node, at: int) -> tuple[Node, Node]:
     """`node` as (first `at` positions, the rest); refines it. Raises Mismatch where `at` falls inside a part."""
     node = find(node)
@@ -126,9 +134,7 @@ def cut(node: Node, at: int) -> tuple[Node, Node]:
     if at == node.size:
         return node, Node(0)
     if node.form == "leaf":
-        head, tail = Node(at), Node(node.size - at)
-        node.form, node.parts = "sum", (head, tail)
-        return head, tail
+        return _refine(node, "sum", at, node.size - at)
     if node.form == "sum":
         heads: list[Node] = []
         rest = terms(node)
@@ -169,8 +175,9 @@ def unify(a: Node, b: Node) -> None:
         if a is b:
             return
     a.parent = b
-    b.marks |= a.marks
-    b.pins += [reason for reason in a.pins if reason not in b.pins]
+    b.mark(*a.marks)
+    for reason in a.pins:
+        b.pin(reason)
 
 
 def _align(left: list[Node], right: list[Node], flatten, divide) -> None:
