@@ -28,7 +28,10 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from compress.calibrate.cache import cache_folder
+from compress.calibrate.data import batches
 from compress.evaluate.perplexity import perplexity
+from compress.recipe import Calibrate
+from compress.recipe.part import Part
 from compress.registry import sources
 
 END = "<|endoftext|>"
@@ -51,6 +54,7 @@ class Settings:
     embedding_rate: float = 8e-2  # of embeddings and gains, by AdamW; a tenth of it ends at twice the perplexity
     seconds: float = 95.0  # of all its processors; a slow machine takes fewer steps instead of more time
     seed: int = 0
+    layout: str = "calibration"  # how texts are joined; part of the record, so that an older model is made anew
 
 
 def folder() -> Path:
@@ -92,16 +96,15 @@ def make_tokenizer(texts: list[str], settings: Settings) -> PreTrainedTokenizerF
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END)
 
 
-def tokens(tokenizer: PreTrainedTokenizerFast, texts: list[str], settings: Settings, sequences: int) -> Tensor:
-    """The first `sequences` of the texts laid one behind the other, `[sequences, length + 1]`."""
-    needed, ids = sequences * (settings.length + 1), []
-    for start in range(0, len(texts), 1000):
-        for encoding in tokenizer.backend_tokenizer.encode_batch(texts[start : start + 1000]):
-            ids += encoding.ids
-        if len(ids) >= needed:
-            break
-    whole = len(ids) // (settings.length + 1) * (settings.length + 1)
-    return torch.tensor(ids[: min(whole, needed)]).view(-1, settings.length + 1)
+def tokens(
+    tokenizer: PreTrainedTokenizerFast, config: LlamaConfig, split: str, sequences: int, settings: Settings
+) -> Tensor:
+    """`[sequences, length + 1]` tokens of the split, laid out as calibration and evaluation lay them out."""
+    asked = Calibrate(
+        data=Part("docs", {"split": split}), samples=sequences, length=settings.length + 1, batch=sequences
+    )
+    rows, _ = batches(asked, tokenizer, config, settings.seed)
+    return rows[0]["input_ids"]
 
 
 def train(model: LlamaForCausalLM, rows: Tensor, settings: Settings) -> int:
@@ -162,8 +165,9 @@ def make(settings: Settings) -> None:
     )
     model = LlamaForCausalLM(config)
     model.set_attn_implementation("eager")  # quicker backwards on a processor than the fused kernel
-    steps = train(model, tokens(tokenizer, seen, settings, settings.steps * settings.batch), settings)
-    rows = tokens(tokenizer, paragraphs("test", settings), settings, 100)[:, :-1]
+    rows = tokens(tokenizer, config, "train", settings.steps * settings.batch, settings)
+    steps = train(model, rows, settings)
+    rows = tokens(tokenizer, config, "test", 100, settings)[:, :-1]
     found = perplexity(model.eval(), [{"input_ids": part} for part in rows.split(10)])
     seconds = round(time.monotonic() - begin, 1)
     result = {"settings": asdict(settings), "steps": steps, "perplexity": asdict(found), "seconds": seconds}
