@@ -27,7 +27,6 @@ def infer(
     `stacks` are the block lists met, `runs` how often each block ran, `inputs` the leaves named batch and sequence.
     """
     dims = {name: recorder.dims(tensor) for name, tensor in stored.items()}
-    _push_down(chain.from_iterable(dims.values()))
     names: dict[int, str] = {}
     for name, node in inputs.items():
         names[id(find(node))] = name  # even where a sliding window has cut it
@@ -67,26 +66,6 @@ def infer(
     works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
     notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
     return Graph(layouts, _in_order(result), blocks, works, notes, dict(shared))
-
-
-def _push_down(nodes) -> None:
-    """Give each leaf the marks and pins of every dimension that it is a part of."""
-    seen: set[int] = set()
-
-    def walk(node: Node, marks: frozenset[str], pins: tuple[str, ...]) -> None:
-        node = find(node)
-        marks, pins = marks | node.marks, (*pins, *(p for p in node.pins if p not in pins))
-        if node.form == "leaf":
-            node.marks |= marks
-            for reason in pins:
-                node.pin(reason)
-        elif not (id(node) in seen and not marks and not pins):
-            for part in node.parts:
-                walk(part, marks, pins)
-        seen.add(id(node))
-
-    for node in nodes:
-        walk(node, frozenset(), ())
 
 
 def _layout(node: Node, names: Mapping[int, str]) -> Layout:
