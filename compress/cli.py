@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ app = App(
     failed (kept as OUT.partial), 130 interrupted.""",
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `call` says what it means
 )
 
 
@@ -273,11 +273,13 @@ def _finish(report: Any, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it would say here is not the user's to mend
     sys.exit(call(sys.argv[1:] if arguments is None else arguments))
 
 
 def call(arguments: list[str]) -> int:
     """Run the command; returns its exit code. A traceback is printed for bugs only."""
+    console.switch()
     try:
         if not arguments:
             app.help_print()
@@ -290,7 +292,6 @@ def call(arguments: list[str]) -> int:
         console.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not cut short what is being cleaned up
         console.complain("interrupted; nothing was written. The same command goes on from the statistics it finished")
         return INTERRUPTED
     except BrokenPipeError:

@@ -104,7 +104,7 @@ def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
 
 
 def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> dict[str, set[str]]:
-    """The statistics for the repair and, with `decide`, for the criterion and the allocator; name → tensors or blocks."""
+    """Statistic → tensors or blocks: what the repair needs and, with `decide`, the criterion and the allocator."""
     graph, wanted = source.graph, dict[str, set[str]]()
     if decide:
         wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)

@@ -16,6 +16,7 @@ PARTS = {
     "sources": registry.sources,
     "statistics": registry.statistics,
 }
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
 def listing(what: str | None) -> tuple[Any, Any]:
@@ -25,7 +26,7 @@ def listing(what: str | None) -> tuple[Any, Any]:
 
         schema = json_schema()
         return json.dumps(schema, indent=2, ensure_ascii=False), schema
-    names = [what] if what else [*PARTS, "recipes"]
+    names = [what] if what else [*PARTS, *(["recipes"] if RECIPES.is_dir() else [])]
     data = {name: _recipes() if name == "recipes" else _parts(PARTS[name]) for name in names}
     return _table(data), data[what] if what else data
 
@@ -48,12 +49,11 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
 def _recipes() -> list[dict[str, Any]]:
     from compress.recipe.read import read_recipe
 
-    folder = Path(__file__).resolve().parent.parent / "recipes"
-    if not folder.is_dir():
-        raise InputError(f"{folder}: the recipes are part of the source tree, and it is not there")
+    if not RECIPES.is_dir():
+        raise InputError(f"{RECIPES}: the recipes are part of the source tree, and it is not there")
     return [
-        {"name": str(path.relative_to(folder.parent)), "about": read_recipe(path).about}
-        for path in sorted(folder.glob("*.yaml"))
+        {"name": str(path.relative_to(RECIPES.parent)), "about": read_recipe(path).about}
+        for path in sorted(RECIPES.glob("*.yaml"))
     ]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from compress.decide import Original, adds_bias, decide, families_of, gather, in
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, evaluate
 from compress.export import Report, environment, figures, write_card, write_report
-from compress.export.report import FamilyRow
+from compress.export.report import FamilyRow, Figures
 from compress.plan import Plan, Step, indices, read_plan
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Prune, Recipe
@@ -247,9 +248,9 @@ def _report(work: Work, made: Plan, found: Evaluation, out: Path) -> Report:
     return Report(
         model=work.model,
         recipe={"about": work.recipe.about, "text": made.recipe},
-        before=figures(**before, latency=found.latency_before, perplexity=found.perplexity_before),
-        after=figures(
-            **after,
+        before=_figures(before, latency=found.latency_before, perplexity=found.perplexity_before),
+        after=_figures(
+            after,
             latency=found.latency_after,
             perplexity=found.perplexity_after,
             similarity=found.similarity,
@@ -261,3 +262,7 @@ def _report(work: Work, made: Plan, found: Evaluation, out: Path) -> Report:
         environment=environment(),
         seconds={name: round(value, 3) for name, value in work.seconds.items()},
     )
+
+
+def _figures(counted: Mapping[str, int], **measured: Any) -> Figures:
+    return figures(**counted, **measured)

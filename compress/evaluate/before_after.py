@@ -65,7 +65,7 @@ def evaluate(dense: Checkpoint, folder: Path, recipe: Recipe, device: str) -> Ev
         elif causal:
             found["perplexity_before"], found["perplexity_after"] = (perplexity(model, rows) for model in models)
         else:
-            found["similarity"] = similarity(*models, rows)
+            found["similarity"] = similarity(models[0], models[1], rows)
         advance()
         one = {name: value[:1] for name, value in rows[0].items()}
         found["latency_before"], found["latency_after"] = _in_turn(models, one)

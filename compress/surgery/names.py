@@ -50,5 +50,6 @@ class Names:
         for stack in self.layers:
             if name.startswith(stack + "."):
                 index, dot, rest = name[len(stack) + 1 :].partition(".")
-                return stack, int(index), dot + rest
+                if index.isdecimal():  # families that span blocks are named after the list
+                    return stack, int(index), dot + rest
         return None
