@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,8 @@ from cyclopts import App, CycloptsError, Parameter
 from compress import console
 from compress.errors import CompressError
 
-USAGE, BUG, INTERRUPTED = 2, 1, 130
+USAGE, INTERRUPTED = 2, 130
+Flag = Annotated[bool, Parameter(negative=())]
 
 app = App(
     name="compress",
@@ -34,11 +35,11 @@ app = App(
 class Opening:
     """How the input model is opened."""
 
-    trust_remote_code: Annotated[bool, Parameter(negative=())] = False
+    trust_remote_code: Flag = False
     "Run code that comes with the checkpoint."
     revision: str | None = None
     "Branch, tag or commit of a hub model."
-    allow_pickle: Annotated[bool, Parameter(negative=())] = False
+    allow_pickle: Flag = False
     "Open weights that are pickled; a pickle can run code."
 
 
@@ -47,7 +48,7 @@ class Opening:
 class Talk:
     """What is printed."""
 
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "The result as JSON on stdout."
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
     "Warnings and errors only."
@@ -63,13 +64,13 @@ class Talk:
 class Writing:
     """How the output is made."""
 
-    force: Annotated[bool, Parameter(negative=())] = False
+    force: Flag = False
     "Replace OUT if it exists."
     device: str = "auto"
     "Where to calibrate: auto, cpu, cuda, cuda:1, mps."
     evaluate: bool = True
     "Measure perplexity (or likeness of embeddings) and latency, before and after."
-    resume: Annotated[bool, Parameter(negative=())] = False
+    resume: Flag = False
     "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
 
 
@@ -84,7 +85,7 @@ def prune(
     /,
     *,
     set: Set = None,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Flag = False,
     opening: Opening = Opening(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
@@ -186,13 +187,7 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     """
     from compress.inspect import inspect_model
 
-    shown, data = inspect_model(
-        model,
-        revision=opening.revision,
-        trust_remote_code=opening.trust_remote_code,
-        allow_pickle=opening.allow_pickle,
-    )
-    console.result(shown, data)
+    console.result(*inspect_model(model, **asdict(opening)))
 
 
 @app.command
@@ -225,21 +220,13 @@ def ls(
     """
     from compress.listing import listing
 
-    shown, data = listing(what)
-    console.result(shown, data)
+    console.result(*listing(what))
 
 
 def _options(opening: Opening, writing: Writing) -> Any:
     from compress.pipeline import Options
 
-    return Options(
-        device=writing.device,
-        force=writing.force,
-        evaluate=writing.evaluate,
-        trust_remote_code=opening.trust_remote_code,
-        allow_pickle=opening.allow_pickle,
-        revision=opening.revision,
-    )
+    return Options(device=writing.device, force=writing.force, evaluate=writing.evaluate, **asdict(opening))
 
 
 def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:
