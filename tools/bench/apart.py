@@ -22,9 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process: wall-clock `seconds`, `peak` resident bytes (its children's too), what it printed."""
+    """A finished process: wall-clock `seconds`, processor time `cpu`, `peak` resident bytes, what it printed.
+
+    Its own children count too. Where other work shares the machine, processor time is the steadier of the two.
+    """
 
     seconds: float
+    cpu: float
     peak: int
     output: str
 
@@ -44,7 +48,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}\n{output}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(time.perf_counter() - start, usage.ru_maxrss * unit, output)
+    return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, output)
 
 
 def part(script: str, *arguments: str | Path) -> tuple[dict[str, Any], Run]:

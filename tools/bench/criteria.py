@@ -124,7 +124,8 @@ class Bench:
             if entry is not None:
                 given = {need: self.stats[need][tensor] for need in entry.meta["needs"]}
                 weight, bias = entry.bind({})(weight, None, keep, **given)
-                module.bias = nn.Parameter(bias) if bias is not None else None
+                if bias is not None:
+                    module.bias = nn.Parameter(bias)
             module.weight = nn.Parameter(weight * keep)
         return model
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from apart import compress, median, part, table, verdict
 
@@ -35,7 +36,7 @@ def measure(folder: Path) -> dict:
 
     pruned = LlamaForCausalLM.from_pretrained(folder / "out")
     half = LlamaConfig(**{**pruned.config.to_dict(), "intermediate_size": SHAPE["channels"] // 2})
-    models = {
+    models: dict[str, Any] = {
         "dense": LlamaForCausalLM.from_pretrained(folder / "dense"),
         "pruned": pruned,
         "built at that size": LlamaForCausalLM(half),

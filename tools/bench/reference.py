@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Shape:
     channel_cost: int
 
     @staticmethod
-    def of(model: nn.Module) -> Shape:
+    def of(model: Any) -> Shape:
         config = model.config
         queries = config.num_attention_heads // config.num_key_value_heads
         return Shape(
@@ -58,7 +59,7 @@ class Shape:
         return float(gone) / self.total
 
 
-def flap(model: nn.Module, rows: Tensor, share: float) -> tuple[nn.Module, Masks]:
+def flap(model: Any, rows: Tensor, share: float) -> tuple[Any, Masks]:
     """FLAP (An et al. 2023): WIFV, standardised per layer, one ranking over the model (AL-AM), biases mended."""
     shape = Shape.of(model)
     means, attention, channels = [], [], []
@@ -81,7 +82,7 @@ def flap(model: nn.Module, rows: Tensor, share: float) -> tuple[nn.Module, Masks
     return masked(model, masks, means), masks
 
 
-def wanda_sp(model: nn.Module, rows: Tensor, share: float) -> tuple[nn.Module, Masks]:
+def wanda_sp(model: Any, rows: Tensor, share: float) -> tuple[Any, Masks]:
     """FLAP's baseline: mean over outputs of |w|·‖x‖, the same share of every layer, layers one after the other.
 
     The statistics of a layer see the pruned layers before it.
@@ -106,14 +107,14 @@ def wanda_sp(model: nn.Module, rows: Tensor, share: float) -> tuple[nn.Module, M
     return masked(model, masks), masks
 
 
-def llm_pruner(model: nn.Module, rows: Tensor, share: float, *, second: bool = False) -> tuple[nn.Module, Masks]:
+def llm_pruner(model: Any, rows: Tensor, share: float, *, second: bool = False) -> tuple[Any, Masks]:
     """LLM-Pruner (Ma et al. 2023): Σ |w·g| over the rows and columns of a group, the same share of every layer.
 
     `second` is its `param_mix`: |w·g − ½·w·A·w| with A the mean over samples of squared gradients.
     """
     shape, model = Shape.of(model), copy.deepcopy(model)
-    fisher: dict[nn.Parameter, Tensor] = {p: torch.zeros_like(p) for p in model.parameters()}
-    total = {p: torch.zeros_like(p) for p in model.parameters()}
+    fisher: dict[Any, Tensor] = {p: torch.zeros_like(p) for p in model.parameters()}
+    total: dict[Any, Tensor] = {p: torch.zeros_like(p) for p in model.parameters()}
     with torch.enable_grad():
         for row in rows:
             model.zero_grad()
@@ -142,7 +143,7 @@ def llm_pruner(model: nn.Module, rows: Tensor, share: float, *, second: bool = F
     return masked(model, masks), masks
 
 
-def masked(model: nn.Module, masks: Masks, means: list[Tensor] | None = None) -> nn.Module:
+def masked(model: Any, masks: Masks, means: list[Tensor] | None = None) -> Any:
     """A copy whose consumers read nothing of what is gone; with the inputs' `means`, biases stand in for it."""
     shape, model = Shape.of(model), copy.deepcopy(model)
     for i, consumer in enumerate(_consumers(model)):
@@ -169,16 +170,16 @@ class _Fluctuation:
         self.samples += 1
 
 
-def _consumers(model: nn.Module) -> list[nn.Linear]:
+def _consumers(model: Any) -> list[nn.Linear]:
     """o_proj and down_proj of every layer, in turns."""
     return [p for layer in model.model.layers for p in (layer.self_attn.o_proj, layer.mlp.down_proj)]
 
 
-def _inner(attention: nn.Module) -> Iterator[nn.Linear]:
+def _inner(attention: Any) -> Iterator[nn.Linear]:
     yield from (attention.q_proj, attention.k_proj, attention.v_proj)
 
 
-def _inputs(model: nn.Module, ids: Tensor) -> list[Tensor]:
+def _inputs(model: Any, ids: Tensor) -> list[Tensor]:
     """What the consumers are given, `[tokens, in]` each."""
     seen: list[Tensor] = []
 
@@ -212,7 +213,7 @@ def _best(scores: Tensor, gone: int) -> Tensor:
     return kept
 
 
-METHODS: dict[str, Callable[[nn.Module, Tensor, float], tuple[nn.Module, Masks]]] = {
+METHODS: dict[str, Callable[[Any, Tensor, float], tuple[Any, Masks]]] = {
     "FLAP (WIFV, AL-AM, bias)": flap,
     "Wanda-sp": wanda_sp,
     "LLM-Pruner, first order": llm_pruner,

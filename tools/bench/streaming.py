@@ -94,12 +94,18 @@ def _show(size: str, weights: int, *runs: list[Run]) -> None:
     samples, length, batch = TOKENS[size]
     print(f"\n{weights / 1e9:.2f} GB of weights, {samples} × {length} tokens, {batch} sequences at a time\n")
     seconds = [median(run.seconds for run in some) for some in runs]
+    cpu = [median(run.cpu for run in some) for some in runs]
     peaks = [max(run.peak for run in some) for some in runs]
     table(
-        ["run", "wall time", "of dense", "peak RSS", "of dense"],
+        ["run", "wall time", "of dense", "processor time", "of dense", "peak RSS", "of dense"],
         [
-            [name, f"{s:.1f} s", f"{s / seconds[0]:.2f}", f"{p / 1e9:.2f} GB", f"{p / peaks[0]:.2f}"]
-            for name, s, p in zip(names, seconds, peaks, strict=True)
+            [
+                name,
+                *(f"{n:.1f} s | {n / m:.2f}" for n, m in ((s, seconds[0]), (c, cpu[0]))),
+                f"{p / 1e9:.2f} GB",
+                f"{p / peaks[0]:.2f}",
+            ]
+            for name, s, c, p in zip(names, seconds, cpu, peaks, strict=True)
         ],
     )
     print(f"\nmemory: {peaks[1] / peaks[0]:.2f} of the dense forward's ({verdict(peaks[1] / peaks[0], LIMITS[size])})")

@@ -18,10 +18,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from apart import median, table, verdict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from compress.allocate.spend import allocate
@@ -62,7 +63,7 @@ def model() -> LlamaForCausalLM:
     return empty.eval()
 
 
-def ours(dense: LlamaForCausalLM, hidden: bool) -> tuple[dict[str, float], int]:
+def ours(dense: Any, hidden: bool) -> tuple[dict[str, float], int]:
     """Seconds by phase, and parameters left."""
     state = dense.state_dict()
     clock = Clock()
@@ -90,13 +91,13 @@ def ours(dense: LlamaForCausalLM, hidden: bool) -> tuple[dict[str, float], int]:
     return clock.phases, left
 
 
-def theirs(dense: LlamaForCausalLM, hidden: bool) -> tuple[dict[str, float], int]:
+def theirs(dense: Any, hidden: bool) -> tuple[dict[str, float], int]:
     """Seconds by phase, and parameters left; `dense` is pruned in place."""
-    import torch_pruning
+    import torch_pruning  # pyright: ignore[reportMissingImports]
 
     dense.config.use_cache = False
-    heads: dict[nn.Module, int] = {}
-    ends: list[nn.Module] = [dense.lm_head]
+    heads: dict[Any, int] = {}
+    ends: list[Any] = [dense.lm_head]
     for layer in dense.model.layers:
         attention = layer.self_attn
         heads |= {attention.q_proj: 32, attention.k_proj: 4, attention.v_proj: 4}
