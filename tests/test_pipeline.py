@@ -40,7 +40,7 @@ def recipe(*steps, samples=4):
 def opened(folder):
     """As any user would, every tensor in its place."""
     config = json.loads((folder / "config.json").read_text())
-    causal = any("CausalLM" in name for name in [*config["architectures"], *config.get("auto_map", {})])
+    causal = any(word in config["architectures"][0] for word in ("CausalLM", "LMHead"))
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     remote = "auto_map" in config
     model, info = auto.from_pretrained(folder, output_loading_info=True, trust_remote_code=remote)
@@ -67,6 +67,22 @@ def test_other_architectures(name, tmp_path):
     assert any("equal to the masked dense" in note for note in report["notes"])
     before, after = json.loads((tmp_path / "in/config.json").read_text()), (tmp_path / "out/config.json").read_text()
     assert json.loads(after)["architectures"] == before["architectures"]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("gpt_neox", "{prune: heads, by: random, remove: 25%, widths: per-layer}"),  # stored under an older name
+        ("gpt2", "{prune: layers, by: random, remove: 30%}"),
+        ("gpt2", "{prune: [heads, channels], by: fluctuation, remove: 25%, widths: per-layer, repair: bias}"),
+        ("bert_encoder", "{prune: [heads, channels], by: fluctuation, remove: 25%, repair: least_squares}"),
+    ],
+)
+def test_harder_architectures(name, step, tmp_path):
+    zoo.save(name, tmp_path / "in")
+    report = run(recipe(step), tmp_path / "in", tmp_path / "out", QUICK)
+    assert any("equal to the masked dense" in note for note in report["notes"])
+    opened(tmp_path / "out")
 
 
 def test_files_beside_the_weights(llama, tmp_path):

@@ -34,15 +34,16 @@ def output_specs(source: Source, kept: Kept, opening: Opening) -> list[Spec]:
     for disk, spec in source.checkpoint.tensors.items():
         name = states.get(disk)
         if name is not None and names.new(name) is not None:
-            specs.append((names.on_disk(name, disk), spec.dtype, shapes[name]))
+            specs.append((_on_disk(opening, names, name, disk), spec.dtype, shapes[name]))
     for name, shape in opening.biases.items():
         if names.new(name) is not None:
-            specs.append((_new_on_disk(source, names, name), _dtype(source, name), shape))
+            specs.append((_new_on_disk(source, opening, names, name), _dtype(source, name), shape))
     originals = {new: name for name in weights.names("") if (new := names.new(name)) is not None}
     for new, shape in opening.zeros.items():
         weight = originals[new.removesuffix("bias") + "weight"]
-        specs.append((_new_on_disk(source, names, bias_name(weight)), _dtype(source, bias_name(weight)), shape))
-    return specs
+        bias = bias_name(weight)
+        specs.append((_new_on_disk(source, opening, names, bias), _dtype(source, bias), shape))
+    return list({name: (name, dtype, shape) for name, dtype, shape in specs}.values())
 
 
 def cut(
@@ -69,9 +70,9 @@ def cut(
         def put(name: str, tensor: Tensor) -> None:
             for dim, mask in graph.masks(name, kept).items():
                 tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
-            for disk in weights.disk_names(name):
-                writer.add(names.on_disk(name, disk), tensor)
-                done.add(names.on_disk(name, disk))
+            for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):
+                writer.add(disk, tensor)
+                done.add(disk)
 
         held = set(weights.names(""))
         beside = {bias_name(weight) for weight in mended} & held
@@ -90,7 +91,7 @@ def cut(
                 rows = graph.masks(name, kept).get(1 - mended[name])
                 if rows is not None:
                     vector = vector[torch.from_numpy(np.flatnonzero(rows))]
-                disk = _new_on_disk(source, names, new)
+                disk = _new_on_disk(source, opening, names, new)
                 writer.add(disk, vector.to(_dtype(source, new)))
                 done.add(disk)
         kinds = {name: (dtype, shape) for name, dtype, shape in specs}
@@ -115,10 +116,15 @@ def _mended(
     return weight, new if new is None or vector is None else new.to(vector.dtype)
 
 
-def _new_on_disk(source: Source, names: Names, bias: str) -> str:
+def _on_disk(opening: Opening, names: Names, name: str, disk: str) -> str:
+    """The input's spelling; under the modeling file the state name, as older spellings are known for stock classes."""
+    return names.new(name) or name if opening.remote_code else names.on_disk(name, disk)
+
+
+def _new_on_disk(source: Source, opening: Opening, names: Names, bias: str) -> str:
     """Where a bias that the input lacks is stored: beside its weight."""
     weight = bias.removesuffix("bias") + "weight"
-    return bias_name(names.on_disk(weight, source.weights.disk_names(weight)[0]))
+    return bias_name(_on_disk(opening, names, weight, source.weights.disk_names(weight)[0]))
 
 
 def _dtype(source: Source, bias: str) -> torch.dtype:

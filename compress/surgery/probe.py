@@ -85,7 +85,7 @@ def run(model: nn.Module, mode: Any) -> None:
     device = next(model.parameters()).device
     ids = torch.ones(BATCH, SEQUENCE, dtype=torch.long, device=device)
     more = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
-    with torch.no_grad(), _Branches(), mode:
+    with torch.no_grad(), Branches(), mode:
         model(input_ids=ids, **more)
 
 
@@ -98,7 +98,7 @@ def runs(model: nn.Module) -> bool:
     return True
 
 
-class _Branches(TorchDispatchMode):
+class Branches(TorchDispatchMode):
     """Answers 0 where Python branches on a value that the meta device does not have, as GPT-2 does on padding."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -18,6 +18,7 @@ from compress.checkpoint.weights import Weights
 from compress.errors import CompressError, VerifyError
 from compress.surgery.names import Names
 from compress.surgery.opening import Opening, repaired
+from compress.surgery.probe import Branches
 from compress.surgery.source import Source
 
 Kept = Mapping[str, np.ndarray]
@@ -140,7 +141,7 @@ def _plain_blocks(source: Source, batch: Batch) -> bool:
         for block in dict.fromkeys(source.graph.blocks)
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Branches():
             source.model(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
     finally:
         for hook in hooks:
