@@ -31,7 +31,7 @@ LIMIT = 1e-3
 def load(folder: Path) -> nn.Module:
     """The model in float32 on eager attention; RuntimeError unless every tensor found its place."""
     config = json.loads((folder / "config.json").read_text())
-    causal = any("CausalLM" in name for name in [*config.get("architectures", []), *config.get("auto_map", {})])
+    causal = any("CausalLM" in name for name in config.get("architectures", []))
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     model, info = auto.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         folder,
