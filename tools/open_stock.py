@@ -85,7 +85,7 @@ def output(model: nn.Module, ids: Tensor) -> Tensor:
 def main(dense_folder: Path, pruned_folder: Path) -> int:
     """Compare the two folders and say by how much they differ."""
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(pruned_folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(pruned_folder, trust_remote_code=True)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     pruned, dense = load(pruned_folder), load(dense_folder)
     whole = output(dense, ids)
