@@ -111,7 +111,7 @@ class Work:
         with self.timed("cut"):
             cut(source, kept, opening, folder, mend=mending(step, stats))
         with self.timed("verify"):
-            made.notes.append(verify(source, kept, opening, folder))
+            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None))
         if number + 1 < len(self.recipe.steps):
             distributed.agreed(str(folder))
             checkpoint = open_checkpoint(folder, trust_remote_code=self.options.trust_remote_code)

@@ -221,22 +221,36 @@ def test_a_missing_tensor(llama, tmp_path):
         run(recipe("{prune: heads, by: random, remove: 20%}"), llama, tmp_path / "out", QUICK)
 
 
-def test_a_wrong_result_is_found_and_kept_aside(llama, tmp_path, monkeypatch):
+def _flip(folder):
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.mlp.up_proj.weight"] = state["model.layers.0.mlp.up_proj.weight"].flip(0)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def _other_activation(folder):
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace('"silu"', '"relu"'))
+
+
+def _wider(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "its config.json asks for")],
+)
+def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
     import compress.pipeline as pipeline
 
     def wrong(source, kept, opening, folder, **more):
         written = cut(source, kept, opening, folder, **more)
-        state = load_file(folder / "model.safetensors")
-        weight = state["model.layers.0.mlp.down_proj.weight"]
-        state["model.layers.0.mlp.up_proj.weight"] = state["model.layers.0.mlp.up_proj.weight"].flip(0)
-        assert weight.any()
-        save_file(state, folder / "model.safetensors", {"format": "pt"})
-        (folder / "config.json").write_text((folder / "config.json").read_text().replace('"silu"', '"gelu"'))
+        spoil(folder)
         return written
 
     cut = pipeline.cut
     monkeypatch.setattr(pipeline, "cut", wrong)
-    with pytest.raises(VerifyError, match="masked dense model"):
+    with pytest.raises(VerifyError, match=words):
         run(recipe("{prune: channels, by: random, remove: 20%}"), llama, tmp_path / "out", QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out.partial"]
 

@@ -62,7 +62,6 @@ def cut(
     """
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
     specs = output_specs(source, kept, opening)
-    written = {name for name, _, _ in specs}
     mended = {name: member.dim for name, member in repaired(source, kept).items()} if mend else {}
     done: set[str] = set()
     with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
@@ -94,10 +93,10 @@ def cut(
                 disk = _new_on_disk(source, opening, names, new)
                 writer.add(disk, vector.to(_dtype(source, new)))
                 done.add(disk)
-        kinds = {name: (dtype, shape) for name, dtype, shape in specs}
-        for disk in written - done:
-            dtype, shape = kinds[disk]
-            writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
+        stored = {_on_disk(opening, names, name, d) for name in held for d in weights.disk_names(name)}
+        for disk, dtype, shape in specs:
+            if disk not in done and disk not in stored:  # a bias that only the new config asks for
+                writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
     (folder / "config.json").write_text(json.dumps(opening.config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     _copy_side_files(source, folder, opening)
     return writer.bytes

@@ -17,7 +17,7 @@ from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.weights import Weights
 from compress.errors import CompressError, VerifyError
 from compress.surgery.names import Names
-from compress.surgery.opening import Opening, repaired
+from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.probe import Branches
 from compress.surgery.source import Source
 
@@ -27,10 +27,19 @@ TOLERANCE = 1e-3
 
 
 def verify(
-    source: Source, kept: Kept, opening: Opening, folder: Path, *, rows: int = 2, length: int = 16, seed: int = 0
+    source: Source,
+    kept: Kept,
+    opening: Opening,
+    folder: Path,
+    *,
+    mended: bool = False,
+    rows: int = 2,
+    length: int = 16,
+    seed: int = 0,
 ) -> str:
     """Check the written folder against its config and the masked dense model; returns what was found, for the report.
 
+    Every tensor that no repair touched (`mended`: there was one) must be the input's, sliced, bit for bit.
     Both models are streamed block by block in float32 over `[rows, length]` random tokens. Where the residual width
     was cut only shapes and finiteness are checked: a norm averages over fewer channels then, which no mask imitates.
     Raises VerifyError.
@@ -48,7 +57,7 @@ def verify(
         raise VerifyError("the pruned model's output is not finite")
     if any(source.graph.families[name].kind == "hidden" for name in kept):
         return "verified: shapes and finite output (a narrower residual stream has no masked equal)"
-    if (masked := _masked_output(source, kept, opening, pruned, batch)) is None:
+    if (masked := _masked_output(source, kept, opening, pruned, batch, mended)) is None:
         return (
             "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
         )
@@ -78,8 +87,9 @@ def _check_shapes(pruned: Checkpoint, folder: Path) -> None:
 class Scattered(Weights):
     """The tensors of the pruned model in the shapes of the dense one, zeros where something was removed."""
 
-    def __init__(self, source: Source, kept: Kept, pruned: Weights, model: nn.Module) -> None:
+    def __init__(self, source: Source, kept: Kept, pruned: Weights, model: nn.Module, changed: set[str]) -> None:
         super().__init__(source.checkpoint, model)
+        self._changed = changed  # by a repair
         self._graph, self._kept, self._pruned = source.graph, kept, pruned
         self._names = Names(source.graph, kept)
 
@@ -90,8 +100,12 @@ class Scattered(Weights):
         if new is None:
             return torch.zeros(spec.shape, dtype=dtype or spec.dtype, device=device)
         tensor = self._pruned.read(new, dtype, device)
+        whole = super().read(first, dtype, device)
         for dim, mask in self._graph.masks(first, self._kept).items():
             tensor = spread(tensor, dim, mask)
+            whole = spread(whole.index_select(dim, torch.from_numpy(np.flatnonzero(mask))), dim, mask)
+        if first not in self._changed and not torch.equal(tensor, whole):
+            raise VerifyError(f"{new} is not the kept part of the input's {first}")
         return tensor
 
 
@@ -103,7 +117,9 @@ def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
     return whole.index_copy_(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device), tensor)
 
 
-def _masked_output(source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch) -> Tensor | None:
+def _masked_output(
+    source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch, mended: bool
+) -> Tensor | None:
     """The masked dense model's output; None where blocks are gone whose result is more than hidden states."""
     names, weights = Names(source.graph, kept), Weights(pruned, _runnable(pruned))
     model = _runnable(source.checkpoint)
@@ -111,7 +127,8 @@ def _masked_output(source: Source, kept: Kept, opening: Opening, pruned: Checkpo
         return None
     for block in names.removed:
         model.get_submodule(block).forward = _identity
-    scattered = Scattered(source, kept, weights, model)
+    changed = {other for name in repaired(source, kept) for other in (name, bias_name(name))} if mended else set()
+    scattered = Scattered(source, kept, weights, model, changed)
     for bias in opening.biases:
         if (new := names.new(bias)) is not None:
             weight = bias.removesuffix("bias") + "weight"
