@@ -14,8 +14,8 @@ from compress.calibrate.stream import Batch
 from compress.errors import InputError
 from compress.graph.families import Family
 from compress.recipe.schema import Prune
-from compress.registry import allocators, criteria
-from compress.score import score
+from compress.registry import allocators, criteria, statistics
+from compress.score import score, statistics_of
 from compress.surgery.cut import Mend
 from compress.surgery.opening import bias_name, repaired
 from compress.surgery.source import Source
@@ -32,7 +32,8 @@ def check(step: Prune, families: list[Family]) -> None:
         raise InputError(
             f"propagate: pruned decides block by block, and {spread.name} spans several; take `propagate: dense`"
         )
-    if criteria.get(step.by.name).meta.get("at") == "gradient" or step.by.name.startswith("taylor"):
+    needs = statistics_of(criteria.get(step.by.name), step.by.arguments)
+    if any(statistics.get(name).meta["at"] == "gradient" for name in needs):
         raise InputError(f"propagate: pruned runs forwards only, and {step.by.name} needs gradients; take `dense`")
 
 
