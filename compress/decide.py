@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +11,15 @@ import torch
 from torch import Tensor
 
 from compress.allocate.costs import Measure
-from compress.allocate.latency_table import LatencyTable
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
 from compress.calibrate.data import batches, load_tokenizer
 from compress.console import warn
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph
-from compress.recipe.schema import Prune, Recipe
+from compress.original import Original, latency_table
+from compress.recipe.prune import Prune
+from compress.recipe.schema import Recipe
 from compress.registry import allocators, criteria, repairs
 from compress.score import needed, score, statistics_of
 from compress.sequential import Sequence
@@ -32,33 +31,6 @@ if TYPE_CHECKING:
     from compress.calibrate.stream import Batch
 
 Stats = Mapping[str, Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Original:
-    """What the whole model was before the first step; `until` and `keep` are shares of it."""
-
-    graph: Graph
-    device: str = "cpu"
-    tokens: int = 512
-    _latency: dict[str, float] = field(default_factory=dict)
-
-    @cached_property
-    def params(self) -> int:
-        return self.graph.parameters()
-
-    @cached_property
-    def flops(self) -> int:
-        return self.graph.flops(sequence=self.tokens)
-
-    @cached_property
-    def latency(self) -> float:
-        return latency_table(self.graph, list(self.graph.families.values()), self.device, self.tokens)({})
-
-
-def latency_table(graph: Graph, families: list[Family], device: str, tokens: int) -> LatencyTable:
-    """Measured seconds of what is kept."""
-    return LatencyTable(graph, tuple(families), device=device, tokens=tokens)
 
 
 def families_of(graph: Graph, step: Prune) -> list[Family]:

@@ -5,151 +5,31 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from pydantic import BaseModel
 
 from compress.calibrate import distributed
 from compress.checkpoint.open import open_checkpoint
 from compress.checkpoint.write import new_folder
-from compress.console import detail, say
-from compress.decide import Original, adds_bias, decide, families_of, gather, in_sequence, mending
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, evaluate
 from compress.export import Report, environment, figures, write_card, write_report
 from compress.export.report import FamilyRow, Figures
-from compress.plan import Plan, Step, indices, read_plan
+from compress.plan import Plan, read_plan
+from compress.recipe.prune import Prune
 from compress.recipe.read import parse_recipe, read_recipe
-from compress.recipe.schema import Prune, Recipe
-from compress.surgery.cut import cut, output_specs
-from compress.surgery.opening import Opening, find_opening
+from compress.recipe.schema import Recipe
+from compress.steps import units
 from compress.surgery.source import Source
-from compress.surgery.verify import verify
-from compress.tally import Tally
+from compress.work import Options, Work
 
-Kept = dict[str, np.ndarray]
+__all__ = ["Options", "apply", "plan", "run"]
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line may say beside the recipe. `device` is a torch device or `auto`."""
-
-    device: str = "auto"
-    force: bool = False
-    evaluate: bool = True
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    revision: str | None = None
-
-    @property
-    def where(self) -> str:
-        """The device to compute on."""
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"--device {self.device}: not usable here ({reason}); take auto or cpu") from None
-        return self.device
-
-
-@dataclass
-class Work:
-    """One run in progress."""
-
-    recipe: Recipe
-    model: str
-    options: Options
-    source: Source
-    given: Plan | None = None
-    steps: list[Step] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.first = self.source
-        self.original = Original(self.source.graph, self.options.where, self.recipe.calibrate.length)
-        self.tally = Tally(self.source.graph)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def step(self, number: int, folder: Path | None) -> None:
-        """Decide one step and, with a folder, execute it there and go on from what was written."""
-        step, source = self.recipe.steps[number], self.source
-        families = families_of(source.graph, step)
-        given = None if self.given is None else self.given.steps[number].masks(source.graph)
-        if step.propagate == "pruned":
-            with self.timed("calibrate"):
-                kept, stats = in_sequence(source, self.recipe, step, families, self.options.where, given)
-        else:
-            with self.timed("calibrate"):
-                stats = gather(source, self.recipe, step, families, self.options.where, decide=given is None)
-            with self.timed("decide"):
-                kept = given or decide(source, self.recipe, step, families, stats, self.original)
-        with self.timed("decide"):
-            opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
-        made = self._described(step, kept, opening)
-        self.steps.append(made)
-        self.tally.add(source.graph, kept)
-        if self.given is None:
-            for note in opening.notes:
-                detail(note)
-            if opening.remote_code:
-                say(f"step {number + 1}: opens with {opening.who}")
-        if folder is None:
-            return
-        with self.timed("cut"):
-            cut(source, kept, opening, folder, mend=mending(step, stats))
-        with self.timed("verify"):
-            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None))
-        if number + 1 < len(self.recipe.steps):
-            distributed.agreed(str(folder))
-            checkpoint = open_checkpoint(folder, trust_remote_code=self.options.trust_remote_code)
-            self.source = Source.of(checkpoint)
-
-    def plan(self) -> Plan:
-        return Plan(self.model, self.first.checkpoint.digest, self.recipe.dump(), self.steps)
-
-    def _described(self, step: Prune, kept: Kept, opening: Opening) -> Step:
-        graph, tokens = self.source.graph, self.original.tokens
-        written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in output_specs(self.source, kept, opening))
-        before = {
-            "params": graph.parameters(),
-            "flops": graph.flops(sequence=tokens),
-            "bytes": self.source.checkpoint.bytes,
-            "flops_length": tokens,
-        }
-        added = sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values()))
-        after = {
-            "params": graph.parameters(kept) + added,
-            "flops": graph.flops(kept, sequence=tokens),
-            "bytes": written,
-            "flops_length": tokens,
-        }
-        opens = {
-            "transformers": True,
-            "remote_code": opening.remote_code,
-            "who": opening.who,
-            "how": opening.how,
-        }
-        edits = {path: [old, new] for path, (old, new) in opening.edits.items()}
-        dropped = self.source.weights.unexpected
-        notes = [*graph.notes, *opening.notes]
-        if dropped:
-            notes.append(
-                f"left out: {dropped[0]} and whatever else the model has no place for ({len(dropped)} tensors)"
-            )
-        return Step(indices(kept), before, after, edits, opens, notes)
+STEPS: dict[type[BaseModel], Any] = {Prune: units}
+"""Kind of step → the module that executes it."""
 
 
 def run(
@@ -174,7 +54,7 @@ def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | N
             between = None if last else Path(folder) / f"step-{number + 1}"
             if between is not None:
                 between.mkdir()
-            work.step(number, between)
+            _step(work, number, between)
     return work.plan()
 
 
@@ -210,7 +90,7 @@ def _write(recipe: Recipe, model_in: str | Path, out: Path, options: Options, gi
             last = number + 1 == len(recipe.steps)
             place = folder if last else folder / f".step-{number + 1}"
             place.mkdir(exist_ok=True)
-            work.step(number, place)
+            _step(work, number, place)
             if number:
                 shutil.rmtree(folder / f".step-{number}")
         distributed.agreed(None)  # until here the others read what is in the temporary folders
@@ -226,19 +106,22 @@ def _write(recipe: Recipe, model_in: str | Path, out: Path, options: Options, gi
     return report
 
 
+def _step(work: Work, number: int, folder: Path | None) -> None:
+    """Decide one step and, with a folder, execute it there and go on from what was written."""
+    step, given = work.recipe.steps[number], work.given and work.given.steps[number]
+    work.steps.append(STEPS[type(step)].execute(work, step, given, folder))
+    if folder is not None and number + 1 < len(work.recipe.steps):
+        distributed.agreed(str(folder))
+        work.open(folder)
+
+
 def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None) -> None:
     """The other processes of a distributed run calibrate along, and write nothing."""
     work = _work(recipe, model_in, options, given)
     for number, step in enumerate(recipe.steps):
-        families = families_of(work.source.graph, step)
-        if step.propagate == "pruned":
-            masks = None if given is None else given.steps[number].masks(work.source.graph)
-            in_sequence(work.source, recipe, step, families, options.where, masks)
-        else:
-            gather(work.source, recipe, step, families, options.where, decide=given is None)
+        STEPS[type(step)].assist(work, step, given and given.steps[number])
         if number + 1 < len(recipe.steps):
-            folder = distributed.agreed(None)
-            work.source = Source.of(open_checkpoint(folder, trust_remote_code=options.trust_remote_code))
+            work.open(distributed.agreed(None))
     distributed.agreed(None)
 
 

@@ -13,7 +13,7 @@ from compress.calibrate.collect import Stats, collect
 from compress.calibrate.stream import Batch
 from compress.errors import InputError
 from compress.graph.families import Family
-from compress.recipe.schema import Prune
+from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, statistics
 from compress.score import score, statistics_of
 from compress.surgery.cut import Mend

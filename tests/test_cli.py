@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import zoo
 
-from compress import cli, pipeline
+from compress import cli
+from compress.steps import units
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: channels, by: wanda, remove: 25%}\n"
@@ -146,15 +147,15 @@ def test_an_interrupt_leaves_nothing(place, capsys, monkeypatch):
     def interrupted(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "verify", interrupted)
+    monkeypatch.setattr(units, "verify", interrupted)
     assert cli.call(["r.yaml", "in", "out"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert names(place) == ["in", "r.yaml"]
 
 
 def test_a_signal_to_the_process(place):
-    code = "import sys, time; from compress import pipeline, cli\n"
-    code += "pipeline.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
+    code = "import sys, time; from compress import cli\nfrom compress.steps import units\n"
+    code += "units.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, "r.yaml", "in", "out", "-q"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -241,15 +241,15 @@ def _wider(folder):
     [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "its config.json asks for")],
 )
 def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
-    import compress.pipeline as pipeline
+    from compress.steps import units
 
     def wrong(source, kept, opening, folder, **more):
         written = cut(source, kept, opening, folder, **more)
         spoil(folder)
         return written
 
-    cut = pipeline.cut
-    monkeypatch.setattr(pipeline, "cut", wrong)
+    cut = units.cut
+    monkeypatch.setattr(units, "cut", wrong)
     with pytest.raises(VerifyError, match=words):
         run(recipe("{prune: channels, by: random, remove: 20%}"), llama, tmp_path / "out", QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out.partial"]

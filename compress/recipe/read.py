@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from compress.errors import InputError
-from compress.recipe.schema import MODELS, Recipe
+from compress.recipe.schema import Calibrate, Recipe
 from compress.recipe.source import Place, Source, value_of
+from compress.recipe.step import step_model
 from compress.registry import MISTAKEN_ARGUMENT, did_you_mean, explain
 
 
@@ -83,12 +84,12 @@ def _located(error: ValidationError, source: Source, data: Any, overridden: dict
 def _known(data: Any) -> dict[Place, Sequence[str]]:
     """The keys that may stand at each place of this recipe."""
     known: dict[Place, Sequence[str]] = {
-        (): list(MODELS[""].model_fields),
-        ("calibrate",): list(MODELS["calibrate"].model_fields),
+        (): list(Recipe.model_fields),
+        ("calibrate",): list(Calibrate.model_fields),
     }
     steps = data.get("steps")
-    for i in range(len(steps) if isinstance(steps, list) else 0):
-        known["steps", i] = list(MODELS["steps"].model_fields)
+    for i, step in enumerate(steps if isinstance(steps, list) else ()):
+        known["steps", i] = list(step_model(step).model_fields)
     return known
 
 

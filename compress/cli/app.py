@@ -1,0 +1,79 @@
+"""The command's frame: the application, and the parameters that commands share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from compress import console
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+app = App(
+    name="compress",
+    help="""Prune a transformer by a recipe; the result is an ordinary checkpoint.
+
+    compress RECIPE IN OUT: IN is a folder or a hub id, OUT the folder to write.
+
+    Exit codes: 0 done, 1 a bug, 2 recipe or usage, 3 model not understood, 4 budget cannot be met, 5 verification
+    failed (kept as OUT.partial), 130 interrupted.""",
+    version_flags=["--version"],
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `call` says what it means
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Opening:
+    """How the input model is opened."""
+
+    trust_remote_code: Flag = False
+    "Run code that comes with the checkpoint."
+    revision: str | None = None
+    "Branch, tag or commit of a hub model."
+    allow_pickle: Flag = False
+    "Open weights that are pickled; a pickle can run code."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Talk:
+    """What is printed."""
+
+    json: Flag = False
+    "The result as JSON on stdout."
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    "Warnings and errors only."
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    "Details too."
+
+    def __post_init__(self) -> None:
+        console.switch(quiet=self.quiet, verbose=self.verbose, json=self.json)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Writing:
+    """How the output is made."""
+
+    force: Flag = False
+    "Replace OUT if it exists."
+    device: str = "auto"
+    "Where to calibrate: auto, cpu, cuda, cuda:1, mps."
+    evaluate: bool = True
+    "Measure perplexity (or likeness of embeddings) and latency, before and after."
+    resume: Flag = False
+    "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
+
+
+Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+
+
+def options(opening: Opening, writing: Writing) -> Any:
+    """The same as the pipeline takes it."""
+    from compress.pipeline import Options
+
+    return Options(device=writing.device, force=writing.force, evaluate=writing.evaluate, **asdict(opening))

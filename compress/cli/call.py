@@ -1,0 +1,52 @@
+"""Running the command: exit codes, and what is said when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import CycloptsError
+
+from compress import console
+from compress.cli import look as _look
+from compress.cli import prune as _prune
+from compress.cli.app import app
+from compress.errors import CompressError
+
+assert _look and _prune  # they register their commands
+
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it would say here is not the user's to mend
+    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command; returns its exit code. A traceback is printed for bugs only."""
+    console.switch()
+    try:
+        if not arguments:
+            app.help_print()
+            return USAGE
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        console.complain(f"{_plain(error)}; `compress --help` shows how it is used")
+        return USAGE
+    except CompressError as error:
+        console.complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.complain("interrupted; nothing was written. The same command goes on from the statistics it finished")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _plain(error: CycloptsError) -> str:
+    return " ".join(str(error).split()).rstrip(".")

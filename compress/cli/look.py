@@ -1,0 +1,57 @@
+"""What only looks: compress inspect, compress report, compress ls."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from compress import console
+from compress.cli.app import Opening, Talk, app
+
+
+@app.command
+def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk()) -> None:
+    """Show what of a model can be pruned: families of groups, what each is worth, and what is pinned and why.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub id.
+    """
+    from compress.inspect import inspect_model
+
+    console.result(*inspect_model(model, **asdict(opening)))
+
+
+@app.command
+def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
+    """Show the report of an output folder again; nothing is measured.
+
+    Parameters
+    ----------
+    folder
+        A folder that this program wrote.
+    """
+    from compress.inspect import read_report
+
+    console.result(*read_report(folder))
+
+
+@app.command
+def ls(
+    what: Literal["criteria", "allocators", "repairs", "sources", "statistics", "recipes", "schema"] | None = None,
+    /,
+    *,
+    talk: Talk = Talk(),
+) -> None:
+    """List what a recipe may name, the recipes that ship, or the JSON schema of a recipe.
+
+    Parameters
+    ----------
+    what
+        One list; all of them without.
+    """
+    from compress.listing import listing
+
+    console.result(*listing(what))

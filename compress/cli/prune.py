@@ -1,0 +1,136 @@
+"""compress RECIPE IN OUT, compress plan, compress apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress import console
+from compress.cli.app import Flag, Opening, Set, Talk, Writing, app, options
+
+
+@app.default
+def prune(
+    recipe: Path,
+    model: str,
+    out: Path,
+    /,
+    *,
+    set: Set = None,
+    dry_run: Flag = False,
+    opening: Opening = Opening(),
+    writing: Writing = Writing(),
+    talk: Talk = Talk(),
+) -> None:
+    """Prune MODEL by RECIPE into the folder OUT.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file that says what to remove, and how.
+    model
+        A folder with config.json and safetensors, or a hub id.
+    out
+        The folder to write; it appears when everything is done and verified.
+    set
+        A field to change: `--set steps.0.remove=30%`. May be given several times.
+    dry_run
+        Decide and show the plan; write nothing.
+    """
+    from compress.recipe.read import read_recipe
+
+    read = read_recipe(recipe, set or ())
+    if dry_run:
+        from compress.checkpoint.write import check_target
+
+        check_target(out, writing.force)
+        _show_plan(read, model, None, opening, writing)
+        return
+    from compress.pipeline import run
+
+    _finish(run(read, model, out, options(opening, writing)), out)
+
+
+@app.command
+def plan(
+    recipe: Path,
+    model: str,
+    /,
+    *,
+    to: Path | None = None,
+    set: Set = None,
+    opening: Opening = Opening(),
+    writing: Writing = Writing(),
+    talk: Talk = Talk(),
+) -> None:
+    """Decide everything and write the decisions as JSON, for `compress apply`.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file.
+    model
+        A folder or a hub id.
+    to
+        The file to write the plan to; with `--json` and no file it goes to stdout.
+    set
+        A field to change: `--set steps.0.remove=30%`.
+    """
+    from compress.recipe.read import read_recipe
+
+    _show_plan(read_recipe(recipe, set or ()), model, to, opening, writing)
+
+
+@app.command
+def apply(
+    plan: Path,
+    model: str,
+    out: Path,
+    /,
+    *,
+    opening: Opening = Opening(),
+    writing: Writing = Writing(),
+    talk: Talk = Talk(),
+) -> None:
+    """Execute a plan on the model that it was made for.
+
+    Parameters
+    ----------
+    plan
+        The JSON that `compress plan` wrote, or plan.json of an output folder.
+    model
+        The same model that was planned on.
+    out
+        The folder to write.
+    """
+    from compress.pipeline import apply as execute
+
+    _finish(execute(plan, model, out, options(opening, writing)), out)
+
+
+def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:
+    from compress.errors import InputError
+    from compress.inspect import plan_table
+    from compress.pipeline import plan as decide
+
+    if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
+        why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
+        raise InputError(f"{to}: {why}")
+    made = decide(recipe, model, options(opening, writing))
+    console.result(plan_table(made), made.data())
+    if to is not None:
+        to.write_text(made.dump(), encoding="utf-8")
+        console.say(f"wrote {to}; execute it with: compress apply {to} {model} OUT")
+
+
+def _finish(report: Any, out: Path) -> None:
+    from compress.export import table
+
+    if report is None:  # not the first process of a distributed run
+        return
+    console.result(table(report), report)
+    for note in report["notes"]:
+        console.detail(note)
+    before, after = (console.human_bytes(report[side]["bytes"]) for side in ("before", "after"))
+    console.say(f"report: {out / 'report.html'}")
+    console.say(f"wrote {out}: {before} → {after}; load it with: {report['load']}")

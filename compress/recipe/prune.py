@@ -1,0 +1,141 @@
+"""The step that removes whole units: heads, channels, experts, layers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails
+
+from compress.recipe.mistake import mistake
+from compress.recipe.part import Allocator, Criterion, Part, Repair
+from compress.recipe.share import Share
+from compress.registry import criteria, did_you_mean
+
+PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "layers"]
+Measure = Literal["params", "flops", "latency"]
+KINDS: tuple[str, ...] = get_args(PrunableKind)
+BUDGETS = ("remove", "until", "keep")
+NOT_PRUNED = {
+    "experts": "experts are not pruned by this version",
+    "vocab": "the vocabulary is not pruned by this version: the tokenizer would have to change with it",
+    "weights": "single weights are not pruned by this version, only whole units",
+    "other": "families of kind 'other' have no known meaning, so nothing prunes them",
+}
+
+
+class Budget(NamedTuple):
+    """A step's one budget: `verb` (remove, until, keep), `share` in (0, 1), and what `keep` is a share of."""
+
+    verb: Literal["remove", "until", "keep"]
+    share: float
+    measure: Measure | None = None
+
+
+def _kind(value: Any) -> str:
+    if value in KINDS:
+        return value
+    known = f" (known: {', '.join(KINDS)})"
+    text = NOT_PRUNED.get(value) if isinstance(value, str) else None
+    raise mistake((text or f"unknown kind {value!r}{did_you_mean(value, KINDS)}") + known)
+
+
+def _listed(value: Any) -> Any:
+    """One or several, always a list; the same kind twice is a slip."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        for kind in value:
+            if isinstance(kind, str) and value.count(kind) > 1:
+                raise mistake(f"{kind!r} stands here twice")
+    return value
+
+
+Kinds = Annotated[
+    list[Annotated[PrunableKind, BeforeValidator(_kind)]],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(KINDS)}, {"type": "array", "minItems": 1, "items": {"enum": list(KINDS)}}]}
+    ),
+]
+
+
+class Prune(BaseModel):
+    """Remove whole units of some kinds.
+
+    Exactly one budget: `remove` is a share of this step's own units, `until` the share of the original model gone so
+    far, `keep` the share of parameters, FLOPs or latency that stays. `reduce` says how a saliency per weight becomes
+    one per unit, `round` to what multiple the kept units of a layer are rounded, `widths` whether all layers keep
+    the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
+    `skip` are globs on names of families or tensors, `skip_layers` indices of layers left whole, negative from the end.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"oneOf": [{"required": [key]} for key in BUDGETS]}
+    )
+
+    prune: Kinds
+    by: Criterion
+    remove: Share | None = None
+    until: Share | None = None
+    keep: dict[Measure, Share] | None = None
+    allocate: Allocator = Part("uniform")
+    repair: Repair | None = None
+    round: Annotated[int, Field(ge=1, strict=True)] = 1
+    widths: Literal["uniform", "per-layer"] = "uniform"
+    propagate: Literal["dense", "pruned"] = "dense"
+    reduce: Literal["sum", "mean", "max", "l2"] = "sum"
+    skip: list[str] = []
+    skip_layers: list[Annotated[int, Field(strict=True)]] = []
+
+    @property
+    def budget(self) -> Budget:
+        """The one budget of this step."""
+        if self.remove is not None:
+            return Budget("remove", self.remove)
+        if self.until is not None:
+            return Budget("until", self.until)
+        measure, share = next(iter((self.keep or {}).items()))
+        return Budget("keep", share, measure)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _whole(cls, data: Any, handler: Any) -> Any:
+        """The step's own rules, reported together with the errors of its fields."""
+        problems = list(_step_problems(data)) if isinstance(data, dict) else []
+        try:
+            step = handler(data)
+        except ValidationError as error:
+            raise _joined(cls.__name__, error, problems) from None
+        if problems:
+            raise _joined(cls.__name__, None, problems)
+        return step
+
+
+def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    given = [key for key in step if key in BUDGETS and step[key] is not None]
+    if not given:
+        found.append(((), "no budget; add one of `remove: 20%`, `until: 20%`, `keep: {params: 80%}`"))
+    elif len(given) > 1:
+        found.append(((given[-1],), f"a step has one budget, this one has {' and '.join(given)}; leave one out"))
+    if isinstance(step.get("keep"), dict) and len(step["keep"]) != 1:
+        found.append((("keep",), "give exactly one of params, flops, latency, as in {params: 80%}"))
+    kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
+    by = step.get("by")
+    name = next(iter(by)) if isinstance(by, dict) and len(by) == 1 else getattr(by, "name", by)
+    others = [kind for kind in kinds if kind in KINDS and kind != "layers"] if isinstance(kinds, list) else []
+    scope = criteria.get(name).meta.get("scope") if isinstance(name, str) and name in criteria.names() else None
+    if others and scope == "layers":
+        found.append((("by",), f"criterion {name!r} ranks whole layers, it cannot rank {' and '.join(others)}"))
+    return found
+
+
+def _joined(title: str, error: ValidationError | None, problems: list[tuple[tuple[str, ...], str]]) -> ValidationError:
+    details = [
+        InitErrorDetails(type=mistake(item["msg"], item["type"], item.get("ctx")), loc=item["loc"], input=item["input"])
+        for item in (error.errors(include_url=False) if error else [])
+    ]
+    details += [InitErrorDetails(type=mistake(text), loc=loc, input=None) for loc, text in problems]
+    return ValidationError.from_exception_data(title, details)

@@ -1,0 +1,29 @@
+"""The steps of a recipe, told apart by what they prune."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, PlainSerializer, PlainValidator
+
+from compress.recipe.prune import Prune
+
+STEPS: dict[str, type[BaseModel]] = {}
+"""What a step prunes → its model; every other kind of unit is a `Prune`."""
+
+
+def step_model(data: Any) -> type[BaseModel]:
+    """The model that a step written as `data` has to fit."""
+    what = data.get("prune") if isinstance(data, dict) else None
+    return STEPS.get(what, Prune) if isinstance(what, str) else Prune
+
+
+def _checked(data: Any) -> BaseModel:
+    return data if isinstance(data, BaseModel) else step_model(data).model_validate(data)
+
+
+Step = Annotated[
+    Prune,
+    PlainValidator(_checked, json_schema_input_type=Union[Prune, *STEPS.values()]),
+    PlainSerializer(lambda step: step.model_dump(mode="json", exclude_none=True)),
+]

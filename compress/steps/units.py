@@ -1,0 +1,75 @@
+"""Removing whole units: collect, score, allocate, cut, verify."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from compress.console import detail, say
+from compress.decide import adds_bias, decide, families_of, gather, in_sequence, mending
+from compress.plan import Step, indices
+from compress.recipe.prune import Prune
+from compress.surgery.cut import cut, output_specs
+from compress.surgery.opening import Opening, find_opening
+from compress.surgery.verify import verify
+from compress.work import Work
+
+Kept = dict[str, np.ndarray]
+
+
+def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) -> Step:
+    """Decide, or take what a plan has `given`; with a folder write the pruned model there and verify it."""
+    source, where = work.source, work.options.where
+    families = families_of(source.graph, step)
+    masks = None if given is None else given.masks(source.graph)
+    if step.propagate == "pruned":
+        with work.timed("calibrate"):
+            kept, stats = in_sequence(source, work.recipe, step, families, where, masks)
+    else:
+        with work.timed("calibrate"):
+            stats = gather(source, work.recipe, step, families, where, decide=masks is None)
+        with work.timed("decide"):
+            kept = masks or decide(source, work.recipe, step, families, stats, work.original)
+    with work.timed("decide"):
+        opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
+    made = _described(work, kept, opening)
+    work.tally.add(source.graph, kept)
+    if given is None:
+        for note in opening.notes:
+            detail(note)
+        if opening.remote_code:
+            say(f"step {len(work.steps) + 1}: opens with {opening.who}")
+    if folder is not None:
+        with work.timed("cut"):
+            cut(source, kept, opening, folder, mend=mending(step, stats))
+        with work.timed("verify"):
+            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None))
+    return made
+
+
+def assist(work: Work, step: Prune, given: Step | None) -> None:
+    """What the other processes of a distributed run do meanwhile: calibrate along."""
+    source, where = work.source, work.options.where
+    families = families_of(source.graph, step)
+    if step.propagate == "pruned":
+        masks = None if given is None else given.masks(source.graph)
+        in_sequence(source, work.recipe, step, families, where, masks)
+    else:
+        gather(source, work.recipe, step, families, where, decide=given is None)
+
+
+def _described(work: Work, kept: Kept, opening: Opening) -> Step:
+    source, graph = work.source, work.source.graph
+    written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in output_specs(source, kept, opening))
+    added = sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values()))
+    before = work.size(graph, source.checkpoint.bytes)
+    after = work.size(graph, written, kept)
+    after["params"] += added
+    opens = {"transformers": True, "remote_code": opening.remote_code, "who": opening.who, "how": opening.how}
+    edits = {path: [old, new] for path, (old, new) in opening.edits.items()}
+    notes = [*graph.notes, *opening.notes]
+    if dropped := source.weights.unexpected:
+        notes.append(f"left out: {dropped[0]} and whatever else the model has no place for ({len(dropped)} tensors)")
+    return Step(indices(kept), before, after, edits, opens, notes)

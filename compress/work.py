@@ -1,0 +1,83 @@
+"""One run in progress: what every kind of step reads and leaves behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compress.checkpoint.open import open_checkpoint
+from compress.errors import InputError
+from compress.graph.families import Graph
+from compress.original import Original
+from compress.plan import Plan, Step
+from compress.recipe.schema import Recipe
+from compress.surgery.source import Source
+from compress.tally import Tally
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may say beside the recipe. `device` is a torch device or `auto`."""
+
+    device: str = "auto"
+    force: bool = False
+    evaluate: bool = True
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    revision: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The device to compute on."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"--device {self.device}: not usable here ({reason}); take auto or cpu") from None
+        return self.device
+
+
+@dataclass
+class Work:
+    """One run in progress."""
+
+    recipe: Recipe
+    model: str
+    options: Options
+    source: Source
+    given: Plan | None = None
+    steps: list[Step] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.first = self.source
+        self.original = Original(self.source.graph, self.options.where, self.recipe.calibrate.length)
+        self.tally = Tally(self.source.graph)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
+        """`params`, `flops` (of `flops_length` tokens) and `bytes` of what is left, as a plan has them."""
+        tokens = self.original.tokens
+        flops = graph.flops(kept, sequence=tokens)
+        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, "flops_length": tokens}
+
+    def open(self, folder: Path | str) -> None:
+        """Go on from what a step wrote."""
+        self.source = Source.of(open_checkpoint(folder, trust_remote_code=self.options.trust_remote_code))
+
+    def plan(self) -> Plan:
+        """All decisions so far."""
+        return Plan(self.model, self.first.checkpoint.digest, self.recipe.dump(), self.steps)
