@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from compress.checkpoint.disk_names import Piece, find_names, find_pieces, put_together
 from compress.checkpoint.model import runnable_model
 from compress.checkpoint.open import Checkpoint
 from compress.errors import InputError, ModelError
@@ -36,23 +37,36 @@ class Weights:
         for name, first in self._first.items():
             parent, _, own = name.rpartition(".")
             self._places[first].append((model.get_submodule(parent), own))
-        found = _disk_names(checkpoint, model, self._first)
+        found = find_names(checkpoint, model, self._first)
         self._disk: dict[str, list[str]] = defaultdict(list)  # first name → every stored tensor it may be read from
         for name, disk in found.items():
             self._disk[self._first[name]].append(disk)
         taken = set(found.values())
+        lacking = {name: self._empty[name].shape for name in self._empty if name not in self._disk}
+        self._pieces = find_pieces(checkpoint, model, lacking, taken) if lacking else {}
+        for name, pieces in self._pieces.items():
+            self._disk[name] = [piece.disk for piece in pieces]
+            taken.update(self._disk[name])
         self.unexpected = [disk for disk in checkpoint.tensors if disk not in taken]
         self.missing = [first for first in self._empty if first not in self._disk]
         self._check()
 
     def disk_name(self, name: str) -> str | None:
-        """The stored tensor behind `name`, None when there is none of that name in the model."""
+        """The stored tensor behind `name` (the first of several), None when the model has none of that name."""
         first = self._first.get(name)
         return self._disk[first][0] if first is not None else None
 
     def disk_names(self, name: str) -> list[str]:
-        """Every stored tensor that is `name`; several where a tie was stored under each of its names."""
+        """Every stored tensor that is `name`: under each name of a tie, or the pieces it is put together of."""
         return list(self._disk[self._first[name]])
+
+    def pieces(self, name: str) -> tuple[Piece, ...]:
+        """The stored tensors that `name` is put together of; empty where it is stored as one."""
+        return self._pieces.get(self._first[name], ())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of the stored tensor."""
+        return self.checkpoint.tensors[self._disk[self._first[name]][0]].dtype
 
     def first_name(self, name: str) -> str:
         """The name under which a tied tensor is known."""
@@ -74,13 +88,17 @@ class Weights:
 
     def bytes(self, module: str) -> int:
         """Size on disk of what the module holds."""
-        return sum(self.checkpoint.tensors[self._disk[name][0]].bytes for name in self.names(module))
+        stored = (self._disk[name] if name in self._pieces else self._disk[name][:1] for name in self.names(module))
+        return sum(self.checkpoint.tensors[disk].bytes for disks in stored for disk in disks)
 
     def read(self, name: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         """The tensor, in `dtype` where it is a floating one. Raises InputError when it holds NaN or infinity."""
-        disks = self._disk[self._first[name]]
-        tensor = self._finite(disks[0])
-        for other in disks[1:]:
+        disks, pieces = self._disk[self._first[name]], self.pieces(name)
+        if pieces:
+            tensor = put_together(pieces, self._empty[self._first[name]].shape, map(self.read_stored, disks))
+        else:
+            tensor = self.read_stored(disks[0])
+        for other in () if pieces else disks[1:]:
             if not torch.equal(tensor, self.checkpoint.read(other)):
                 raise InputError(
                     f"{self.checkpoint.folder}: {disks[0]} and {other} differ, but config.json ties them; "
@@ -148,7 +166,8 @@ class Weights:
             else:
                 module._buffers[own] = tensor
 
-    def _finite(self, disk: str) -> Tensor:
+    def read_stored(self, disk: str) -> Tensor:
+        """A stored tensor by its own name. Raises InputError when it holds NaN or infinity."""
         tensor = self.checkpoint.read(disk)
         if tensor.is_floating_point() and tensor.numel() and tensor.itemsize > 1:
             # The extremes show NaN and infinity in one pass and, unlike isfinite, without a mask.
@@ -167,41 +186,3 @@ class Weights:
             f"{self.checkpoint.folder}: {type(self.model).__name__} needs {self.missing[0]}{more}, "
             f"which is neither stored nor tied to what is{near}"
         )
-
-
-def _disk_names(checkpoint: Checkpoint, model: nn.Module, state: Collection[str]) -> dict[str, str]:
-    """State name → disk name, for what is stored; an exact name goes before a translated one."""
-    found = {name: name for name in checkpoint.tensors if name in state}
-    taken = set(found)
-    renamings = _renamings(model)
-    for disk in checkpoint.tensors:
-        if disk in taken:
-            continue
-        for name in _candidates(disk, renamings, getattr(model, "base_model_prefix", "")):
-            if name in state and name not in found:
-                found[name] = disk
-                break
-    return found
-
-
-def _candidates(disk: str, renamings: list, prefix: str) -> Iterator[str]:
-    """Names that a stored tensor may have in the model: renamed by transformers' rules, with or without the prefix."""
-    renamed = disk
-    for renaming in renamings:
-        renamed = renaming.rename_source_key(renamed)[0]
-    for name in dict.fromkeys((disk, renamed)):
-        yield name
-        if prefix:
-            yield f"{prefix}.{name}"
-            yield name.removeprefix(f"{prefix}.")
-
-
-def _renamings(model: nn.Module) -> list:
-    """How transformers translates names of older checkpoints of this model (LayerNorm.gamma, moved submodules)."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming
-    from transformers.modeling_utils import PreTrainedModel
-
-    if not isinstance(model, PreTrainedModel):
-        return []
-    return [item for item in get_model_conversion_mapping(model) if isinstance(item, WeightRenaming)]

@@ -36,6 +36,8 @@ class Family:
 
     `layer` is the index of the repeated block that it lives in (None: it spans blocks). `pinned` is the reason why
     nothing may be removed, or None. A family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
+    Each of `runs` equal stretches of the index keeps as many groups as the others (a router that first chooses among
+    groups of experts), and at least `least` groups stay (as many as a router picks).
     """
 
     name: str
@@ -45,6 +47,8 @@ class Family:
     layer: int | None = None
     pinned: str | None = None
     blocks: tuple[str, ...] = ()
+    runs: int = 1
+    least: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from compress.graph.axes import Node, find, leaves, product
 from compress.graph.families import Family, Graph, Kind, Member, Role, Work
 from compress.graph.layout import Axis, Layout, Product, Sum
 from compress.graph.record import Recorder
+from compress.graph.routers import ranks, whole_axes
 
 
 def infer(
@@ -39,16 +40,18 @@ def infer(
                 found[id(leaf)] = leaf
                 if (tensor, dim) not in uses.setdefault(id(leaf), []):
                     uses[id(leaf)].append((tensor, dim))
+    grouped = whole_axes(dims, found, uses)
     taken: Counter[str] = Counter()
     kinds: dict[str, tuple[Node, Kind]] = {}
     queries = _queries(dims)
     for key, leaf in found.items():
-        if leaf.size > 1:
+        if leaf.size > 1 and key not in names:
             kind = "queries" if key in queries else _kind(leaf, uses[key], recorder)
             name = _name(kind, leaf, [t for t, _ in uses[key]])
             taken[name] += 1
             names[key] = name if taken[name] == 1 else f"{name}.{taken[name]}"
             kinds[names[key]] = (leaf, kind)
+            names.update(dict.fromkeys(grouped.get(key, ()), names[key]))
     layouts = {tensor: tuple(_layout(node, names) for node in nodes) for tensor, nodes in dims.items()}
     owners = Graph(layouts, {}, blocks, ())
     result: dict[str, Family] = {}
@@ -56,9 +59,10 @@ def infer(
         members = tuple(
             Member(tensor, dim, _role(recorder, tensor, dim), layouts[tensor][dim]) for tensor, dim in uses[id(leaf)]
         )
+        stretches, least = ranks(leaf, recorder) if kind == "experts" else (1, 1)
         homes = {owners.block_of(m.tensor) for m in members}
         layer = homes.pop() if len(homes) == 1 else None
-        result[name] = Family(name, kind, leaf.size, members, layer, _reason(leaf, kind, members))
+        result[name] = Family(name, kind, leaf.size, members, layer, _reason(leaf, kind, members), (), stretches, least)
     for stack, own in stacks.items():
         result[f"{stack}.layers"] = _layers(stack, own, runs, layouts)
     place = {name: i for i, name in enumerate(blocks)}
@@ -84,7 +88,7 @@ def _kind(leaf: Node, uses: list[tuple[str, int]], recorder: Recorder) -> Kind:
         return "vocab"
     if "residual" in marks:
         return "hidden"
-    if "ranked" in marks and marks & {"routed", "softmax"}:
+    if marks >= {"ranked", "routed"}:
         return "experts"
     if "batched" in marks:
         return "heads"
@@ -130,8 +134,6 @@ def _reason(leaf: Node, kind: Kind, members: tuple[Member, ...]) -> str | None:
         return "it is a dimension of the model's output"
     if kind not in ("hidden", "vocab", "experts") and "averaged" in leaf.marks:
         return "a normalisation averages over it"
-    if kind == "experts":
-        return "experts are chosen by a router, which is not cut yet"
     if kind == "other":
         return "it is not both produced and consumed by matrix products"
     return None

@@ -21,6 +21,12 @@ Origin = tuple[str, tuple[int | None, ...]]
 Rule = Callable[["Recorder", Any, tuple, dict, Any], None]
 RULES: dict[str, Rule] = {}
 
+NUMBERS_PASS = frozenset(
+    "view _unsafe_view reshape expand clone _to_copy contiguous detach alias permute transpose t unsqueeze squeeze "
+    "slice select repeat_interleave clamp clamp_min clamp_max index split chunk".split()
+)
+"""Operators whose integer result holds the numbers of their operand, elsewhere."""
+
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register the axis rule of aten operators by name, all overloads: `rule(recorder, op, args, kwargs, output)`.
@@ -52,6 +58,8 @@ class Recorder(TorchDispatchMode):
         self.roles: dict[tuple[str, int], set[str]] = {}
         self.products: list[tuple[tuple[Node, ...], str | None]] = []
         self.unknown: dict[str, int] = {}
+        self.numbers: dict[int, Node] = {}  # tensor of integers → the axis whose positions they are
+        self.ranked: list[tuple[Node, int]] = []  # axes of which so many best positions are picked
         self.operators = 0
         self.block: str | None = None
         for name, tensor in stored.items():
@@ -128,6 +136,8 @@ class Recorder(TorchDispatchMode):
             handle(self, func, args, kwargs, result)
         except Mismatch as why:
             self.opaque(name, operands, outputs, str(why))
+        if name in NUMBERS_PASS and operands and id(operands[0]) in self.numbers:
+            self.numbers.update({id(output): self.numbers[id(operands[0])] for output in outputs})
         return result
 
 

@@ -78,9 +78,9 @@ def _check_shapes(pruned: Checkpoint, folder: Path) -> None:
     if weights.unexpected:
         raise VerifyError(f"{folder}: its config.json has no place for {weights.unexpected[0]}")
     for name in weights.names(""):
-        for disk in weights.disk_names(name):
-            shape, wanted = pruned.tensors[disk].shape, tuple(weights.current(name).shape)
-            if tuple(shape) != wanted:
+        wanted = tuple(weights.current(name).shape)
+        for disk in () if weights.pieces(name) else weights.disk_names(name):  # pieces are checked as they are read
+            if tuple(shape := pruned.tensors[disk].shape) != wanted:
                 raise VerifyError(f"{folder}: {disk} is {list(shape)}, its config.json asks for {list(wanted)}")
 
 
@@ -95,10 +95,9 @@ class Scattered(Weights):
 
     def read(self, name: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         first = self.first_name(name)
-        spec = self.checkpoint.tensors[self.disk_names(first)[0]]
         new = self._names.new(first)
         if new is None:
-            return torch.zeros(spec.shape, dtype=dtype or spec.dtype, device=device)
+            return torch.zeros(self.current(first).shape, dtype=dtype or self.dtype(first), device=device)
         tensor = self._pruned.read(new, dtype, device)
         whole = super().read(first, dtype, device)
         for dim, mask in self._graph.masks(first, self._kept).items():

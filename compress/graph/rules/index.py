@@ -22,6 +22,19 @@ def embedding(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, [*recorder.dims(indices), width])
 
 
+def picked(
+    recorder: Recorder, node: Node, numbers: object, reason: str = "its entries are picked by computed numbers"
+) -> None:
+    """Entries of an axis are addressed by a tensor of numbers. Positions of a ranking (a router's choice) name what was
+    ranked, so that the two are one axis; what other numbers address must stay whole."""
+    known = recorder.numbers.get(id(numbers))
+    node.mark("routed")
+    if known is None or known.size != node.size:
+        node.pin(reason)
+    else:
+        unify(node, known)
+
+
 @rule("index", "_unsafe_index")
 def index(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source, indices = args[0], list(args[1])
@@ -29,8 +42,7 @@ def index(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     dims = recorder.dims(source)
     picks = [indices[i] for i in used]
     for place in used:
-        dims[place].mark("routed")
-        dims[place].pin("its entries are picked by computed numbers")
+        picked(recorder, dims[place], indices[place])
     shape = _broadcast(picks)
     looked_up = align(recorder, picks, shape)
     rest = [(i, d) for i, d in enumerate(dims) if i not in used]
@@ -46,8 +58,7 @@ def index(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
 def index_select(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source, dim = args[0], args[1] % args[0].dim()
     dims = list(recorder.dims(source))
-    dims[dim].mark("routed")
-    dims[dim].pin("its entries are picked by computed numbers")
+    picked(recorder, dims[dim], args[2])
     dims[dim] = recorder.dims(args[2])[0] if args[2].dim() else Node(1)
     recorder.bind(output, dims)
     recorder.derive(output, source, [None if i == dim else i for i in range(source.dim())])
@@ -57,7 +68,7 @@ def index_select(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
 def gather(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source, dim, picks = args[0], args[1] % args[0].dim(), args[2]
     dims = recorder.dims(source)
-    dims[dim].pin("its entries are picked by computed numbers")
+    picked(recorder, dims[dim], picks)
     for place, (a, b) in enumerate(zip(dims, recorder.dims(picks), strict=True)):
         if place != dim and a.size == b.size:
             unify(a, b)
@@ -84,7 +95,8 @@ def scatter(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     if name.startswith(("index_put", "_index_put")):
         places = [i for i, x in enumerate(args[1]) if x is not None]
     for place in places:
-        dims[place].pin("entries of it are written by computed numbers")
+        picks = args[1][place] if isinstance(args[1], list | tuple) else args[2] if len(args) > 2 else None
+        picked(recorder, dims[place], picks, "entries of it are written by computed numbers")
     value = args[-1] if name in ("index_add",) else args[2] if name.startswith(("index_put", "_index_put")) else None
     if isinstance(value, Tensor):
         for back in range(1, min(value.dim(), len(dims)) + 1):
@@ -105,8 +117,12 @@ def order(recorder: Recorder, op, args, kwargs, output) -> None:
     dims[dim].mark("ranked")
     results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
     chosen = Node(results[0].shape[dim])
+    if name == "topk":
+        recorder.ranked.append((dims[dim], chosen.size))
     for result in results:
         recorder.bind(result, [*dims[:dim], chosen, *dims[dim + 1 :]])
+        if not result.is_floating_point():
+            recorder.numbers[id(result)] = dims[dim]
 
 
 @rule("one_hot", "bucketize", "searchsorted", "bincount", "histc")

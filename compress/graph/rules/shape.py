@@ -183,3 +183,17 @@ def shuffle(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     for d in moved:
         dims[d].pin("its order is changed")
     recorder.bind(output, dims)
+
+
+@rule("view_as_complex")
+def as_complex(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    *dims, pair = recorder.dims(args[0])
+    pair.pin("it holds real and imaginary parts")
+    recorder.bind(output, dims)
+
+
+@rule("view_as_real")
+def as_real(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    pair = Node(2)
+    pair.pin("it holds real and imaginary parts")
+    recorder.bind(output, [*recorder.dims(args[0]), pair])
