@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress import merging
 from compress.allocate.costs import Measure
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
@@ -17,6 +18,7 @@ from compress.calibrate.data import batches, load_tokenizer
 from compress.console import warn
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph
+from compress.graph.routers import experts_module
 from compress.original import Original, latency_table
 from compress.recipe.prune import Prune
 from compress.recipe.schema import Recipe
@@ -82,6 +84,8 @@ def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) 
         wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
         for name in statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
             wanted.setdefault(name, set()).update(graph.blocks)
+        experts = {experts_module(graph, family) for family in families if family.kind == "experts"}
+        wanted |= {name: wanted.get(name, set()) | experts for name in merging.needs(step)}
     if step.repair is not None:
         weights = {
             member.tensor
@@ -130,8 +134,11 @@ def in_sequence(
 
 def decide(
     source: Source, recipe: Recipe, step: Prune, families: list[Family], stats: Stats, original: Original
-) -> dict[str, np.ndarray]:
-    """What each family keeps, family name → bool `[size]`. Raises BudgetError where the budget cannot be met."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
+
+    Raises BudgetError where the budget cannot be met.
+    """
     graph, allocator = source.graph, allocators.get(step.allocate.name)
     scores = score(
         graph,
@@ -144,6 +151,7 @@ def decide(
         fine=allocator.meta.get("fine"),
         seed=recipe.seed,
     )
+    mixes: dict[str, np.ndarray] = {}
     spared = _spare_layers(graph, families, scores, step)
     budget, target, measure = step.budget, None, "params"
     if budget.verb == "until":
@@ -171,10 +179,12 @@ def decide(
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    if criteria.get(step.by.name).meta["scope"] == "distances":
+        kept, mixes = merging.settle(source, step, families, kept, stats)
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    return kept
+    return kept, mixes
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:

@@ -23,6 +23,7 @@ class Step:
     `kept`: family → indices of the groups that stay (families that stay whole are absent). `before` and `after` hold
     `params`, `flops` (of `flops_length` tokens) and `bytes`. `config`: edited values, path → [old, new]. `opens_with`
     has `transformers` and `remote_code` (whether stock classes do, whether the modeling file must) and `how`.
+    `merged`: family of experts → for each that stays, the shares of the experts that it is put together of.
     """
 
     kept: dict[str, list[int]]
@@ -31,6 +32,17 @@ class Step:
     config: dict[str, list[Any]]
     opens_with: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    merged: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+    def mixes(self, graph: Graph) -> dict[str, np.ndarray]:
+        """`merged` as matrices `[kept, size]`."""
+        found = {}
+        for name, rows in self.merged.items():
+            found[name] = np.zeros((len(rows), graph.families[name].size))
+            for row, parts in zip(found[name], rows, strict=True):
+                for index, share in parts.items():
+                    row[int(index)] = share
+        return found
 
     def masks(self, graph: Graph) -> dict[str, np.ndarray]:
         """`kept` as bool `[size]` per family. Raises InputError when the graph is another one."""
@@ -91,6 +103,11 @@ def read_plan(path: Path) -> Plan:
 def indices(kept: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     """Masks as lists of indices."""
     return {name: [int(i) for i in np.flatnonzero(mask)] for name, mask in kept.items()}
+
+
+def shares(mixes: Mapping[str, np.ndarray]) -> dict[str, list[dict[str, float]]]:
+    """Matrices `[kept, size]` as the shares in each row that are not zero."""
+    return {name: [{str(i): float(row[i]) for i in np.flatnonzero(row)} for row in mix] for name, mix in mixes.items()}
 
 
 def _on_one_line(text: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.allocate.pools import ranking
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import Stats, collect
 from compress.calibrate.stream import Batch
@@ -113,7 +114,7 @@ class Sequence:
         chosen = {}
         for name, values in scores.items():
             mask = np.zeros(len(values), bool)
-            mask[np.argsort(-values, kind="stable")[: self._counts[name]]] = True
+            mask[ranking(self.source.graph.families[name], values)[: self._counts[name]]] = True
             if not mask.all():
                 chosen[name] = mask
         return chosen

@@ -71,15 +71,13 @@ def allocate(
     least = left([pool.minimum for pool in pools])
     if not any(pool.size > pool.minimum for pool in pools):
         why = f" in steps of {round}" if round > 1 else ""
-        raise BudgetError(
-            f"nothing can be removed{why}: every family must keep a group; lower `round:` or prune more kinds"
-        )
+        raise BudgetError(f"nothing can be removed{why}: {_least(families)}; lower `round:` or prune more kinds")
     if target >= now:
         raise BudgetError(f"nothing to remove: {named(target)} may be left and {named(now)} are there; ask for less")
     if least > target * (1 + 1e-9):
         raise BudgetError(
-            f"at most {named(target)} should be left, but with one group kept per family "
-            f"{named(least)} remain; ask for that or more, or prune more kinds"
+            f"at most {named(target)} should be left, but {named(least)} remain at the least, as {_least(families)}; "
+            "ask for that or more, or prune more kinds"
         )
     kept = _search(spend, left, pools, now, target)
     value, bundle = left(kept), max(float(pool.cost[pool.minimum :].max(initial=0)) for pool in pools)
@@ -146,6 +144,14 @@ def _spender(
         return [int(np.clip(n, pool.minimum, pool.size)) for n, pool in zip(kept, pools, strict=True)]
 
     return spend
+
+
+def _least(families: list[Family]) -> str:
+    """Why not everything may go."""
+    picked = [family for family in families if family.least > 1]
+    if not picked:
+        return "every family must keep a group"
+    return f"the router of {picked[0].name} picks so many that {picked[0].least} must stay"
 
 
 def _masks(pools: Iterable[Pool], kept: Iterable[int]) -> dict[str, np.ndarray]:

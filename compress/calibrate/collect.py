@@ -141,8 +141,9 @@ def _watch(
     inside = {block: {*weights.names(block), block} for block in graph.blocks}
 
     def leave(block: str) -> None:
-        if once:
-            gather.leave(*(key for key in gather.left if key in inside[block]))  # a block that comes again is not done
+        if once:  # a block that comes again is not done
+            own = (key for key in gather.left if key in inside[block] or key.startswith(block + "."))
+            gather.leave(*own)
         advance()
 
     def changed(block: str, module: nn.Module) -> None:

@@ -55,9 +55,10 @@ def add_up(totals: Totals) -> None:
     if size() == 1:
         return
     device = next((value.device for value in totals.sums.values()), torch.device("cpu"))
-    tokens = torch.tensor(totals.tokens, device=device)
+    each = totals.tokens.to(device) if isinstance(totals.tokens, Tensor) else None
+    tokens = torch.tensor(totals.tokens, device=device) if each is None else each
     dist.all_reduce(tokens)
-    totals.tokens = int(tokens)
+    totals.tokens = int(tokens) if each is None else tokens
     for name in sorted(totals.sums):
         totals.sums[name] = totals.sums[name].contiguous()
         dist.all_reduce(totals.sums[name])

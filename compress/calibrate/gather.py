@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from compress.calibrate.baton import Call
 from compress.calibrate.distributed import add_up
-from compress.calibrate.totals import Totals, cosines, moments, projection
+from compress.calibrate.expert_totals import add_moments, add_visits
+from compress.calibrate.experts import Tell, Visit, watch
+from compress.calibrate.totals import Totals, cosines, double, moments, projection
 from compress.checkpoint.weights import Weights
 from compress.errors import ModelError
 from compress.registry import statistics
@@ -45,28 +47,42 @@ class Gather:
         self.gradients: set[str] = set()
         self.blocks: set[str] = set()
         self.inputs: set[str] = set()
-        sites = {"gradient": self.gradients, "block": self.blocks, "input": self.inputs}
+        self.experts: set[str] = set()
+        self.routers: set[str] = set()
+        sites = {
+            "gradient": self.gradients,
+            "block": self.blocks,
+            "input": self.inputs,
+            "experts": self.experts,
+            "router": self.routers,
+        }
         for name, keys in wanted.items():
             entry = statistics.get(name)
             for key in keys:
-                if entry.meta["at"] != "block" and weights.disk_name(key) is None:
+                if entry.meta["at"] not in ("block", "experts") and weights.disk_name(key) is None:
                     raise ModelError(f"{key}: the model has no tensor of this name to gather {name} at")
                 self._wanted[key].add(name)
                 self._sums[key].update(entry.meta["sums"])
                 sites[entry.meta["at"]].add(key)
-        self._hooks: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
         self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
         self._paused = False
 
     def __enter__(self) -> Gather:
-        for key in self.inputs:
+        stacked = {key for key in self.inputs if len(self._weights.current(key).shape) == 3}
+        for key in self.inputs - stacked:
             owner = _owner(self._model, self._weights, key)
-            self._hooks.append(owner.register_forward_pre_hook(self._hook(key), with_kwargs=True))
+            self._undo.append(owner.register_forward_pre_hook(self._hook(key), with_kwargs=True).remove)
+        for key in self.routers:
+            router = self._model.get_submodule(key.rpartition(".")[0])
+            self._undo.append(router.register_forward_pre_hook(self._router_hook(key, router)).remove)
+        for module in self.experts | {key.rpartition(".")[0] for key in stacked}:
+            self._undo.append(watch(self._model.get_submodule(module), self._tell(module, stacked)))
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
+        while self._undo:
+            self._undo.pop()()
 
     def visit(self, block: str, call: Call, output: Any) -> None:
         """One batch went through a block."""
@@ -96,6 +112,8 @@ class Gather:
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
             add_up(totals)
+            if isinstance(totals.tokens, Tensor):
+                totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
             for name in sorted(self._wanted.pop(key)):
                 self._done(name, key, statistics.get(name).target(totals).float().cpu())
 
@@ -143,6 +161,31 @@ class Gather:
                     totals.add(name, value)
 
         return hook
+
+    def _router_hook(self, key: str, router: nn.Module) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if not self._paused:
+                totals, x = self._of(key), args[0].reshape(-1, args[0].shape[-1]).float()
+                logits = nn.functional.linear(x, router.weight.float(), getattr(router, "bias", None))  # pyright: ignore
+                totals.tokens += len(x)
+                totals.add("logits", double(logits.T @ logits))
+
+        return hook
+
+    def _tell(self, name: str, stacked: set[str]) -> Tell:
+        """Adds up what the experts of one module do, and moments of what each stacked projection is given."""
+        inside = [key for key in stacked if key.rpartition(".")[0] == name]
+
+        def tell(module: nn.Module, chosen: Tensor, visits: list[Visit]) -> None:
+            if self._paused:
+                return
+            if name in self.experts:
+                add_visits(self._of(name), chosen, visits, module.down_proj.shape[0])  # pyright: ignore
+            for key in inside:
+                down = key.endswith("down_proj")
+                add_moments(self._of(key), self._sums[key], visits, down, self._weights.current(key).shape[0])
+
+        return tell
 
     def _moments(self, given: Tensor | None, x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
         """Moments of x, those of the tensor seen last again: q, k and v are given the same one."""

@@ -13,10 +13,13 @@ ROWS = 64
 
 @dataclass
 class Totals:
-    """Named sums of one weight or block, float64 (a Gram matrix float32), over `tokens` of `sequences` samples."""
+    """Named sums of one weight or block, float64 (a Gram matrix float32), over `tokens` of `sequences` samples.
+
+    For stacked experts the sums have a first dimension more, and `tokens` are those of each expert, `[experts, 1]`.
+    """
 
     sequences: int
-    tokens: int = 0
+    tokens: int | Tensor = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:

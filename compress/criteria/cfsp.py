@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
-from compress.score import MemberView
+from compress.views import MemberView
 
 
 @criteria.add("cfsp", scope="units", on="in", needs=("input_norm",), paper="2409.13199")

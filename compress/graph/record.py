@@ -21,10 +21,13 @@ Origin = tuple[str, tuple[int | None, ...]]
 Rule = Callable[["Recorder", Any, tuple, dict, Any], None]
 RULES: dict[str, Rule] = {}
 
-NUMBERS_PASS = frozenset(
-    "view _unsafe_view reshape expand clone _to_copy contiguous detach alias permute transpose t unsqueeze squeeze "
-    "slice select repeat_interleave clamp clamp_min clamp_max index split chunk".split()
-)
+# fmt: off
+NUMBERS_PASS = frozenset((
+    "view", "_unsafe_view", "reshape", "expand", "clone", "_to_copy", "contiguous", "detach", "alias", "permute",
+    "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "repeat_interleave", "clamp", "clamp_min",
+    "clamp_max", "index", "split", "chunk",
+))
+# fmt: on
 """Operators whose integer result holds the numbers of their operand, elsewhere."""
 
 

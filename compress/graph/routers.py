@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compress.graph.axes import Node, find, leaves
+from compress.graph.families import Family, Graph
 from compress.graph.record import Recorder
 
 
@@ -49,3 +50,13 @@ def ranks(node: Node, recorder: Recorder) -> tuple[int, int]:
     groups = parts[0]
     each = max(-(-whole // picked[id(groups)]), *(picked[id(leaf)] for leaf in parts[1:]))
     return groups.size, groups.size * each
+
+
+def router(graph: Graph, family: Family) -> str:
+    """The router's weight `[experts, hidden]` of a family of experts."""
+    return next(m.tensor for m in family.members if len(graph.layouts[m.tensor]) == 2 and m.role == "out")
+
+
+def experts_module(graph: Graph, family: Family) -> str:
+    """The module that holds the stacked weights `[experts, …]` of a family of experts."""
+    return next(m.tensor.rpartition(".")[0] for m in family.members if len(graph.layouts[m.tensor]) == 3)

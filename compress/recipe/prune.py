@@ -12,12 +12,12 @@ from compress.recipe.part import Allocator, Criterion, Part, Repair
 from compress.recipe.share import Share
 from compress.registry import criteria, did_you_mean
 
-PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "layers"]
+PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "experts", "layers"]
+Merge = Literal["average", "frequency", "selective"]
 Measure = Literal["params", "flops", "latency"]
 KINDS: tuple[str, ...] = get_args(PrunableKind)
 BUDGETS = ("remove", "until", "keep")
 NOT_PRUNED = {
-    "experts": "experts are not pruned by this version",
     "vocab": "the vocabulary is not pruned by this version: the tokenizer would have to change with it",
     "weights": "single weights are not pruned by this version, only whole units",
     "other": "families of kind 'other' have no known meaning, so nothing prunes them",
@@ -68,6 +68,8 @@ class Prune(BaseModel):
     far, `keep` the share of parameters, FLOPs or latency that stays. `reduce` says how a saliency per weight becomes
     one per unit, `round` to what multiple the kept units of a layer are rounded, `widths` whether all layers keep
     the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
+    `merge` puts the experts of a cluster together instead of keeping one: their `average`, their mean weighted by
+    routing `frequency`, or `selective`, the average in layers of at most three clusters (STUN).
     `skip` are globs on names of families or tensors, `skip_layers` indices of layers left whole, negative from the end.
     """
 
@@ -82,6 +84,7 @@ class Prune(BaseModel):
     keep: dict[Measure, Share] | None = None
     allocate: Allocator = Part("uniform")
     repair: Repair | None = None
+    merge: Merge | None = None
     round: Annotated[int, Field(ge=1, strict=True)] = 1
     widths: Literal["uniform", "per-layer"] = "uniform"
     propagate: Literal["dense", "pruned"] = "dense"
@@ -125,10 +128,16 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
     by = step.get("by")
     name = next(iter(by)) if isinstance(by, dict) and len(by) == 1 else getattr(by, "name", by)
-    others = [kind for kind in kinds if kind in KINDS and kind != "layers"] if isinstance(kinds, list) else []
+    kinds = kinds if isinstance(kinds, list) else []
+    others = [kind for kind in kinds if kind in KINDS and kind != "layers"]
     scope = criteria.get(name).meta.get("scope") if isinstance(name, str) and name in criteria.names() else None
     if others and scope == "layers":
         found.append((("by",), f"criterion {name!r} ranks whole layers, it cannot rank {' and '.join(others)}"))
+    others = [kind for kind in kinds if kind in KINDS and kind != "experts"]
+    if others and scope in ("experts", "distances"):
+        found.append((("by",), f"criterion {name!r} ranks experts, it cannot rank {' and '.join(others)}"))
+    if step.get("merge") is not None and scope is not None and scope != "distances":
+        found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.console import detail, say
 from compress.decide import adds_bias, decide, families_of, gather, in_sequence, mending
-from compress.plan import Step, indices
+from compress.plan import Step, indices, shares
 from compress.recipe.prune import Prune
 from compress.surgery.cut import cut, output_specs
 from compress.surgery.opening import Opening, find_opening
@@ -24,6 +24,7 @@ def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) ->
     source, where = work.source, work.options.where
     families = families_of(source.graph, step)
     masks = None if given is None else given.masks(source.graph)
+    mixes = {} if given is None else given.mixes(source.graph)
     if step.propagate == "pruned":
         with work.timed("calibrate"):
             kept, stats = in_sequence(source, work.recipe, step, families, where, masks)
@@ -31,10 +32,13 @@ def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) ->
         with work.timed("calibrate"):
             stats = gather(source, work.recipe, step, families, where, decide=masks is None)
         with work.timed("decide"):
-            kept = masks or decide(source, work.recipe, step, families, stats, work.original)
+            if masks is None:
+                kept, mixes = decide(source, work.recipe, step, families, stats, work.original)
+            else:
+                kept = masks
     with work.timed("decide"):
         opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
-    made = _described(work, kept, opening)
+    made = _described(work, kept, mixes, opening)
     work.tally.add(source.graph, kept)
     if given is None:
         for note in opening.notes:
@@ -43,9 +47,9 @@ def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) ->
             say(f"step {len(work.steps) + 1}: opens with {opening.who}")
     if folder is not None:
         with work.timed("cut"):
-            cut(source, kept, opening, folder, mend=mending(step, stats))
+            cut(source, kept, opening, folder, mend=mending(step, stats), mixes=mixes)
         with work.timed("verify"):
-            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None))
+            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None, mixes=mixes))
     return made
 
 
@@ -60,9 +64,9 @@ def assist(work: Work, step: Prune, given: Step | None) -> None:
         gather(source, work.recipe, step, families, where, decide=given is None)
 
 
-def _described(work: Work, kept: Kept, opening: Opening) -> Step:
+def _described(work: Work, kept: Kept, mixes: Kept, opening: Opening) -> Step:
     source, graph = work.source, work.source.graph
-    written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in output_specs(source, kept, opening))
+    written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in output_specs(source, kept, opening, mixes))
     added = sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values()))
     before = work.size(graph, source.checkpoint.bytes)
     after = work.size(graph, written, kept)
@@ -72,4 +76,4 @@ def _described(work: Work, kept: Kept, opening: Opening) -> Step:
     notes = [*graph.notes, *opening.notes]
     if dropped := source.weights.unexpected:
         notes.append(f"left out: {dropped[0]} and whatever else the model has no place for ({len(dropped)} tensors)")
-    return Step(indices(kept), before, after, edits, opens, notes)
+    return Step(indices(kept), before, after, edits, opens, notes, shares(mixes))

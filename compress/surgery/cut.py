@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compress.checkpoint.write import ShardWriter, Spec
 from compress.console import track
+from compress.surgery.experts import Mixes, Part, mix_of, mixed, parts_out
 from compress.surgery.names import Names
 from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.source import Source
@@ -25,15 +26,19 @@ OURS = {"README.md", "recipe.yaml", "plan.json", "report.json", "report.html", "
 """Files that are written anew, or no longer true."""
 
 
-def output_specs(source: Source, kept: Kept, opening: Opening) -> list[Spec]:
+def output_specs(source: Source, kept: Kept, opening: Opening, mixes: Mixes | None = None) -> list[Spec]:
     """Name on disk, dtype and shape of every tensor of the result, in the order of the input."""
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
     shapes = graph.shapes(kept)
     states = {disk: name for name in weights.names("") for disk in weights.disk_names(name)}
+    pieces = {} if opening.remote_code else _pieces(source, kept, mixes or {}, names)
     specs: list[Spec] = []
     for disk, spec in source.checkpoint.tensors.items():
         name = states.get(disk)
-        if name is not None and names.new(name) is not None:
+        if name is not None and disk in pieces:
+            if (part := pieces[disk]) is not None:
+                specs.append((part.name, spec.dtype, part.shape))
+        elif name is not None and names.new(name) is not None:
             specs.append((_on_disk(opening, names, name, disk), spec.dtype, shapes[name]))
     for name, shape in opening.biases.items():
         if names.new(name) is not None:
@@ -53,22 +58,27 @@ def cut(
     folder: Path,
     *,
     mend: Mend | None = None,
+    mixes: Mixes | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> int:
     """Write the model that keeps `kept` into an existing `folder`; returns the size of the weights in bytes.
 
-    `mend` is called for every weight whose inputs lose positions. Raises InputError where a weight holds NaN or
-    infinity, or the disk is full.
+    `mend` is called for every weight whose inputs lose positions; `mixes` put experts together. Raises InputError
+    where a weight holds NaN or infinity, or the disk is full.
     """
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
-    specs = output_specs(source, kept, opening)
+    mixes = mixes or {}
+    specs = output_specs(source, kept, opening, mixes)
+    pieces = {} if opening.remote_code else _pieces(source, kept, mixes, names)
     mended = {name: member.dim for name, member in repaired(source, kept).items()} if mend else {}
     done: set[str] = set()
     with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
 
         def put(name: str, tensor: Tensor) -> None:
             for dim, mask in graph.masks(name, kept).items():
-                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
+                mix = mix_of(graph, name, dim, mixes)
+                keep = torch.from_numpy(np.flatnonzero(mask))
+                tensor = tensor.index_select(dim, keep) if mix is None else mixed(tensor, dim, mix)
             for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):
                 writer.add(disk, tensor)
                 done.add(disk)
@@ -77,6 +87,12 @@ def cut(
         beside = {bias_name(weight) for weight in mended} & held
         for name in track(weights.names(""), "cutting"):
             if names.new(name) is None or name in beside:
+                continue
+            if not opening.remote_code and weights.pieces(name):
+                for disk in weights.disk_names(name):
+                    if (part := pieces[disk]) is not None:
+                        writer.add(part.name, part.read(source))
+                        done.add(part.name)
                 continue
             if mend is None or name not in mended:
                 put(name, weights.read(name))
@@ -93,13 +109,26 @@ def cut(
                 disk = _new_on_disk(source, opening, names, new)
                 writer.add(disk, vector.to(_dtype(source, new)))
                 done.add(disk)
-        stored = {_on_disk(opening, names, name, d) for name in held for d in weights.disk_names(name)}
+        stored = {
+            _on_disk(opening, names, name, d) for name in held for d in weights.disk_names(name) if d not in pieces
+        }
         for disk, dtype, shape in specs:
             if disk not in done and disk not in stored:  # a bias that only the new config asks for
                 writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
     (folder / "config.json").write_text(json.dumps(opening.config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     _copy_side_files(source, folder, opening)
     return writer.bytes
+
+
+def _pieces(source: Source, kept: Kept, mixes: Mixes, names: Names) -> dict[str, Part | None]:
+    """Stored name of every piece → what takes its place, None where it goes."""
+    found: dict[str, Part | None] = {}
+    for name in source.weights.names(""):
+        if source.weights.pieces(name):
+            found |= dict.fromkeys(source.weights.disk_names(name))
+            if names.new(name) is not None:
+                found |= parts_out(source, kept, mixes, names, name)
+    return found
 
 
 def _mended(

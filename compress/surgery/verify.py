@@ -16,6 +16,8 @@ from compress.checkpoint.model import empty_model, load_config, model_class, run
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.weights import Weights
 from compress.errors import CompressError, VerifyError
+from compress.surgery.experts import Mixes, mixed_tensors
+from compress.surgery.hidden_experts import hidden, hide_experts
 from compress.surgery.names import Names
 from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.probe import Branches
@@ -33,13 +35,15 @@ def verify(
     folder: Path,
     *,
     mended: bool = False,
+    mixes: Mixes | None = None,
     rows: int = 2,
     length: int = 16,
     seed: int = 0,
 ) -> str:
     """Check the written folder against its config and the masked dense model; returns what was found, for the report.
 
-    Every tensor that no repair touched (`mended`: there was one) must be the input's, sliced, bit for bit.
+    Every tensor that no repair touched (`mended`: there was one) and that is not put together of several experts' must
+    be the input's, sliced, bit for bit. The masked dense model's routers do not see the experts that are gone.
     Both models are streamed block by block in float32 over `[rows, length]` random tokens. Where the residual width
     was cut only shapes and finiteness are checked: a norm averages over fewer channels then, which no mask imitates.
     Raises VerifyError.
@@ -57,7 +61,9 @@ def verify(
         raise VerifyError("the pruned model's output is not finite")
     if any(source.graph.families[name].kind == "hidden" for name in kept):
         return "verified: shapes and finite output (a narrower residual stream has no masked equal)"
-    if (masked := _masked_output(source, kept, opening, pruned, batch, mended)) is None:
+    if (
+        masked := _masked_output(source, kept, opening, pruned, batch, _changed(source, kept, mended, mixes or {}))
+    ) is None:
         return (
             "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
         )
@@ -105,7 +111,7 @@ class Scattered(Weights):
             whole = spread(whole.index_select(dim, torch.from_numpy(np.flatnonzero(mask))), dim, mask)
         if first not in self._changed and not torch.equal(tensor, whole):
             raise VerifyError(f"{new} is not the kept part of the input's {first}")
-        return tensor
+        return hidden(self._graph, first, self._kept, tensor)
 
 
 def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
@@ -117,16 +123,19 @@ def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
 
 
 def _masked_output(
-    source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch, mended: bool
+    source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch, changed: set[str]
 ) -> Tensor | None:
     """The masked dense model's output; None where blocks are gone whose result is more than hidden states."""
     names, weights = Names(source.graph, kept), Weights(pruned, _runnable(pruned))
     model = _runnable(source.checkpoint)
     if names.removed and not _plain_blocks(source, batch):
         return None
+    gone = source.graph.removed_blocks(kept)
     for block in names.removed:
         model.get_submodule(block).forward = _identity
-    changed = {other for name in repaired(source, kept) for other in (name, bias_name(name))} if mended else set()
+    for family in (source.graph.families[name] for name in kept):
+        if family.kind == "experts" and source.graph.block_of(family.members[0].tensor) not in gone:
+            hide_experts(model, source.graph, family, kept[family.name])
     scattered = Scattered(source, kept, weights, model, changed)
     for bias in opening.biases:
         if (new := names.new(bias)) is not None:
@@ -137,6 +146,12 @@ def _masked_output(
             if vector.any():
                 model.get_submodule(bias.removesuffix(".bias")).register_forward_hook(_adding(vector))
     return _output(source.checkpoint, model, source.graph.blocks, batch, scattered)
+
+
+def _changed(source: Source, kept: Kept, mended: bool, mixes: Mixes) -> set[str]:
+    """Tensors that are not slices of the input's."""
+    repairs = {other for name in repaired(source, kept) for other in (name, bias_name(name))} if mended else set()
+    return repairs | set(mixed_tensors(source.graph, mixes))
 
 
 def _adding(vector: Tensor) -> Any:

@@ -1,4 +1,7 @@
-"""Statistics of what a projection is given, per input channel. For an embedding the input is the one-hot token."""
+"""Statistics of what a projection is given, per input channel. For an embedding the input is the one-hot token.
+
+Those of stacked experts `[experts, out, in]` have a first dimension more, over the tokens routed to each expert.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ def input_abs_mean(totals: Totals) -> Tensor:
 @statistics.add("input_gram", at="input", sums=("gram",))
 def input_gram(totals: Totals) -> Tensor:
     """Mean of x·xᵀ over tokens, `[in, in]`."""
-    return totals["gram"] / totals.tokens
+    tokens = totals.tokens
+    return totals["gram"] / (tokens[..., None] if isinstance(tokens, Tensor) else tokens)
 
 
 @statistics.add("projection", at="input", sums=("projection",))

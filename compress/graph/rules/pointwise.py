@@ -24,7 +24,9 @@ def align(recorder: Recorder, operands: list[Tensor], shape: tuple[int, ...]) ->
     return [node or Node(size) for node, size in zip(dims, shape, strict=True)]
 
 
-@rule("pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli")
+@rule(
+    "pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli"
+)
 def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
     operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor)]

@@ -1,0 +1,48 @@
+"""Sums over what the experts of a block do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from compress.calibrate.experts import Visit
+from compress.calibrate.totals import Totals, double, moments
+
+
+def add_visits(totals: Totals, chosen: Tensor, visits: list[Visit], experts: int) -> None:
+    """Adds `count`, `gate`, `norm` and `gated` (router's weight × norm) `[experts]`, and `pairs` `[experts, experts]`.
+
+    `chosen` `[tokens, k]` are the experts of each token.
+    """
+    found = {name: torch.zeros(experts, dtype=torch.float64) for name in ("count", "gate", "norm", "gated")}
+    for visit in visits:
+        norms, gates = visit.output.float().norm(dim=1), visit.gate.float()
+        found["count"][visit.expert] = len(norms)
+        for name, values in (("gate", gates), ("norm", norms), ("gated", norms * gates)):
+            found[name][visit.expert] = double(values).sum().cpu()
+    hot = torch.zeros(len(chosen.reshape(-1, chosen.shape[-1])), experts, device=chosen.device)
+    hot.scatter_(1, chosen.reshape(-1, chosen.shape[-1]), 1.0)
+    found["pairs"] = double(hot.T @ hot).fill_diagonal_(0).cpu()
+    assert isinstance(totals.tokens, int)
+    totals.tokens += len(hot)
+    for name, value in found.items():
+        totals.add(name, value)
+
+
+def add_moments(totals: Totals, names: Collection[str], visits: list[Visit], down: bool, experts: int) -> None:
+    """Adds moments and Gram matrices of what each expert's projection is given, `[experts, in]` and one `in` more."""
+    if not isinstance(totals.tokens, Tensor):
+        totals.tokens = torch.zeros(experts, 1, dtype=torch.float64)
+    wanted = frozenset(names) & {"sum", "square", "absolute"}
+    for visit in visits:
+        x = visit.inner if down else visit.given
+        totals.tokens[visit.expert] += len(x)
+        found = moments(x, wanted) if wanted else {}
+        if "gram" in names:
+            found["gram"] = x.T.float() @ x.float()
+        for name, value in found.items():
+            if name not in totals.sums:
+                totals.sums[name] = torch.zeros(experts, *value.shape, dtype=value.dtype)
+            totals.sums[name][visit.expert] += value.cpu()

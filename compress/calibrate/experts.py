@@ -1,0 +1,77 @@
+"""Experts seen one by one: a stand-in for the fused forward that tells what each expert is given and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+
+
+class Visit(NamedTuple):
+    """What one expert did with the tokens routed to it, `[n]` of them."""
+
+    expert: int
+    given: Tensor  # [n, hidden]
+    inner: Tensor  # [n, intermediate], what the down projection is given
+    output: Tensor  # [n, hidden], before the router's weight
+    gate: Tensor  # [n]
+
+
+Tell = Callable[[nn.Module, Tensor, list[Visit]], None]
+"""`(module, chosen experts [tokens, k], visits)`; called once per batch."""
+
+
+def watch(module: nn.Module, tell: Tell) -> Callable[[], None]:
+    """Run a module of stacked experts expert by expert from now on, telling; returns what undoes it.
+
+    It computes what transformers' own implementations do (eager, grouped and batched products), whichever of them is
+    set. Raises ModelError for stacks that are laid out in another way.
+    """
+    if not all(hasattr(module, name) for name in ("down_proj", "is_transposed", "has_bias", "has_gate")):
+        raise ModelError(f"{type(module).__name__} is no stack of experts that transformers' interface describes")
+
+    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        states = hidden_states.reshape(-1, hidden_states.shape[-1])
+        result = torch.zeros_like(states)
+        visits = []
+        for tokens, visit in _visits(module, states, top_k_index, top_k_weights):
+            result.index_add_(0, tokens, (visit.output * visit.gate[:, None]).to(result.dtype))
+            visits.append(visit)
+        tell(module, top_k_index, visits)
+        return result.view_as(hidden_states)
+
+    module.forward = forward
+
+    def undo() -> None:
+        del module.forward
+
+    return undo
+
+
+def _visits(module: nn.Module, states: Tensor, index: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Visit]]:
+    chosen, order = index.reshape(-1).sort()
+    experts, counts = chosen.unique_consecutive(return_counts=True)
+    gates = weights.reshape(-1)[order]
+    start = 0
+    for expert, count in zip(experts.tolist(), counts.tolist(), strict=True):
+        cut = slice(start, start + count)
+        start += count
+        tokens = order[cut] // index.shape[-1]
+        given = states[tokens]
+        first = "gate_up" if module.has_gate else "up"
+        inner = _project(module, first, expert, given)
+        inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)  # pyright: ignore[reportCallIssue]
+        output = _project(module, "down", expert, inner)
+        if getattr(module, "has_post_expert_norm", False):
+            output = module.post_expert_norm(output)  # pyright: ignore[reportCallIssue]
+        yield tokens, Visit(expert, given, inner, output, gates[cut])
+
+
+def _project(module: nn.Module, name: str, expert: int, x: Tensor) -> Tensor:
+    weight = getattr(module, f"{name}_proj")[expert]
+    bias = getattr(module, f"{name}_proj_bias")[expert] if module.has_bias else None
+    return torch.nn.functional.linear(x, weight.T if module.is_transposed else weight, bias)

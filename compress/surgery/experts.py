@@ -1,0 +1,104 @@
+"""Cutting experts: stored one by one or stacked, dropped or put together of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.checkpoint.disk_names import Piece
+from compress.graph.families import Graph
+from compress.graph.layout import Axis
+from compress.surgery.names import Names
+from compress.surgery.source import Source
+
+Kept = Mapping[str, np.ndarray]
+Mixes = Mapping[str, np.ndarray]
+"""Family of experts → matrix `[kept, experts]`: the shares of the experts that each one that stays is made of."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stored tensor of the result: `parts` are the stored tensors it is the weighted sum of."""
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[tuple[str, float], ...]
+    keep: tuple[np.ndarray | None, ...]  # per dimension the positions that stay
+
+    def read(self, source: Source) -> Tensor:
+        """The tensor as it is written."""
+        tensor = _sum([(source.weights.read_stored(disk), share) for disk, share in self.parts])
+        for dim, keep in enumerate(self.keep):
+            if keep is not None:
+                tensor = tensor.index_select(dim, torch.from_numpy(keep))
+        return tensor
+
+
+def parts_out(source: Source, kept: Kept, mixes: Mixes, names: Names, name: str) -> dict[str, Part]:
+    """Of a tensor that is stored in pieces: the input's name on disk → what takes its place.
+
+    Pieces of experts that go have no entry; the others are numbered anew.
+    """
+    graph, pieces = source.graph, source.weights.pieces(name)
+    masks = graph.masks(name, kept)
+    size = source.weights.current(name).shape
+    experts = np.flatnonzero(masks.get(0, np.ones(size[0], bool)))
+    mix = mix_of(graph, name, 0, mixes)
+    disks = {(piece.index, piece.start): piece.disk for piece in pieces}
+    found = {}
+    for piece in pieces:
+        place = np.flatnonzero(experts == piece.index)
+        if not len(place):
+            continue
+        number = int(place[0])
+        shares = (
+            {piece.index: 1.0} if mix is None else {int(i): float(mix[number, i]) for i in np.flatnonzero(mix[number])}
+        )
+        keep = tuple(_positions(masks.get(dim), piece, dim) for dim in range(1, len(size)))
+        full = [piece.stop - piece.start if dim == piece.dim else size[dim] for dim in range(1, len(size))]
+        found[piece.disk] = Part(
+            names.on_disk(name, piece.renumbered(number)),
+            tuple(n if own is None else len(own) for n, own in zip(full, keep, strict=True)),
+            tuple((disks[index, piece.start], share) for index, share in shares.items()),
+            keep,
+        )
+    return found
+
+
+def mix_of(graph: Graph, name: str, dim: int, mixes: Mixes) -> np.ndarray | None:
+    """The matrix that dimension `dim` of a tensor is multiplied by, None where slices are only dropped."""
+    layout = graph.layouts[name][dim]
+    return mixes.get(layout.family) if isinstance(layout, Axis) else None
+
+
+def mixed(tensor: Tensor, dim: int, mix: np.ndarray) -> Tensor:
+    """The slices along `dim` put together by `mix` `[kept, experts]`; one result in memory at a time."""
+    rows = [_sum([(tensor.select(dim, int(i)), float(row[i])) for i in np.flatnonzero(row)]) for row in mix]
+    return torch.stack(rows, dim)
+
+
+def mixed_tensors(graph: Graph, mixes: Mixes) -> Iterator[str]:
+    """Tensors that are put together of several experts'."""
+    for name in mixes:
+        yield from (member.tensor for member in graph.families[name].members)
+
+
+def _sum(parts: list[tuple[Tensor, float]]) -> Tensor:
+    """Σ share · tensor, added up in float32; a single whole one stays as it is, bit for bit."""
+    (first, share), *rest = parts
+    if not rest and share == 1.0:
+        return first
+    total = first.float() * share
+    for tensor, other in rest:
+        total += tensor.float() * other
+    return total.to(first.dtype)
+
+
+def _positions(mask: np.ndarray | None, piece: Piece, dim: int) -> np.ndarray | None:
+    if mask is None:
+        return None
+    return np.flatnonzero(mask[piece.start : piece.stop] if dim == piece.dim else mask)
