@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from compress.calibrate import distributed
-from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import new_folder
 from compress.errors import InputError
-from compress.evaluate.before_after import Evaluation, evaluate
+from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.export import Report, environment, figures, write_card, write_report
 from compress.export.report import FamilyRow, Figures
 from compress.plan import Plan, read_plan
@@ -24,24 +24,30 @@ from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
 from compress.steps import units
 from compress.surgery.source import Source
-from compress.work import Options, Work
+from compress.work import Options, Shared, Work
 
-__all__ = ["Options", "apply", "plan", "run"]
+__all__ = ["Options", "apply", "plan", "run", "share"]
 
 STEPS: dict[type[BaseModel], Any] = {Prune: units}
 """Kind of step → the module that executes it."""
 
 
 def run(
-    recipe: str | Path | Recipe, model_in: str | Path, model_out: str | Path, options: Options | None = None
+    recipe: str | Path | Recipe,
+    model_in: str | Path,
+    model_out: str | Path,
+    options: Options | None = None,
+    shared: Shared | None = None,
 ) -> Report | None:
     """Prune the model `model_in` (a folder or hub id) by a recipe into the new folder `model_out`.
+
+    `shared` is what other recipes have found out about the same model already.
 
     Raises compress.errors.CompressError for whatever the user can mend; then nothing is left at `model_out`, but after
     a VerifyError, which leaves `<model_out>.partial`. Returns None in all but the first process of several.
     """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    return _write(read, model_in, Path(model_out), options or Options(), None)
+    return _write(read, model_in, Path(model_out), options or Options(), None, shared)
 
 
 def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | None = None) -> Plan:
@@ -67,25 +73,45 @@ def apply(
     return _write(recipe, model_in, Path(model_out), options or Options(), given)
 
 
-def _work(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None) -> Work:
-    checkpoint = open_checkpoint(
+def share(model_in: str | Path, options: Options) -> Shared:
+    """What any number of recipes on one model have in common, found out once."""
+    checkpoint = _opened(model_in, options)
+    evaluator = Evaluator(checkpoint, device=options.where, timed=options.latency) if options.evaluate else None
+    return Shared(Source.of(checkpoint), evaluator)
+
+
+def _opened(model_in: str | Path, options: Options) -> Checkpoint:
+    return open_checkpoint(
         model_in,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
     )
+
+
+def _work(
+    recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None, shared: Shared | None = None
+) -> Work:
+    checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
-    return Work(recipe, str(model_in), options, Source.of(checkpoint), given)
+    return Work(recipe, str(model_in), options, shared.source if shared else Source.of(checkpoint), given)
 
 
-def _write(recipe: Recipe, model_in: str | Path, out: Path, options: Options, given: Plan | None) -> Report | None:
+def _write(
+    recipe: Recipe,
+    model_in: str | Path,
+    out: Path,
+    options: Options,
+    given: Plan | None,
+    shared: Shared | None = None,
+) -> Report | None:
     distributed.start()
     if distributed.rank() > 0:
         return _help(recipe, model_in, options, given)
     with new_folder(out, force=options.force) as folder:
         start = time.perf_counter()
-        work = _work(recipe, model_in, options, given)
+        work = _work(recipe, model_in, options, given, shared)
         for number in range(len(recipe.steps)):
             last = number + 1 == len(recipe.steps)
             place = folder if last else folder / f".step-{number + 1}"
@@ -95,7 +121,7 @@ def _write(recipe: Recipe, model_in: str | Path, out: Path, options: Options, gi
                 shutil.rmtree(folder / f".step-{number}")
         distributed.agreed(None)  # until here the others read what is in the temporary folders
         with work.timed("evaluate"):
-            found = evaluate(work.first.checkpoint, folder, recipe, options.where) if options.evaluate else Evaluation()
+            found = _evaluate(work, folder, shared)
         made = work.plan()
         work.seconds["total"] = time.perf_counter() - start
         report = _report(work, made, found, out)
@@ -104,6 +130,15 @@ def _write(recipe: Recipe, model_in: str | Path, out: Path, options: Options, gi
         write_report(folder, report)
         write_card(folder, report, work.first.checkpoint.folder / "README.md")
     return report
+
+
+def _evaluate(work: Work, folder: Path, shared: Shared | None) -> Evaluation:
+    options = work.options
+    if not options.evaluate:
+        return Evaluation()
+    if shared is not None and shared.evaluator is not None:
+        return shared.evaluator(folder)
+    return Evaluator(work.first.checkpoint, seed=work.recipe.seed, device=options.where, timed=options.latency)(folder)
 
 
 def _step(work: Work, number: int, folder: Path | None) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
+from compress.evaluate.before_after import Evaluator
 from compress.graph.families import Graph
 from compress.original import Original
 from compress.plan import Plan, Step
@@ -28,6 +29,7 @@ class Options:
     device: str = "auto"
     force: bool = False
     evaluate: bool = True
+    latency: bool = True
     trust_remote_code: bool = False
     allow_pickle: bool = False
     revision: str | None = None
@@ -43,6 +45,14 @@ class Options:
             reason = str(error).partition("\n")[0]
             raise InputError(f"--device {self.device}: not usable here ({reason}); take auto or cpu") from None
         return self.device
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What several recipes on one model have in common: all that is known of it unread, and its evaluation."""
+
+    source: Source
+    evaluator: Evaluator | None
 
 
 @dataclass

@@ -1,29 +1,26 @@
-"""The dense and the pruned model side by side: perplexity or likeness of embeddings, and latency."""
+"""Pruned models against the dense one: perplexity or likeness of embeddings, and latency; one model in memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor
 
-from compress.calibrate.data import batches, load_tokenizer
-from compress.checkpoint.model import load_config, model_class
+from compress.calibrate.data import load_tokenizer
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.console import task
 from compress.errors import InputError
 from compress.evaluate.latency import Latency, latency
+from compress.evaluate.load import held_out, load_model
 from compress.evaluate.perplexity import Perplexity, perplexity
-from compress.evaluate.similarity import Similarity, similarity
-from compress.recipe.part import Part
-from compress.recipe.schema import Calibrate, Recipe
+from compress.evaluate.similarity import Similarity, compare, embed
 
 LARGEST = 2_000_000_000
-"""Bytes of a checkpoint up to which both models are loaded whole."""
+"""Bytes of a checkpoint up to which it is loaded whole."""
 
-SAMPLES, LENGTH, BATCH = 16, 256, 4
+SAMPLES, LENGTH = 16, 256
+CAUSAL = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
 
 
 @dataclass(frozen=True)
@@ -38,54 +35,61 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate(dense: Checkpoint, folder: Path, recipe: Recipe, device: str) -> Evaluation:
-    """Measure both models in float32 (half precision on an accelerator) on text that calibration does not see.
+@dataclass(frozen=True)
+class Measured:
+    """One model: its perplexity where it predicts tokens, else its embeddings `[samples, hidden]`; `length` tokens."""
 
-    The text is the `docs` source's split `test`; a model without a tokenizer has its latency measured only, on random
-    tokens. Checkpoints above 2 GB are not loaded.
+    latency: Latency | None
+    perplexity: Perplexity | None = None
+    embeddings: Tensor | None = None
+    length: int = 0
+
+
+class Evaluator:
+    """Measures any number of pruned models against one dense model, which is measured once, when first needed.
+
+    In float32 (half precision on an accelerator), on text that calibration does not see: the `docs` source's split
+    `test`, shuffled by `seed`. A model without a tokenizer has its latency measured only, on random tokens.
+    Checkpoints above 2 GB are not loaded. `timed` says whether latency is measured.
     """
-    if dense.bytes > LARGEST:
-        return Evaluation(notes=[f"not evaluated: checkpoints above {LARGEST / 1e9:.0f} GB are not loaded whole"])
-    config, tokenizer = load_config(dense), load_tokenizer(dense)
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
-    length = int(min(limit for limit in [*limits, LENGTH] if limit))
-    data = Part("random") if tokenizer is None else Part("docs", {"split": "test"})
-    asked = Calibrate(data=data, samples=SAMPLES, length=length, batch=BATCH)
-    with task("evaluating", 3) as advance:
-        try:
-            rows, _ = batches(asked, tokenizer, config, recipe.seed)
-        except InputError as error:
-            return Evaluation(notes=[f"not evaluated: {error}"])
-        models = [_loaded(dense, device), _loaded(open_checkpoint(folder, trust_remote_code=True), device)]
-        advance()
-        causal = any(word in type(models[0]).__name__ for word in ("CausalLM", "LMHead", "MaskedLM", "Conditional"))
-        found: dict[str, Any] = {}
-        if tokenizer is None:
-            found["notes"] = ["quality not evaluated: the model has no tokenizer"]
-        elif causal:
-            found["perplexity_before"], found["perplexity_after"] = (perplexity(model, rows) for model in models)
-        else:
-            found["similarity"] = similarity(models[0], models[1], rows)
-        advance()
-        one = {name: value[:1] for name, value in rows[0].items()}
-        found["latency_before"], found["latency_after"] = _in_turn(models, one)
-        advance()
-    return Evaluation(**found)
 
+    def __init__(self, dense: Checkpoint, *, seed: int = 0, device: str = "cpu", timed: bool = True) -> None:
+        self._dense, self._seed, self._device, self._timed = dense, seed, device, timed
+        self._has_tokenizer = load_tokenizer(dense) is not None
+        self._rows: list[dict[str, Tensor]] = []
+        self._before: Measured | None = None
 
-def _in_turn(models: list[nn.Module], batch: dict[str, Any]) -> list[Latency]:
-    """The better of two medians each, taken in turn, so that both meet the same other load of the machine."""
-    rounds = [[latency(model, batch, repeats=5) for model in models] for _ in range(2)]
-    return [min(both, key=lambda found: found.seconds) for both in zip(*rounds, strict=True)]
+    def __call__(self, folder: Path) -> Evaluation:
+        """The pruned model in `folder` beside the dense one."""
+        if self._dense.bytes > LARGEST:
+            return Evaluation(notes=[f"not evaluated: checkpoints above {LARGEST / 1e9:.0f} GB are not loaded whole"])
+        with task("evaluating", 2) as advance:
+            try:
+                before = self.before()
+            except InputError as error:
+                return Evaluation(notes=[f"not evaluated: {error}"])
+            advance()
+            after = self._measure(open_checkpoint(folder, trust_remote_code=True))
+            advance()
+        alike = None
+        if before.embeddings is not None and after.embeddings is not None:
+            alike = compare(before.embeddings, after.embeddings, before.length)
+        notes = ["quality not evaluated: the model has no tokenizer"] if not self._has_tokenizer else []
+        return Evaluation(before.latency, after.latency, before.perplexity, after.perplexity, alike, notes)
 
+    def before(self) -> Measured:
+        """The dense model's figures. Raises InputError where no text fits the model."""
+        if self._before is None:
+            self._rows = held_out(self._dense, length=LENGTH, samples=SAMPLES, seed=self._seed)
+            self._before = self._measure(self._dense)
+        return self._before
 
-def _loaded(checkpoint: Checkpoint, device: str) -> nn.Module:
-    """As stock transformers load it."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    config = load_config(checkpoint)
-    cls: Any = model_class(config, checkpoint)
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model = cls.from_pretrained(checkpoint.folder, config=config, dtype=dtype)
-    return model.to(device).eval()
+    def _measure(self, checkpoint: Checkpoint) -> Measured:
+        model = load_model(checkpoint, self._device)
+        one = {name: value[:1] for name, value in self._rows[0].items()}
+        timed = latency(model, one) if self._timed else None
+        if not self._has_tokenizer:
+            return Measured(timed)
+        if any(word in type(model).__name__ for word in CAUSAL):
+            return Measured(timed, perplexity(model, self._rows))
+        return Measured(timed, None, *embed(model, self._rows))
