@@ -69,7 +69,7 @@ def make_pools(
         if candidates and family.name in candidates:
             order = order[candidates[family.name][order]]
         tied = widths == "uniform" and family.kind != "layers"
-        key = (family.kind, len(order), family.runs, family.least)
+        key = (family.kind, len(order), family.runs, family.least, family.multiple)
         ties.setdefault(key if tied else family.name, []).append((family, order))
     return [
         _pool(tie, scores, price, round if len(kinds) == 1 or tie[0][0].kind == "channels" else 1)
@@ -87,7 +87,7 @@ def ranking(family: Family, scores: np.ndarray) -> np.ndarray:
 
 
 def _pool(tie: list[tuple[Family, np.ndarray]], scores: Mapping[str, np.ndarray], price: Price, step: int) -> Pool:
-    step = lcm(step, tie[0][0].runs)
+    step = lcm(step, tie[0][0].runs, tie[0][0].multiple)
     starts = np.arange(0, len(tie[0][1]), step)
     total = sum(np.add.reduceat(scores[family.name][order], starts) for family, order in tie)
     cost = sum(np.add.reduceat(price(family, order), starts) for family, order in tie)

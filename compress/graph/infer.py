@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain, takewhile
+from math import gcd
 
 from torch import Tensor
 
@@ -13,6 +14,10 @@ from compress.graph.families import Family, Graph, Kind, Member, Role, Work
 from compress.graph.layout import Axis, Layout, Product, Sum
 from compress.graph.record import Recorder
 from compress.graph.routers import ranks, whole_axes
+
+GROUPED = 8
+"""Inner widths of stacked experts are multiples of it: grouped matrix products want rows of 16 bytes, 8 half-precision
+numbers."""
 
 
 def infer(
@@ -60,9 +65,13 @@ def infer(
             Member(tensor, dim, _role(recorder, tensor, dim), layouts[tensor][dim]) for tensor, dim in uses[id(leaf)]
         )
         stretches, least = ranks(leaf, recorder) if kind == "experts" else (1, 1)
+        stacked = kind == "channels" and any(len(layouts[member.tensor]) == 3 for member in members)
+        multiple = gcd(GROUPED, leaf.size) if stacked else 1
         homes = {owners.block_of(m.tensor) for m in members}
         layer = homes.pop() if len(homes) == 1 else None
-        result[name] = Family(name, kind, leaf.size, members, layer, _reason(leaf, kind, members), (), stretches, least)
+        result[name] = Family(
+            name, kind, leaf.size, members, layer, _reason(leaf, kind, members), (), stretches, least, multiple
+        )
     for stack, own in stacks.items():
         result[f"{stack}.layers"] = _layers(stack, own, runs, layouts)
     place = {name: i for i, name in enumerate(blocks)}

@@ -201,6 +201,9 @@ def _find(model, name):
 
 def _agree(module):
     """Make the sizes that common modules note about themselves those of their weight."""
+    stacked = getattr(module, "down_proj", None)
+    if isinstance(stacked, nn.Parameter) and hasattr(module, "num_experts"):
+        module.num_experts = len(stacked)
     weight = getattr(module, "weight", None)
     if weight is None:
         return
