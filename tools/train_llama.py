@@ -15,17 +15,18 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers halve the speed of a shared machine
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compress.calibrate.cache import cache_folder
 from compress.calibrate.data import batches
@@ -35,6 +36,7 @@ from compress.recipe.part import Part
 from compress.registry import sources
 
 END = "<|endoftext|>"
+STACK_RATE = 3e-3  # of stacked experts, by AdamW
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,44 @@ class Settings:
     layout: str = "calibration"  # how texts are joined; part of the record, so that an older model is made anew
 
 
-def folder() -> Path:
+def folder(name: str = "llama-docs") -> Path:
     """The model's folder."""
-    return cache_folder() / "models" / "llama-docs"
+    return cache_folder() / "models" / name
 
 
-def record() -> Path:
+def record(name: str) -> Path:
     """JSON with the settings and the result of the training; written last, so that it vouches for the folder."""
-    return folder().with_name("llama-docs.json")
+    return folder(name).with_name(f"{name}.json")
 
 
-def ready(settings: Settings) -> bool:
+def ready(settings: Settings, name: str = "llama-docs") -> bool:
     """Whether a model of these settings lies in the cache."""
-    known = json.loads(record().read_text())["settings"] if record().is_file() else None
-    return known == asdict(settings) and (folder() / "model.safetensors").is_file()
+    known = json.loads(record(name).read_text())["settings"] if record(name).is_file() else None
+    return known == asdict(settings) and (folder(name) / "model.safetensors").is_file()
+
+
+def llama(settings: Settings) -> PreTrainedModel:
+    """The model, not trained yet."""
+    config = LlamaConfig(
+        **shape(settings), intermediate_size=settings.channels, head_dim=settings.hidden // settings.heads
+    )
+    return LlamaForCausalLM(config)
+
+
+def shape(settings: Settings) -> dict[str, Any]:
+    """What configurations of all architectures share."""
+    return {
+        "vocab_size": settings.vocabulary,
+        "hidden_size": settings.hidden,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "num_key_value_heads": settings.groups,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": None,
+    }
 
 
 def paragraphs(split: str, settings: Settings) -> list[str]:
@@ -97,7 +123,7 @@ def make_tokenizer(texts: list[str], settings: Settings) -> PreTrainedTokenizerF
 
 
 def tokens(
-    tokenizer: PreTrainedTokenizerFast, config: LlamaConfig, split: str, sequences: int, settings: Settings
+    tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, split: str, sequences: int, settings: Settings
 ) -> Tensor:
     """`[sequences, length + 1]` tokens of the split, laid out as calibration and evaluation lay them out."""
     asked = Calibrate(
@@ -107,16 +133,19 @@ def tokens(
     return rows[0]["input_ids"]
 
 
-def train(model: LlamaForCausalLM, rows: Tensor, settings: Settings) -> int:
+def train(model: PreTrainedModel, rows: Tensor, settings: Settings) -> int:
     """One pass over `rows` `[sequences, length + 1]`, or less when the time is up; returns the steps taken."""
     start, threads = time.process_time(), torch.get_num_threads()
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    rest = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    groups = _groups(model)
     optimizers = [
-        torch.optim.Muon(matrices, lr=settings.rate, ns_steps=3, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=settings.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(groups["matrices"], lr=settings.rate, ns_steps=3, adjust_lr_fn="match_rms_adamw"),
+        *(
+            torch.optim.AdamW(groups[name], lr=1.0, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+            for name in ("rest", "stacks")
+            if groups[name]
+        ),
     ]
-    rates = [settings.rate, settings.embedding_rate]
+    rates = [settings.rate, settings.embedding_rate, STACK_RATE]
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     step = 0
     for step, batch in enumerate(_batches(rows, settings), start=1):
@@ -124,11 +153,13 @@ def train(model: LlamaForCausalLM, rows: Tensor, settings: Settings) -> int:
         if done > 1:
             break
         share = min(1.0, step / 30) * max(0.02, (1 + math.cos(math.pi * done)) / 2)
-        for optimizer, rate in zip(optimizers, rates, strict=True):
+        for optimizer, rate in zip(optimizers, rates, strict=False):
             optimizer.param_groups[0]["lr"] = rate * share
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+            output = model(input_ids=batch[:, :-1], use_cache=False)
+        loss = functional.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        if (balance := getattr(output, "aux_loss", None)) is not None:  # experts that no token visits learn nothing
+            loss = loss + model.config.router_aux_loss_coef * balance
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -139,47 +170,42 @@ def train(model: LlamaForCausalLM, rows: Tensor, settings: Settings) -> int:
     return step
 
 
+def _groups(model: PreTrainedModel) -> dict[str, list[nn.Parameter]]:
+    """Parameters by the optimizer they go well with; stacked experts are no matrices to Muon."""
+    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "stacks": [], "rest": []}
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim == 2 and "embed" not in name
+        groups["matrices" if matrix else "stacks" if parameter.ndim == 3 else "rest"].append(parameter)
+    return groups
+
+
 def _batches(rows: Tensor, settings: Settings) -> Iterator[Tensor]:
     yield from rows[: settings.steps * settings.batch].split(settings.batch)
 
 
-def make(settings: Settings) -> None:
+def make(settings: Settings, name: str = "llama-docs", build: Callable[[Any], PreTrainedModel] = llama) -> None:
     """Train and put the model, its tokenizer and a record of the training into the cache."""
     begin = time.monotonic()
     torch.manual_seed(settings.seed)
     seen = paragraphs("train", settings)
     tokenizer = make_tokenizer(seen, settings)
-    config = LlamaConfig(
-        vocab_size=settings.vocabulary,
-        hidden_size=settings.hidden,
-        intermediate_size=settings.channels,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.groups,
-        head_dim=settings.hidden // settings.heads,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
+    model = build(settings)
     model.set_attn_implementation("eager")  # quicker backwards on a processor than the fused kernel
-    rows = tokens(tokenizer, config, "train", settings.steps * settings.batch, settings)
+    rows = tokens(tokenizer, model.config, "train", settings.steps * settings.batch, settings)
     steps = train(model, rows, settings)
-    rows = tokens(tokenizer, config, "test", 100, settings)[:, :-1]
+    rows = tokens(tokenizer, model.config, "test", 100, settings)[:, :-1]
     found = perplexity(model.eval(), [{"input_ids": part} for part in rows.split(10)])
     seconds = round(time.monotonic() - begin, 1)
     result = {"settings": asdict(settings), "steps": steps, "perplexity": asdict(found), "seconds": seconds}
-    _store(model, tokenizer, result)
+    _store(model, tokenizer, result, name)
     print(f"{steps} steps in {seconds} s; held-out perplexity {found}", file=sys.stderr)
 
 
-def _store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, result: dict) -> None:
+def _store(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: dict, name: str) -> None:
     """Whole or not at all: the folder appears by a rename."""
-    target = folder()
+    target = folder(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".llama-docs.partial-{os.getpid()}")
+    partial = target.with_name(f".{name}.partial-{os.getpid()}")
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -187,7 +213,7 @@ def _store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, result: 
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    record().write_text(json.dumps(result, indent=2) + "\n")
+    record(name).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
