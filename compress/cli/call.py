@@ -8,12 +8,13 @@ import sys
 from cyclopts import CycloptsError
 
 from compress import console
+from compress.cli import evaluate as _evaluate
 from compress.cli import look as _look
 from compress.cli import prune as _prune
 from compress.cli.app import app
 from compress.errors import CompressError
 
-assert _look and _prune  # they register their commands
+assert _evaluate and _look and _prune  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130
 

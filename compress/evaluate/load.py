@@ -5,17 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compress.calibrate.data import batches, load_tokenizer
 from compress.checkpoint.model import load_config, model_class
-from compress.recipe.part import Part
+from compress.errors import InputError
+from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 BATCH = 4
+KEPT_BACK = Part("docs", {"split": "test"})
+"""What no calibration sees."""
+
+
+def text_of(data: str | None) -> Part | str:
+    """What `--data` names; `docs` is the part of it that is kept back. Raises InputError when it names nothing."""
+    try:
+        found = TypeAdapter(Data).validate_python(data or "docs")
+    except ValidationError as error:
+        raise InputError(f"--data: {error.errors(include_url=False)[0]['msg']}") from None
+    return KEPT_BACK if found == Part("docs") else found
 
 
 def load_model(checkpoint: Checkpoint, device: str = "cpu") -> nn.Module:
@@ -30,9 +43,9 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> nn.Module:
 
 
 def held_out(
-    checkpoint: Checkpoint, *, data: Part | str | None = None, length: int, samples: int, seed: int = 0
+    checkpoint: Checkpoint, *, data: Part | str = KEPT_BACK, length: int, samples: int, seed: int = 0
 ) -> list[dict[str, Tensor]]:
-    """Batches of `input_ids` `[4, length]` (with labels for masked models), by default of what `docs` keeps back.
+    """Batches of `input_ids` `[4, length]` (with labels for masked models), by default of the text `docs` keeps back.
 
     The length is cut to what the model takes. A model without a tokenizer gets random tokens, which have a latency but
     no meaning. Raises InputError when the text is too short or the tokenizer belongs to another model.
@@ -42,6 +55,6 @@ def held_out(
     length = int(min(limit for limit in [*limits, length] if limit))
     if tokenizer is None:
         data = Part("random")
-    asked = Calibrate(data=data or Part("docs", {"split": "test"}), samples=samples, length=length, batch=BATCH)
+    asked = Calibrate(data=data, samples=samples, length=length, batch=BATCH)
     rows, _ = batches(asked, tokenizer, config, seed)
     return rows

@@ -1,0 +1,68 @@
+"""compress eval: what a folder is worth and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress import console
+from compress.cli.app import Flag, Opening, Talk, app
+
+
+@app.command(name="eval")
+def evaluate(
+    model: str,
+    /,
+    *,
+    tasks: str | None = None,
+    task_folder: Path | None = None,
+    limit: int | None = None,
+    data: str | None = None,
+    length: int = 256,
+    samples: int = 64,
+    latency: Flag = False,
+    against: str | None = None,
+    device: str = "auto",
+    opening: Opening = Opening(),
+    talk: Talk = Talk(),
+) -> None:
+    """Measure perplexity, accuracy or likeness of embeddings, benchmark tasks, latency, memory and size of MODEL.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub id.
+    tasks
+        Names of lm-eval's tasks, with commas between; docs_order and docs_word ship and need no network.
+    task_folder
+        A folder with more task YAMLs.
+    limit
+        The most questions of each task.
+    data
+        Text to take the perplexity on: a source's name, a file or a hub id; for a classifier a .jsonl of text and
+        label.
+    length
+        Tokens of a sequence. Perplexities compare only at equal length.
+    samples
+        Sequences, or labelled texts.
+    latency
+        Time prefill, decoding and throughput too.
+    against
+        The dense model, to measure beside MODEL and to compare embeddings with.
+    """
+    from compress.checkpoint.open import open_checkpoint
+    from compress.errors import InputError
+    from compress.evaluate.folder import Questions, evaluate_folder
+    from compress.export.evaluation import evaluation_table
+    from compress.work import Options
+
+    for name, value in (("length", length), ("samples", samples), ("limit", limit)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: is no number of {'tokens' if name == 'length' else name}; at least 1")
+    names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+    questions = Questions(data, samples, length, names, task_folder, limit, latency, device=Options(device).where)
+    more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
+    opened = open_checkpoint(model, revision=opening.revision, **more)
+    dense = open_checkpoint(against, **more) if against is not None else None
+    found = evaluate_folder(opened, questions, dense)
+    console.result(evaluation_table(found), found)
