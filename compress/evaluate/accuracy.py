@@ -49,7 +49,7 @@ def read_labelled(file: Path, names: dict[int, str], most: int | None = None) ->
             text, label = row["text"], row["label"]
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{file}:{place}: no text and label; {CURE}") from None
-        if not isinstance(text, str) or label not in numbers:
+        if not isinstance(text, str) or not isinstance(label, str | int) or label not in numbers:
             known = ", ".join(map(str, names.values()))
             raise InputError(f"{file}:{place}: label {label!r} is no class of the model (it has {known}); {CURE}")
         found.append((text, numbers[label]))
