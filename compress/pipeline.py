@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import new_folder
+from compress.delta.extract import extract
+from compress.delta.format import Description
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.export import Report, environment, figures, write_card, write_report
@@ -38,8 +40,10 @@ def run(
     model_out: str | Path,
     options: Options | None = None,
     shared: Shared | None = None,
-) -> Report | None:
+) -> Report | Description | None:
     """Prune the model `model_in` (a folder or hub id) by a recipe into the new folder `model_out`.
+
+    A recipe that prunes a delta writes one there, and returns its description; any other writes a model.
 
     `shared` is what other recipes have found out about the same model already.
 
@@ -47,12 +51,16 @@ def run(
     a VerifyError, which leaves `<model_out>.partial`. Returns None in all but the first process of several.
     """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    if read.delta is not None:
+        return extract(read, model_in, Path(model_out), options or Options())
     return _write(read, model_in, Path(model_out), options or Options(), None, shared)
 
 
 def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | None = None) -> Plan:
     """Decide everything and write nothing; the models between steps lie in a temporary folder meanwhile."""
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    if read.delta is not None:
+        raise InputError("steps.0: `prune: delta` has no plan, its decisions are as many as weights; run the recipe")
     work = _work(read, model_in, options or Options(), None)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number in range(len(read.steps)):

@@ -8,13 +8,14 @@ import sys
 from cyclopts import CycloptsError
 
 from compress import console
+from compress.cli import delta as _delta
 from compress.cli import evaluate as _evaluate
 from compress.cli import look as _look
 from compress.cli import prune as _prune
 from compress.cli.app import app
 from compress.errors import CompressError
 
-assert _evaluate and _look and _prune  # they register their commands
+assert _delta and _evaluate and _look and _prune  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from compress import console
 from compress.cli.app import Flag, Opening, Set, Talk, Writing, app, options
+from compress.cli.delta import show_delta
 
 
 @app.default
@@ -48,7 +49,8 @@ def prune(
         return
     from compress.pipeline import run
 
-    _finish(run(read, model, out, options(opening, writing)), out)
+    made: Any = run(read, model, out, options(opening, writing))
+    show_delta(made, out) if read.delta is not None else _finish(made, out)
 
 
 @app.command

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from compress.recipe.delta import PruneDelta
+from compress.recipe.mistake import mistake
 from compress.recipe.part import Data, Part
 from compress.recipe.source import to_yaml
 from compress.recipe.step import Step
@@ -32,6 +34,19 @@ class Recipe(BaseModel):
     calibrate: Calibrate = Calibrate()
     steps: Annotated[list[Step], Field(min_length=1)]
     export: dict[str, Any] | None = None
+
+    @field_validator("steps")
+    @classmethod
+    def _delta_alone(cls, steps: list[BaseModel]) -> list[BaseModel]:
+        if len(steps) > 1 and any(isinstance(step, PruneDelta) for step in steps):
+            raise mistake("`prune: delta` stands alone, as what it writes is no model; move the other steps elsewhere")
+        return steps
+
+    @property
+    def delta(self) -> PruneDelta | None:
+        """The only step where it prunes a task vector: the result is a delta then, not a model."""
+        step: BaseModel = self.steps[0]
+        return step if isinstance(step, PruneDelta) else None
 
     def dump(self) -> str:
         """The recipe as YAML, every default written out, so that it means the same in a later version."""

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, PlainSerializer, PlainValidator
 
+from compress.recipe.delta import PruneDelta
 from compress.recipe.prune import Prune
 
-STEPS: dict[str, type[BaseModel]] = {}
+STEPS: dict[str, type[BaseModel]] = {"delta": PruneDelta}
 """What a step prunes → its model; every other kind of unit is a `Prune`."""
 
 

@@ -1,0 +1,1 @@
+"""Task vectors: what fine-tuning changed, pruned, stored sparsely, and added to the base again."""

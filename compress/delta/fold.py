@@ -1,0 +1,118 @@
+"""Base and delta in, fine-tuned model out: `compress apply-delta`."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress.checkpoint.header import DTYPES, TensorSpec, read_header
+from compress.checkpoint.model import load_config, model_class, runnable_model
+from compress.checkpoint.open import Checkpoint, open_checkpoint
+from compress.checkpoint.weights import Weights
+from compress.checkpoint.write import ShardWriter, new_folder
+from compress.console import track
+from compress.delta.format import DESCRIPTION, OURS, TENSORS, Description, Stored, read_description, write_json
+from compress.delta.format import copy_side_files as copy_files
+from compress.delta.sparse import positions_of
+from compress.errors import CompressError, InputError, VerifyError
+
+LARGEST = 2_000_000_000
+"""Bytes of a model up to which the check loads it whole; of larger ones it compares names and shapes."""
+
+
+def apply_delta(
+    base: str | Path,
+    delta: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> Description:
+    """Write base + delta into the new folder `out`, an ordinary checkpoint in the fine-tuned model's dtypes.
+
+    Sums are taken in float64, so that they are rounded once. One tensor is in memory at a time. Raises InputError when
+    `base` is not what the delta was made from, or a file is corrupt, and then writes nothing; VerifyError when stock
+    transformers do not find every tensor in its place.
+    """
+    delta = delta.expanduser().absolute()
+    described = read_description(delta)
+    with new_folder(out, force=force) as folder:
+        opened = open_checkpoint(
+            base, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
+        if opened.digest != described.base["digest"]:
+            raise InputError(
+                f"{base}: not the base of {delta}, which was made from {described.base['name']} "
+                f"(digest {described.base['digest']}, this one's is {opened.digest}); give that model"
+            )
+        specs, _ = read_header(delta / TENSORS)
+        file = Checkpoint(delta, {}, specs, [])
+        _check(described, opened, specs, delta)
+        shapes = [(name, DTYPES[one.dtype], tuple(one.shape)) for name, one in described.tensors.items()]
+        with ShardWriter(folder, shapes) as writer:
+            for name, stored in track(described.tensors.items(), "adding the delta"):
+                writer.add(name, _merged(name, stored, opened, file))
+        write_json(folder / "config.json", described.config)
+        sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in OURS]
+        copy_files(sides, delta, folder)
+        _verify(folder, trust_remote_code)
+    return described
+
+
+def _check(described: Description, base: Checkpoint, specs: dict[str, TensorSpec], delta: Path) -> None:
+    """Everything that the description names is there, before anything is written."""
+    for name, stored in described.tensors.items():
+        parts = {"whole": [name], "same": []}.get(stored.form, [f"{name}.values", f"{name}.{stored.form}"])
+        if lost := [part for part in parts if part not in specs]:
+            raise InputError(f"{delta / TENSORS}: lacks {lost[0]}, which {DESCRIPTION} names; prune anew")
+        whole = specs[name] if stored.form == "whole" else base.tensors.get(stored.base or "")
+        if whole is not None and list(whole.shape) != stored.shape:
+            raise InputError(f"{delta / DESCRIPTION}: {name} is {stored.shape} there, but stored {list(whole.shape)}")
+        if stored.form not in ("whole", "same", "gaps", "bits") or stored.dtype not in DTYPES:
+            raise InputError(f"{delta / DESCRIPTION}: {name}: unknown form {stored.form!r} or dtype {stored.dtype!r}")
+        if stored.form != "whole" and stored.base not in base.tensors:
+            raise InputError(f"{delta / DESCRIPTION}: {name}: the base has no {stored.base}")
+
+
+def _merged(name: str, stored: Stored, base: Checkpoint, file: Checkpoint) -> Tensor:
+    if stored.form == "whole":
+        return file.read(name)
+    assert stored.base is not None  # `_check` has seen it in the base
+    before = base.read(stored.base)
+    if stored.form == "same":
+        return before
+    parts = {part: file.read(f"{name}.{part}") for part in ("values", stored.form)}
+    try:
+        positions = positions_of(parts, prod(stored.shape))
+    except ValueError as error:
+        raise InputError(f"{file.folder / TENSORS}: {name} is corrupt: {error}; prune anew") from None
+    merged = before.reshape(-1).to(DTYPES[stored.dtype])
+    merged[positions] = (before.reshape(-1)[positions].double() + parts["values"].double()).to(merged.dtype)
+    return merged.reshape(stored.shape)
+
+
+def _verify(folder: Path, trust_remote_code: bool) -> None:
+    """Stock transformers find every tensor that the config asks for, and no other."""
+    try:
+        written = open_checkpoint(folder, trust_remote_code=trust_remote_code)
+        config = load_config(written)
+        cls = model_class(config, written)
+        weights = Weights(written, runnable_model(written))
+    except CompressError as error:
+        raise VerifyError(f"what was written cannot be opened: {error}") from error
+    wrong = list(weights.unexpected)
+    if written.bytes <= LARGEST:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        load = cls.from_pretrained  # pyright: ignore[reportAttributeAccessIssue]
+        model, info = load(folder, config=config, output_loading_info=True, dtype="auto")
+        wrong += [str(name) for names in info.values() for name in names]
+        wrong += [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    if wrong:
+        raise VerifyError(f"{folder}: stock transformers do not take {wrong[0]} as it was written")
