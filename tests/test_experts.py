@@ -256,6 +256,12 @@ def test_every_group_of_a_router_loses_as_many(name, tmp_path):
         assert [sum(i < 4 for i in stay), sum(i >= 4 for i in stay)] == [3, 3]
 
 
+def test_a_config_that_asks_for_the_routers_logits(tmp_path):
+    dense = moe.save("mixtral", tmp_path / "in", output_router_logits=True)
+    run(recipe("{prune: experts, by: reap, remove: 50%}"), dense, tmp_path / "out", QUICK)
+    assert moe.stock("mixtral", tmp_path / "out")(moe.tokens()).router_logits is not None
+
+
 def test_fewer_experts_than_a_router_picks(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     with pytest.raises(BudgetError, match="picks so many that 2 must stay"):

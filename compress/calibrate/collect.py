@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from compress.calibrate import distributed
 from compress.calibrate.cache import Stats, statistics_folder
@@ -97,9 +96,6 @@ def _passes(
 ) -> None:
     """One forward for everything but gradients, then one forward and back for these."""
     model = runnable_model(checkpoint, options["dtype"])
-    for module in model.modules():  # stacks of one model have configs of their own (T5)
-        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
-            config.use_cache = False
     weights = Weights(checkpoint, model)
     sequences = sum(len(batch["input_ids"]) for batch in batches)
     own = distributed.share(batches)

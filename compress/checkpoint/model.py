@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 
+EXTRAS = ("use_cache", "output_hidden_states", "output_attentions", "output_router_logits")
+"""What a config may ask a forward to keep beside its result; a model that is run here keeps none of it."""
+
+
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     """The checkpoint's config as transformers understands it.
 
@@ -79,6 +83,7 @@ def empty_model(config: PretrainedConfig, cls: type[nn.Module] | None = None) ->
 def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model with parameters and stored buffers on the meta device, and every other buffer real and right.
 
+    Its forward keeps no cache and returns nothing beside its result, whatever the config asks for.
     Those others (rotary frequencies, position ids, scales of embeddings) are in no checkpoint. They are computed as
     `from_pretrained` does it: transformers' own initialisation, told that all that is stored is initialised already.
     Raises ModelError when the model's code leaves such a buffer unset.
@@ -102,6 +107,10 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
     for name in made:
         if torch.isnan(model.get_buffer(name)).any():
             raise ModelError(f"the buffer {name} is in no file and the model's code does not compute it on loading")
+    for module in model.modules():  # stacks of one model have configs of their own (T5)
+        for extra in EXTRAS:
+            if getattr(own := getattr(module, "config", None), extra, False):
+                setattr(own, extra, False)
     return model
 
 

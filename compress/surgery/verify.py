@@ -54,7 +54,7 @@ def verify(
         batch = _tokens(source.config, rows, length, seed)
         names = Names(source.graph, kept)
         blocks = [new for block in source.graph.blocks if (new := names.new(block)) is not None]
-        found = _output(pruned, _runnable(pruned), blocks, batch)
+        found = _output(pruned, runnable_model(pruned), blocks, batch)
     except CompressError as error:
         raise VerifyError(f"what was written cannot be opened: {error}") from error
     if not torch.isfinite(found).all():
@@ -126,8 +126,8 @@ def _masked_output(
     source: Source, kept: Kept, opening: Opening, pruned: Checkpoint, batch: Batch, changed: set[str]
 ) -> Tensor | None:
     """The masked dense model's output; None where blocks are gone whose result is more than hidden states."""
-    names, weights = Names(source.graph, kept), Weights(pruned, _runnable(pruned))
-    model = _runnable(source.checkpoint)
+    names, weights = Names(source.graph, kept), Weights(pruned, runnable_model(pruned))
+    model = runnable_model(source.checkpoint)
     if names.removed and not _plain_blocks(source, batch):
         return None
     gone = source.graph.removed_blocks(kept)
@@ -178,14 +178,6 @@ def _plain_blocks(source: Source, batch: Batch) -> bool:
         for hook in hooks:
             hook.remove()
     return bool(seen) and all(seen)
-
-
-def _runnable(checkpoint: Checkpoint) -> nn.Module:
-    model = runnable_model(checkpoint, torch.float32)
-    for module in model.modules():
-        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
-            config.use_cache = False
-    return model
 
 
 def _output(
