@@ -30,6 +30,11 @@ from compress.evaluate.speed import speed
 QUICK = ["--samples", "4", "--length", "32", "--json"]
 
 
+@pytest.fixture(autouse=True)
+def cache(harvested, monkeypatch):
+    monkeypatch.setenv("COMPRESS_CACHE", str(harvested))
+
+
 @pytest.fixture
 def classifier(tmp_path):
     """A folder with a classifier of three classes, and a .jsonl of texts labelled by what it says itself."""

@@ -27,6 +27,11 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
     return dense, place / "pruned"
 
 
+@pytest.fixture(autouse=True)
+def cache(harvested, monkeypatch):
+    monkeypatch.setenv("COMPRESS_CACHE", str(harvested))
+
+
 def by_hand(folder: Path) -> float:
     """Accuracy on docs_order: the answer with the greatest sum of log-probabilities, one at a time, no batches."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)

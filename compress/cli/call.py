@@ -8,6 +8,7 @@ import sys
 from cyclopts import CycloptsError
 
 from compress import console
+from compress.cli import compare as _compare
 from compress.cli import delta as _delta
 from compress.cli import evaluate as _evaluate
 from compress.cli import look as _look
@@ -15,7 +16,7 @@ from compress.cli import prune as _prune
 from compress.cli.app import app
 from compress.errors import CompressError
 
-assert _delta and _evaluate and _look and _prune  # they register their commands
+assert _compare and _delta and _evaluate and _look and _prune  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130
 

@@ -39,6 +39,9 @@ def stacks(model: nn.Module) -> list[Stack]:
     return found
 
 
+_measured: dict[tuple[type, str], dict[Key, int]] = {}  # recipes on one model ask for the same sizes over and over
+
+
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of everything in the state dict, ties under every name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -65,7 +68,11 @@ def sizes(model: nn.Module) -> dict[Key, int]:
 def measure(config: PretrainedConfig, cls: type, edits: Mapping[Field, Any]) -> dict[Key, int] | None:
     """Sizes with these edits, None where the architecture refuses them."""
     try:
-        return sizes(empty_model(edited(config, edits), cls))
+        asked = edited(config, edits)
+        key = (cls, asked.to_json_string(use_diff=False))
+        if key not in _measured:
+            _measured[key] = sizes(empty_model(asked, cls))
+        return _measured[key]
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return None
 

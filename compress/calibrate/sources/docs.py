@@ -6,6 +6,7 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib.metadata import distributions
 from pathlib import Path
@@ -47,18 +48,20 @@ def docs(*, split: Literal["train", "test"] = "train") -> Iterator[str]:
 
     The same for the same set of packages; their code is read, never imported. `train` and `test` share no paragraph.
     """
-    for paragraph in harvest().read_text(encoding="utf-8").split("\n"):
-        if paragraph and (_number(paragraph) % HELD_OUT == 0) == (split == "test"):
-            yield paragraph
+    yield from _split(harvest(), split)
+
+
+@lru_cache(maxsize=2)  # recipes that are compared read the same text
+def _split(file: Path, split: str) -> tuple[str, ...]:
+    paragraphs = filter(None, file.read_text(encoding="utf-8").split("\n"))
+    return tuple(text for text in paragraphs if (_number(text) % HELD_OUT == 0) == (split == "test"))
 
 
 def harvest() -> Path:
     """The file with one paragraph on each line; made on first use, again when packages have changed."""
     from compress.calibrate.cache import cache_folder
 
-    installed = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]})
-    key = blake2b("\n".join([VERSION, *installed]).encode(), digest_size=8).hexdigest()
-    file = cache_folder() / "text" / f"docs-{key}.txt"
+    file = cache_folder() / "text" / f"docs-{_installed()}.txt"
     if not file.exists():
         detail("harvesting prose from installed packages, once")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +70,13 @@ def harvest() -> Path:
             opened.writelines(f"{paragraph}\n" for paragraph in _harvest())
         partial.replace(file)
     return file
+
+
+@cache
+def _installed() -> str:
+    """Stands for the packages that are installed and their versions."""
+    names = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]})
+    return blake2b("\n".join([VERSION, *names]).encode(), digest_size=8).hexdigest()
 
 
 def _harvest() -> Iterator[str]:

@@ -1,0 +1,32 @@
+"""The Pareto front: what nothing else beats in quality and in cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+COSTS = {"params": "Parameters", "flops": "FLOPs", "latency": "Latency"}
+
+
+def fronts(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Cost → names of the rows on its front, cheapest first. Rows without a `quality` or that cost are left out.
+
+    A row is on the front when no other is at least as good and at least as cheap, and better in one of the two.
+    """
+    found = {}
+    for cost in COSTS:
+        some = [row for row in rows if row.get("quality") and row.get(cost) is not None]
+        best = [row for row in some if not any(_beats(other, row, cost) for other in some)]
+        found[cost] = [row["name"] for row in sorted(best, key=lambda row: row[cost])]
+    return {cost: names for cost, names in found.items() if names}
+
+
+def goodness(quality: Mapping[str, Any]) -> float:
+    """Higher is better: the quality itself, or its negative where less is better."""
+    return quality["value"] if quality["higher_is_better"] else -quality["value"]
+
+
+def _beats(other: Mapping[str, Any], row: Mapping[str, Any], cost: str) -> bool:
+    better = goodness(other["quality"]) - goodness(row["quality"])
+    cheaper = row[cost] - other[cost]
+    return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)

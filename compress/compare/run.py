@@ -1,0 +1,120 @@
+"""Running the recipes one after the other, and what comes of each."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.checkpoint.folder import check_target
+from compress.compare.candidates import Candidate
+from compress.compare.front import fronts
+from compress.compare.statistics import gather_together
+from compress.console import say, warn
+from compress.errors import CompressError, InputError
+from compress.evaluate.before_after import LARGEST, Measured
+from compress.export import Report, environment
+from compress.pipeline import run, share
+from compress.work import Options, Shared
+
+PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md")
+"""What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
+
+
+def compare(
+    chosen: Sequence[Candidate], model_in: str | Path, out: Path, options: Options, *, keep: bool = True
+) -> dict[str, Any]:
+    """Prune `model_in` by each recipe into `out/<name>` and say what each costs and keeps.
+
+    The model is opened, traced and measured once, and calibrated once for all recipes that calibrate alike. A recipe
+    that fails is a row with its `error`. Without `keep` only a model's report, plan and recipe stay.
+
+    Returns `model`, `dense` and `rows` (name, about, params, bytes, flops as the share of the dense model's at the
+    recipe's own sequence length, latency in seconds, quality, and seconds of work, evaluation apart), `front` (cost →
+    names), `seconds` and `environment`. Raises InputError when `out` has
+    something in it and may not be replaced, or when no recipe is given.
+    """
+    if not chosen:
+        raise InputError("no recipe to compare")
+    if deltas := [candidate.name for candidate in chosen if candidate.recipe.delta is not None]:
+        raise InputError(f"{deltas[0]}: writes the pruned difference of two models, which is no model to compare")
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    check_target(out, options.force)
+    start = time.perf_counter()
+    shared = share(model_in, options)
+    gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
+    seconds = {"shared": time.perf_counter() - start}
+    dense = _dense(shared)
+    rows: list[dict[str, Any]] = []
+    for number, candidate in enumerate(chosen, 1):
+        say(f"{number}/{len(chosen)}: {candidate.name}")
+        rows.append(_row(candidate, model_in, out / candidate.name, options, shared, keep))
+    seconds["recipes"] = sum(row.get("seconds", 0.0) for row in rows)
+    return {
+        "model": str(model_in),
+        "dense": dense,
+        "rows": rows,
+        "front": fronts(rows),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "environment": environment(),
+    }
+
+
+def _row(
+    candidate: Candidate, model_in: str | Path, folder: Path, options: Options, shared: Shared, keep: bool
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": candidate.name, "about": candidate.recipe.about}
+    try:
+        report: Any = run(candidate.recipe, model_in, folder, options, shared)
+    except CompressError as error:
+        warn(f"{candidate.name}: {error}")
+        return {**row, "error": str(error), "exit_code": error.exit_code}
+    if report is None:
+        raise InputError("compare runs in one process; start it without torchrun or accelerate")
+    if not keep:
+        for path in folder.iterdir():
+            if path.name not in PAPERS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return {**row, **_figures(report)}
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    after, spent = report["after"], report.get("seconds", {})
+    found: dict[str, Any] = {"params": after["params"], "bytes": after["bytes"]}
+    found["flops"] = after["flops"] / report["before"]["flops"]
+    if "latency" in after:
+        found["latency"] = after["latency"]["seconds"]
+    if "perplexity" in after:
+        found["quality"] = _perplexity(after["perplexity"]["value"], after["perplexity"]["length"])
+    elif alike := after.get("similarity"):
+        found["quality"] = _similarity(alike["ranks"])
+    found["opens_with"] = report["opens_with"]
+    found["seconds"] = round(spent.get("total", 0.0) - spent.get("evaluate", 0.0), 3)
+    return found
+
+
+def _dense(shared: Shared) -> dict[str, Any]:
+    """The dense model's row."""
+    graph, checkpoint = shared.source.graph, shared.source.checkpoint
+    found: dict[str, Any] = {"name": "dense", "params": graph.parameters(), "flops": 1.0, "bytes": checkpoint.bytes}
+    if shared.evaluator is None or checkpoint.bytes > LARGEST:
+        return found
+    measured: Measured = shared.evaluator.before()
+    if measured.latency is not None:
+        found["latency"] = measured.latency.seconds
+    if measured.perplexity is not None:
+        found["quality"] = _perplexity(measured.perplexity.value, measured.perplexity.length)
+    elif measured.embeddings is not None:
+        found["quality"] = _similarity(1.0)
+    return found
+
+
+def _perplexity(value: float, length: int) -> dict[str, Any]:
+    return {"name": f"Perplexity at {length} tokens", "value": value, "higher_is_better": False}
+
+
+def _similarity(value: float) -> dict[str, Any]:
+    return {"name": "Rank correlation of text pairs", "value": value, "higher_is_better": True}

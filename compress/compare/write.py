@@ -1,0 +1,119 @@
+"""A comparison for people: the table on the terminal, compare.html, compare.json and compare.png."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compress.compare.front import COSTS
+from compress.export.rows import count
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Line(NamedTuple):
+    """One row as text; `front` names the costs on whose Pareto front it is, `error` why it is empty."""
+
+    number: str
+    name: str
+    params: str
+    flops: str
+    latency: str
+    quality: str
+    seconds: str
+    front: str
+    error: str = ""
+
+
+def lines(found: dict[str, Any]) -> list[Line]:
+    """The dense model first, then every recipe in the order given."""
+    dense = found["dense"]
+    made = [Line("★", "dense", count(dense["params"]), "100 %", _latency(dense), _quality(dense), "", "")]
+    for number, row in enumerate(found["rows"], 1):
+        if "error" in row:
+            made.append(Line(str(number), row["name"], "", "", "", "", "", "", row["error"]))
+            continue
+        made.append(
+            Line(
+                str(number),
+                row["name"],
+                f"{100 * row['params'] / dense['params']:.1f} %",
+                f"{100 * row['flops']:.1f} %",
+                _latency(row),
+                _quality(row),
+                f"{row['seconds']:.1f} s",
+                ", ".join(COSTS[cost].lower() for cost, names in found["front"].items() if row["name"] in names),
+            )
+        )
+    return made
+
+
+def heads(found: dict[str, Any]) -> list[str]:
+    """The columns' titles."""
+    qualities = [row["quality"]["name"] for row in [found["dense"], *found["rows"]] if row.get("quality")]
+    quality = qualities[0] if qualities else "Quality"
+    return ["", "Recipe", "Params", "FLOPs", "Latency", quality, "Work", "Front of"]
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """For the terminal, narrow enough for 80 columns: fronts by their initials."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=escape(found["model"]), padding=(0, 1, 0, 0), pad_edge=False)
+    for head in heads(found):
+        drawn.add_column(head.partition(" of")[0], justify="left" if head in ("", "Recipe") else "right")
+    for line in lines(found):
+        *cells, front, error = line
+        initials = "".join(cost[0].upper() for cost in front.split(", ") if cost)
+        drawn.add_row(*map(escape, [*line[:2], "failed"] if error else [*cells, initials]))
+    failed = [f"{line.number} {line.name}: {line.error}" for line in lines(found) if line.error]
+    initials = ", ".join(f"{title[0]} {title}" for title in COSTS.values())
+    drawn.caption = escape("\n".join([f"Front: not beaten in quality and {initials}", *failed]))
+    return drawn
+
+
+def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
+    """Write the three files into `folder`; returns the path of compare.html, which is one file and fetches nothing.
+
+    compare.png is not written where no quality was measured.
+    """
+    from compress.compare.plot import pareto
+    from compress.export.plots import svg
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
+    figure = pareto(found)
+    if figure is not None:
+        figure.savefig(folder / "compare.png", dpi=160, facecolor="white")
+    jinja = Environment(
+        loader=PackageLoader("compress.compare", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = folder / "compare.html"
+    plot = svg(figure, "pareto") if figure is not None else None
+    made = jinja.get_template("compare.html.jinja").render(
+        found=found, heads=heads(found), lines=lines(found), plot=plot
+    )
+    page.write_text(made, encoding="utf-8")
+    return page
+
+
+def _latency(row: dict[str, Any]) -> str:
+    return f"{1000 * row['latency']:.1f} ms" if row.get("latency") is not None else "–"
+
+
+def _quality(row: dict[str, Any]) -> str:
+    quality = row.get("quality")
+    if not quality:
+        return "–"
+    return f"{quality['value']:.4f}" if quality["higher_is_better"] else f"{quality['value']:.2f}"

@@ -1,0 +1,152 @@
+"""compress compare: shared work, one table, fronts by hand; a recipe that fails is a row."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import spoken
+import zoo
+
+from compress import cli
+from compress.calibrate import collect as collecting
+from compress.compare import run as running
+from compress.compare.candidates import candidates
+from compress.compare.front import fronts
+from compress.errors import InputError
+
+CONTRASTS = Path(__file__).parent.parent / "recipes" / "contrasts"
+TINY = ["--set", "calibrate.data=random", "--set", "calibrate.samples=4", "--set", "calibrate.length=16"]
+RECIPE = "calibrate: {{data: random, samples: 4, length: 16}}\nsteps:\n- {{prune: channels, by: {}, remove: 25%}}\n"
+
+
+@pytest.fixture
+def place(tmp_path, harvested, monkeypatch):
+    """A folder with recipes and a model `in`, which is the working directory."""
+    shutil.copytree(harvested, tmp_path / "cache")
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for name in ("wanda", "taylor", "magnitude"):
+        Path(f"{name}.yaml").write_text(RECIPE.format(name))
+    zoo.save("llama", Path("in"))
+    return tmp_path / "work"
+
+
+def read(folder="out"):
+    return json.loads(Path(folder, "compare.json").read_text())
+
+
+def test_every_contrast_runs(place, monkeypatch, capsys):
+    zoo.save("llama", Path("in"), num_hidden_layers=6, hidden_size=64, intermediate_size=96, num_attention_heads=8)
+    assert cli.call(["compare", str(CONTRASTS), "in", "-o", "out", "--no-evaluate", "--no-keep", *TINY]) == 0
+    rows = read()["rows"]
+    assert [row["name"] for row in rows] == sorted(path.stem for path in CONTRASTS.glob("*.yaml"))
+    dense = read()["dense"]["params"]
+    for row in rows:
+        assert "error" not in row, row
+        assert 0.5 < row["params"] / dense <= 1
+
+
+def test_one_table_one_page_one_plot(place, capsys):
+    spoken.save("llama", Path("in"))
+    given = ["wanda.yaml", "in", "-o", "out", "--sweep", "steps.0.remove=25%,50%", "--sweep", "steps.0.by=wanda,random"]
+    assert cli.call(["compare", *given]) == 0
+    shown, found = capsys.readouterr().out, read()
+    names = [f"wanda-remove={share}-by={by}" for share in ("25%", "50%") for by in ("wanda", "random")]
+    assert [row["name"] for row in found["rows"]] == names
+    assert "dense" in shown and "Perplexity" in shown
+    page = Path("out/compare.html").read_text()
+    assert all(name in page for name in names)
+    assert "<svg" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert Path("out/compare.png").read_bytes().startswith(b"\x89PNG")
+    for row in found["rows"]:
+        report = json.loads(Path("out", row["name"], "report.json").read_text())
+        assert row["params"] == report["after"]["params"]
+        assert row["quality"]["value"] == report["after"]["perplexity"]["value"]
+        assert found["dense"]["quality"]["value"] == report["before"]["perplexity"]["value"]
+        assert Path("out", row["name"], "model.safetensors").is_file()
+    assert set(found["front"]) == {"params", "flops", "latency"}
+
+
+def test_one_calibration_for_all(place, monkeypatch):
+    passes = []
+    original = collecting._passes
+    monkeypatch.setattr(
+        collecting, "_passes", lambda *given, **more: passes.append(set(given[2])) or original(*given, **more)
+    )
+    files = ["wanda.yaml", "taylor.yaml", "magnitude.yaml"]
+    assert cli.call(["compare", *files, "in", "-o", "out", "--no-evaluate"]) == 0
+    assert len(passes) == 1
+    assert len(passes[0]) > 1  # what wanda wants and what taylor wants
+    for name in ("wanda", "taylor", "magnitude"):
+        assert cli.call([f"{name}.yaml", "in", "alone", "--no-evaluate", "--force"]) == 0
+        assert (
+            json.loads(Path("alone/plan.json").read_text())["steps"]
+            == json.loads(Path("out", name, "plan.json").read_text())["steps"]
+        )
+
+
+def test_a_recipe_that_fails_is_a_row(place, capsys):
+    Path("impossible.yaml").write_text(RECIPE.format("wanda").replace("channels", "heads").replace("25%", "99%"))
+    assert cli.call(["compare", "impossible.yaml", "wanda.yaml", "in", "-o", "out", "--no-evaluate"]) == 0
+    failed, done = read()["rows"]
+    assert failed["exit_code"] == 4 and "ask for that or more" in failed["error"]
+    assert done["params"] < read()["dense"]["params"]
+    assert "failed" in capsys.readouterr().out
+    assert not Path("out/impossible").exists()
+    assert "ask for that or more" in Path("out/compare.html").read_text()
+
+
+def test_models_that_are_not_kept_leave_their_papers(place):
+    assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-evaluate", "--no-keep"]) == 0
+    assert sorted(path.name for path in Path("out/wanda").iterdir()) == sorted(running.PAPERS)
+    assert cli.call(["apply", "out/wanda/plan.json", "in", "again", "--no-evaluate"]) == 0
+    assert json.loads(Path("again/config.json").read_text())["intermediate_size"] == 36
+
+
+def test_without_latency(place):
+    spoken.save("llama", Path("in"))
+    assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-latency"]) == 0
+    assert set(read()["front"]) == {"params", "flops"}
+    assert "latency" not in read()["rows"][0] and "quality" in read()["rows"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["in", "-o", "out"], "at least one recipe"),
+        (["wnada.yaml", "in", "-o", "out"], "did you mean 'wanda.yaml'?"),
+        (["wanda.yaml", "wanda.yaml", "in", "-o", "out"], "two recipes of this name"),
+        (["wanda.yaml", "in", "-o", "out", "--sweep", "steps.0.remove"], "key=value,value"),
+        (["wanda.yaml", "in", "-o", "out", "--sweep", "steps.0.remove=10%,"], "key=value,value"),
+        (["wanda.yaml", "in", "-o", "out", "--sweep", "steps.0.remove=10%,20"], "20 is no share"),
+        (["in", "in", "-o", "out"], "no recipe (*.yaml)"),
+        (["wanda.yaml", "in", "-o", "in"], "--force"),
+    ],
+)
+def test_mistakes(arguments, words, place, capsys):
+    before = sorted(path.name for path in place.iterdir())
+    assert cli.call(["compare", *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_commas_inside_brackets_belong_to_a_value(place):
+    found = candidates([Path("wanda.yaml")], ["steps.0.by={magnitude: {norm: l1}},{random: {}},wanda"])
+    assert [str(one.recipe.steps[0].by) for one in found] == ["magnitude(norm=l1)", "random", "wanda"]
+    with pytest.raises(InputError, match=r"steps\.3"):
+        candidates([Path("wanda.yaml")], ["steps.3.remove=10%,20%"])
+
+
+def test_the_front_is_what_nothing_beats():
+    def row(name, params, value):
+        return {"name": name, "params": params, "quality": {"value": value, "higher_is_better": False}}
+
+    rows = [row("cheap", 1, 9), row("good", 3, 2), row("beaten", 3, 5), row("between", 2, 4), row("twin", 2, 4)]
+    assert fronts([*rows, {"name": "failed", "error": "…"}]) == {"params": ["cheap", "between", "twin", "good"]}
+    for one in rows:
+        one["quality"] = {"value": -one["quality"]["value"], "higher_is_better": True}
+    assert fronts(rows) == {"params": ["cheap", "between", "twin", "good"]}
