@@ -8,6 +8,7 @@ from typing import Any
 from compress import console
 from compress.cli.app import Flag, Opening, Set, Talk, Writing, app, options
 from compress.cli.delta import show_delta
+from compress.cli.push import publish
 
 
 @app.default
@@ -19,6 +20,8 @@ def prune(
     *,
     set: Set = None,
     dry_run: Flag = False,
+    push: str | None = None,
+    private: Flag = False,
     opening: Opening = Opening(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
@@ -37,10 +40,16 @@ def prune(
         A field to change: `--set steps.0.remove=30%`. May be given several times.
     dry_run
         Decide and show the plan; write nothing.
+    push
+        Publish OUT on the hub as ORG/NAME when it is done.
+    private
+        Make the hub's repository private if it is made.
     """
     from compress.recipe.read import read_recipe
 
     read = read_recipe(recipe, set or ())
+    if push is not None:
+        _check_push(push)
     if dry_run:
         from compress.checkpoint.write import check_target
 
@@ -51,6 +60,8 @@ def prune(
 
     made: Any = run(read, model, out, options(opening, writing))
     show_delta(made, out) if read.delta is not None else _finish(made, out)
+    if push is not None and made is not None:
+        publish(out, push, private)
 
 
 @app.command
@@ -108,6 +119,14 @@ def apply(
     from compress.pipeline import apply as execute
 
     _finish(execute(plan, model, out, options(opening, writing)), out)
+
+
+def _check_push(repo: str) -> None:
+    """Before hours of pruning, not after."""
+    from compress.export.hub import check_credentials, check_name
+
+    check_name(repo)
+    check_credentials()
 
 
 def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:

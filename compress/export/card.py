@@ -11,10 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from compress.export.rows import rows
 
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
     from compress.export.report import Report
 
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 """What the base model's card says that stays true of the smaller model."""
+
+HELD_OUT = {
+    "dataset_type": "docs",
+    "dataset_name": "Docstrings of installed packages, held out",
+    "dataset_split": "test",
+}
 
 
 def write_card(folder: Path, report: Report, base_card: Path | None = None) -> Path:
@@ -35,11 +43,15 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
     base, model = base or {}, report["model"]
     hub_id = model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else None
     tags = [*_listed(base.get("tags")), "pruned", "compress"]
+    name = model if hub_id else Path(model).name or model
+    results = evaluation_results(report)
     metadata = ModelCardData(
         **{name: base[name] for name in CARRIED if name in base},
         base_model=hub_id,
         library_name="transformers",
         tags=list(dict.fromkeys(tags)),
+        model_name=f"{name}, pruned" if results else None,
+        eval_results=results or None,
     )
     jinja = Environment(
         loader=PackageLoader("compress.export", "."),
@@ -51,11 +63,29 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
     return jinja.get_template("card.md.jinja").render(
         metadata=metadata.to_yaml(),
         report=report,
-        name=model if hub_id else Path(model).name or model,
+        name=name,
         hub_id=hub_id,
         license=base.get("license_name") or base.get("license"),
         rows=rows(report),
     )
+
+
+def evaluation_results(report: Report) -> list[EvalResult]:
+    """What was measured of the pruned model, as the hub reads it out of a card's head (`model-index`)."""
+    from huggingface_hub import EvalResult
+
+    after, found = report["after"], []
+    if quality := after.get("perplexity"):
+        found.append(("text-generation", "perplexity", f"Perplexity at {quality['length']} tokens", quality["value"]))
+    alike = after.get("similarity") or {}
+    names = {"cosine": "Embedding cosine to the dense model", "ranks": "Rank correlation of text pairs"}
+    for key, name in names.items():
+        if alike.get(key) is not None:
+            found.append(("feature-extraction", key, name, alike[key]))
+    return [
+        EvalResult(task_type=task, metric_type=kind, metric_name=name, metric_value=round(value, 4), **HELD_OUT)
+        for task, kind, name, value in found
+    ]
 
 
 def _metadata(base_card: Path | None) -> dict[str, Any]:
