@@ -53,7 +53,7 @@ def _recipes() -> list[dict[str, Any]]:
         raise InputError(f"{RECIPES}: the recipes are part of the source tree, and it is not there")
     return [
         {"name": str(path.relative_to(RECIPES.parent)), "about": read_recipe(path).about}
-        for path in sorted(RECIPES.glob("*.yaml"))
+        for path in sorted(RECIPES.rglob("*.yaml"))
     ]
 
 

@@ -61,7 +61,7 @@ def prune(
     made: Any = run(read, model, out, options(opening, writing))
     show_delta(made, out) if read.delta is not None else _finish(made, out)
     if push is not None and made is not None:
-        publish(out, push, private)
+        publish(out, push, private=private)
 
 
 @app.command

@@ -24,22 +24,20 @@ def push(folder: Path, repo: str, /, *, private: Flag = False, dry_run: Flag = F
     dry_run
         Show the files and the card; send nothing. Needs no network and no token.
     """
+    publish(folder, repo, private=private, dry_run=dry_run)
+
+
+def publish(folder: Path, repo: str, *, private: bool = False, dry_run: bool = False) -> None:
+    """Send a folder and say where it is, or only show what would be sent."""
     from compress.export.hub import prepare
+    from compress.export.hub import push as send
 
     upload = prepare(folder, repo)
     if dry_run:
         data: dict[str, Any] = {"repo": repo, "files": dict(upload.files), "card": upload.card}
         console.result(_shown(upload), data)
-        return
-    publish(folder, repo, private)
-
-
-def publish(folder: Path, repo: str, private: bool) -> None:
-    """Send a folder, and say where it is."""
-    from compress.export.hub import prepare
-    from compress.export.hub import push as send
-
-    console.say(f"published: {send(folder, prepare(folder, repo), private=private)}")
+    else:
+        console.say(f"published: {send(folder, upload, private=private)}")
 
 
 def _shown(upload: Any) -> Any:

@@ -42,12 +42,14 @@ def _panel(axes: Axes, found: dict[str, Any], rows: list[tuple[int, dict[str, An
         if row.get(cost) is None:
             continue
         x, y, best = row[cost] / whole, row["quality"]["value"], row in front
-        axes.scatter([x], [y], s=150, color=FRONT if best else OTHER, zorder=2)
-        axes.text(x, y, str(number), ha="center", va="center", color="white", size=7.5, weight="bold", zorder=3)
+        axes.scatter([x], [y], s=150, color=FRONT if best else OTHER, zorder=4 if best else 2)
+        axes.text(
+            x, y, str(number), ha="center", va="center", color="white", size=7.5, weight="bold", zorder=5 if best else 3
+        )
     axes.scatter([1], [found["dense"]["quality"]["value"]], marker="*", s=150, color=DENSE, zorder=2)
     axes.annotate("dense", (1, found["dense"]["quality"]["value"]), (0, 9), textcoords="offset points", ha="center")
     axes.set_title(f"{COSTS[cost]}, share of the dense model's", loc="left", size=10, weight="bold", color=INK)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axes.grid(color=OTHER, alpha=0.2, linewidth=0.7)
     axes.tick_params(length=0)
     axes.margins(0.12)

@@ -31,10 +31,10 @@ def compare(
     The model is opened, traced and measured once, and calibrated once for all recipes that calibrate alike. A recipe
     that fails is a row with its `error`. Without `keep` only a model's report, plan and recipe stay.
 
-    Returns `model`, `dense` and `rows` (name, about, params, bytes, flops as the share of the dense model's at the
-    recipe's own sequence length, latency in seconds, quality, and seconds of work, evaluation apart), `front` (cost →
-    names), `seconds` and `environment`. Raises InputError when `out` has
-    something in it and may not be replaced, or when no recipe is given.
+    Returns `model`, `dense` and `rows`, `front` (cost → names), `seconds` and `environment`. A row has name, about,
+    params, bytes, flops as the share of the dense model's at the recipe's own sequence length, latency in seconds (the
+    fastest run: others share the machine), quality, and seconds of work, evaluation apart. Raises InputError when
+    `out` has something in it and may not be replaced, or when no recipe is given.
     """
     if not chosen:
         raise InputError("no recipe to compare")
@@ -86,7 +86,7 @@ def _figures(report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {"params": after["params"], "bytes": after["bytes"]}
     found["flops"] = after["flops"] / report["before"]["flops"]
     if "latency" in after:
-        found["latency"] = after["latency"]["seconds"]
+        found["latency"] = after["latency"]["fastest"]
     if "perplexity" in after:
         found["quality"] = _perplexity(after["perplexity"]["value"], after["perplexity"]["length"])
     elif alike := after.get("similarity"):
@@ -104,7 +104,7 @@ def _dense(shared: Shared) -> dict[str, Any]:
         return found
     measured: Measured = shared.evaluator.before()
     if measured.latency is not None:
-        found["latency"] = measured.latency.seconds
+        found["latency"] = measured.latency.fastest
     if measured.perplexity is not None:
         found["quality"] = _perplexity(measured.perplexity.value, measured.perplexity.length)
     elif measured.embeddings is not None:

@@ -67,14 +67,17 @@ def comparison_table(found: dict[str, Any]) -> Table:
 
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(found["model"]), padding=(0, 1, 0, 0), pad_edge=False)
     for head in heads(found):
-        drawn.add_column(head.partition(" of")[0], justify="left" if head in ("", "Recipe") else "right")
+        left = head in ("", "Recipe")
+        width = 22 if head == "Recipe" else None  # longer names are folded, other columns stay whole
+        drawn.add_column(head.partition(" of")[0], justify="left" if left else "right", overflow="fold", width=width)
     for line in lines(found):
         *cells, front, error = line
         initials = "".join(cost[0].upper() for cost in front.split(", ") if cost)
         drawn.add_row(*map(escape, [*line[:2], "failed"] if error else [*cells, initials]))
     failed = [f"{line.number} {line.name}: {line.error}" for line in lines(found) if line.error]
-    initials = ", ".join(f"{title[0]} {title}" for title in COSTS.values())
-    drawn.caption = escape("\n".join([f"Front: not beaten in quality and {initials}", *failed]))
+    letters = ", ".join(f"{COSTS[cost][0]} {COSTS[cost]}" for cost in found["front"])
+    legend = [f"Front: beaten by none in quality and {letters}"] if letters else []
+    drawn.caption = escape("\n".join([*legend, *failed])) or None
     return drawn
 
 
