@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spoken
@@ -62,6 +63,23 @@ def test_before_and_after_pruning(models, capsys):
         assert (word["task"], word["metric"], word["samples"]) == ("docs_word", "exact_match", LIMIT)
     assert found["parameters"] < found["against"]["parameters"]
     assert found["perplexity"]["value"] != found["against"]["perplexity"]["value"]
+
+
+def test_scores_go_into_the_card(models, capsys):
+    from huggingface_hub import ModelCard
+
+    quick = ["--limit", "4", "--samples", "4", "--length", "32", "--card", "--json"]
+    for tasks in ("docs_order", "docs_order,docs_word"):  # the second time replaces the first's score
+        capsys.readouterr()
+        assert cli.call(["eval", str(models[1]), "--tasks", tasks, *quick]) == 0
+    scores = json.loads(capsys.readouterr().out)["tasks"]
+    card = ModelCard.load(models[1] / "README.md")
+    data: Any = card.data
+    found = {(one.dataset_type, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {(one["task"], one["metric"]): pytest.approx(one["value"], abs=1e-4) for one in scores}
+    assert "# dense, pruned" in card.text and "pruned" in data.tags
+    assert cli.call(["eval", str(models[0]), "--tasks", "docs_order", *quick]) == 2
+    assert "README.md" in capsys.readouterr().err
 
 
 def test_the_next_word_is_read_off_what_a_model_writes(models, monkeypatch):

@@ -21,6 +21,7 @@ def evaluate(
     length: int = 256,
     samples: int = 64,
     latency: Flag = False,
+    card: Flag = False,
     against: str | None = None,
     device: str = "auto",
     opening: Opening = Opening(),
@@ -47,12 +48,15 @@ def evaluate(
         Sequences, or labelled texts.
     latency
         Time prefill, decoding and throughput too.
+    card
+        Write the tasks' scores into the model card of the folder MODEL, which `compress push` sends.
     against
         The dense model, to measure beside MODEL and to compare embeddings with.
     """
     from compress.checkpoint.open import open_checkpoint
     from compress.errors import InputError
     from compress.evaluate.folder import Questions, evaluate_folder
+    from compress.export.card import add_scores
     from compress.export.evaluation import evaluation_table
     from compress.work import Options
 
@@ -60,9 +64,13 @@ def evaluate(
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: is no number of {'tokens' if name == 'length' else name}; at least 1")
     names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+    if card and not (names and (Path(model) / "README.md").is_file()):
+        raise InputError(f"--card: writes the scores of --tasks into {model}/README.md; both must be there")
     questions = Questions(data, samples, length, names, task_folder, limit, latency, device=Options(device).where)
     more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
     opened = open_checkpoint(model, revision=opening.revision, **more)
     dense = open_checkpoint(against, **more) if against is not None else None
     found = evaluate_folder(opened, questions, dense)
+    if card:
+        add_scores(opened.folder, found["tasks"])
     console.result(evaluation_table(found), found)

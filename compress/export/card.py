@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 """What the base model's card says that stays true of the smaller model."""
 
-HELD_OUT = {
+HELD_OUT: dict[str, Any] = {
     "dataset_type": "docs",
     "dataset_name": "Docstrings of installed packages, held out",
     "dataset_split": "test",
@@ -68,6 +68,33 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
         license=base.get("license_name") or base.get("license"),
         rows=rows(report),
     )
+
+
+def add_scores(folder: Path, scores: list[dict[str, Any]]) -> None:
+    """Write benchmark scores (`compress.evaluate.harness.Score` as data) into the head of the folder's card.
+
+    Earlier scores of the same task and metric are replaced.
+    """
+    from huggingface_hub import EvalResult, ModelCard
+
+    path = folder / "README.md"
+    opened = ModelCard(path.read_text(encoding="utf-8"))
+    data: Any = opened.data
+    new = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=score["task"],
+            dataset_name=score["task"],
+            metric_type=score["metric"],
+            metric_name=f"{score['metric']} of {score['samples']} questions, 0-shot, lm-evaluation-harness",
+            metric_value=round(score["value"], 4),
+        )
+        for score in scores
+    ]
+    measured = {(result.dataset_type, result.metric_type) for result in new}
+    kept = [one for one in data.eval_results or () if (one.dataset_type, one.metric_type) not in measured]
+    data.eval_results, data.model_name = [*kept, *new], data.model_name or folder.name
+    path.write_text(str(opened), encoding="utf-8")
 
 
 def evaluation_results(report: Report) -> list[EvalResult]:
