@@ -14,8 +14,18 @@ from apart import ROOT, compress, verdict
 
 RECIPE = ROOT / "recipes" / "contrasts" / "structured.yaml"
 TEN = ",".join(f"{share}%" for share in range(77, 97, 2))
-DIFFERENT = """allocation-global criterion-fluctuation criterion-magnitude criterion-random criterion-taylor
-granularity-channels granularity-layers repair-bias repair-least-squares structured""".split()
+DIFFERENT = [
+    "allocation-global",
+    "criterion-fluctuation",
+    "criterion-magnitude",
+    "criterion-random",
+    "criterion-taylor",
+    "granularity-channels",
+    "granularity-layers",
+    "repair-bias",
+    "repair-least-squares",
+    "structured",
+]
 
 
 def main(model: str) -> None:
