@@ -6,7 +6,7 @@
 
 The checkpoints are random, made on the fly and deleted. Every run is a process of its own, timed from its start to its
 end, imports, reading, writing and verifying included; the peak is that of the resident set, mapped files included.
-Measuring the quality of what came out is no part of it (`--no-evaluate`): that loads both models whole.
+Measuring the quality of what came out is no part of it (`--no-evaluate`): that loads whole models.
 """
 
 from __future__ import annotations
