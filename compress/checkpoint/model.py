@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 
-EXTRAS = ("use_cache", "output_hidden_states", "output_attentions", "output_router_logits")
-"""What a config may ask a forward to keep beside its result; a model that is run here keeps none of it."""
+BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
+"""What a config may ask a forward to return beside its result; a model that is traced or run here does not."""
 
 
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
@@ -77,7 +77,9 @@ def empty_model(config: PretrainedConfig, cls: type[nn.Module] | None = None) ->
     Attention is the eager one and experts run as one batched product, so that operators can be recorded.
     Raises ModelError when the class cannot be built from the config.
     """
-    return _build(config, cls or model_class(config), torch.float32, "eager", "batched_mm")
+    model = _build(config, cls or model_class(config), torch.float32, "eager", "batched_mm")
+    _keep_nothing(model, *BESIDE)  # a loss that balances experts would tie the experts of all layers together
+    return model
 
 
 def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -107,10 +109,7 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
     for name in made:
         if torch.isnan(model.get_buffer(name)).any():
             raise ModelError(f"the buffer {name} is in no file and the model's code does not compute it on loading")
-    for module in model.modules():  # stacks of one model have configs of their own (T5)
-        for extra in EXTRAS:
-            if getattr(own := getattr(module, "config", None), extra, False):
-                setattr(own, extra, False)
+    _keep_nothing(model, *BESIDE, "use_cache")
     return model
 
 
@@ -127,6 +126,14 @@ def _build(
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"{cls.__name__} cannot be built from its config: {reason}") from error
     return model.eval().requires_grad_(False)
+
+
+def _keep_nothing(model: nn.Module, *names: str) -> None:
+    """Switch options of its configs off; stacks of one model have configs of their own (T5)."""
+    for module in model.modules():
+        for name in names:
+            if getattr(own := getattr(module, "config", None), name, False):
+                setattr(own, name, False)
 
 
 def _registered(config: PretrainedConfig, name: str) -> type[nn.Module] | None:
