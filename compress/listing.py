@@ -12,6 +12,7 @@ from compress.errors import InputError
 PARTS = {
     "criteria": registry.criteria,
     "allocators": registry.allocators,
+    "ratios": registry.ratios,
     "repairs": registry.repairs,
     "sources": registry.sources,
     "statistics": registry.statistics,

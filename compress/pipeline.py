@@ -24,13 +24,14 @@ from compress.plan import Plan, read_plan
 from compress.recipe.prune import Prune
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
-from compress.steps import units
+from compress.recipe.weights import PruneWeights
+from compress.steps import units, weights
 from compress.surgery.source import Source
 from compress.work import Options, Shared, Work
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
 
-STEPS: dict[type[BaseModel], Any] = {Prune: units}
+STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights}
 """Kind of step → the module that executes it."""
 
 

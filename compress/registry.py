@@ -194,6 +194,7 @@ def _import_all(package: str) -> None:
 
 criteria = Registry("criterion", package="compress.criteria")
 allocators = Registry("allocator", package="compress.allocate")
+ratios = Registry("layer ratio", package="compress.ratios")
 repairs = Registry("repair", package="compress.repair")
 statistics = Registry("statistic", package="compress.calibrate.statistics")
 sources = Registry("source", package="compress.calibrate.sources")

@@ -70,10 +70,12 @@ def score(
     bound, needs = criterion.bind(dict(arguments or {})), statistics_of(criterion, arguments)
     scope, result = criterion.meta["scope"], {}
     for family in families:
-        call = _Call(bound, criterion, family, seed)
+        call = _Call(bound, criterion, family.kind, seed)
         layers = family.kind == "layers"
         if layers and scope in ("inputs", "units"):
             raise InputError(f"{criterion.name} cannot score layers ({family.name}); block_influence can")
+        if scope == "update":
+            raise InputError(f"{criterion.name} updates single weights; say `prune: weights` with it")
         if scope in ("experts", "distances") and family.kind != "experts":
             raise InputError(f"{criterion.name} scores experts, not {family.kind} ({family.name}); prune experts")
         if scope == "layers" and not layers:
@@ -116,7 +118,7 @@ def distances(
     arguments: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """How unlike the experts of a family are to a criterion of scope `distances`, `[size, size]`."""
-    call = _Call(criterion.bind(dict(arguments or {})), criterion, family, 0)
+    call = _Call(criterion.bind(dict(arguments or {})), criterion, family.kind, 0)
     own = expert_statistics(graph, family, stats, statistics_of(criterion, arguments))
     return call(router=read(router(graph, family)).float(), **own).double().cpu().numpy()
 
@@ -129,11 +131,16 @@ def expert_statistics(graph: Graph, family: Family, stats: Stats, needs: Iterabl
     }
 
 
+def call_with(criterion: Entry, arguments: Mapping[str, Any], seed: int) -> Callable[..., Tensor]:
+    """The criterion with its arguments, which takes of what it is handed what its signature names."""
+    return _Call(criterion.bind(dict(arguments)), criterion, "other", seed)
+
+
 class _Call:
     """A bound criterion that is handed, of what the engine has, what its signature names."""
 
-    def __init__(self, bound: Callable[..., Tensor], entry: Entry, family: Family, seed: int):
-        self.bound, self.extra = bound, {"kind": family.kind, "seed": seed}
+    def __init__(self, bound: Callable[..., Tensor], entry: Entry, kind: str, seed: int):
+        self.bound, self.extra = bound, {"kind": kind, "seed": seed}
         self.names = set(inspect.signature(entry.target).parameters)
 
     def __call__(self, **given: Any) -> Tensor:

@@ -47,6 +47,12 @@ class Stats(Mapping[str, Mapping[str, Tensor]]):
         partial.replace(file)
         self._files.setdefault(statistic, {})[key] = file
 
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget what is in memory of these keys."""
+        for values in self._here.values():
+            for key in set(keys) & values.keys():
+                del values[key]
+
     def find(self, statistic: str, keys: Iterable[str]) -> set[str]:
         """Which of the keys are on disk from earlier; a damaged file counts as none."""
         if self.folder is None:

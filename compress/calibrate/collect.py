@@ -114,7 +114,7 @@ def _passes(
             Gather(model, weights, backward, sequences, done) as gather,
             task("differentiating") as advance,
         ):
-            per_sample = "fisher" in backward
+            per_sample = any("fisher" in statistics.get(name).meta["sums"] for name in backward)
             if per_sample:
                 own = [one for batch in own for one in _samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)

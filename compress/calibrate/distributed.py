@@ -50,8 +50,8 @@ def share(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     ]
 
 
-def add_up(totals: Totals) -> None:
-    """Make the sums those of all processes together."""
+def add_up(totals: Totals, known: dict[int, Tensor]) -> None:
+    """Make the sums those of all processes together; `known` are sums shared by several totals, by identity."""
     if size() == 1:
         return
     device = next((value.device for value in totals.sums.values()), torch.device("cpu"))
@@ -60,8 +60,13 @@ def add_up(totals: Totals) -> None:
     dist.all_reduce(tokens)
     totals.tokens = int(tokens) if each is None else tokens
     for name in sorted(totals.sums):
-        totals.sums[name] = totals.sums[name].contiguous()
+        own = totals.sums[name]
+        if id(own) in known:
+            continue
+        totals.sums[name] = own.contiguous()
         dist.all_reduce(totals.sums[name])
+        if name == "gram":
+            known[id(own)] = totals.sums[name]
 
 
 def agreed(value: Any) -> Any:

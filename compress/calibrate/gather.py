@@ -66,6 +66,8 @@ class Gather:
                 sites[entry.meta["at"]].add(key)
         self._undo: list[Callable[[], None]] = []
         self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
+        self._multiplied: tuple[Any, str] = (lambda: None, "")
+        self._shared: dict[int, Tensor] = {}  # Gram matrices that several weights share and that are added up already
         self._paused = False
 
     def __enter__(self) -> Gather:
@@ -111,11 +113,12 @@ class Gather:
                 totals = self._untouched(key)
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
-            add_up(totals)
+            add_up(totals, self._shared)
             if isinstance(totals.tokens, Tensor):
                 totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
             for name in sorted(self._wanted.pop(key)):
                 self._done(name, key, statistics.get(name).target(totals).float().cpu())
+        self._shared.clear()
 
     def pause(self, stopped: bool) -> None:
         """Gather nothing for a while."""
@@ -154,13 +157,24 @@ class Gather:
                     totals.tokens += len(x)
                     found = self._moments(args[0] if args else None, x, names)
                     if "gram" in names:
-                        _add_gram(totals, x)
+                        self._gram(key, totals, args[0] if args else None, x)
                     if "projection" in names:
                         found["projection"] = projection(x, _matrix(module), self._units[key])
                 for name, value in found.items():
                     totals.add(name, value)
 
         return hook
+
+    def _gram(self, key: str, totals: Totals, given: Any, x: Tensor) -> None:
+        """Adds xᵀx; weights that are given the very same tensor (q, k and v) share one sum."""
+        last, first = self._multiplied
+        if given is not None and last() is given and first != key:
+            known = self.totals[first].sums["gram"]
+            if totals.sums.setdefault("gram", known) is known:
+                return
+        elif given is not None:
+            self._multiplied = (weakref.ref(given), key)
+        _add_gram(totals, x)
 
     def _router_hook(self, key: str, router: nn.Module) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:

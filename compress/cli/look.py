@@ -40,7 +40,8 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
 
 @app.command
 def ls(
-    what: Literal["criteria", "allocators", "repairs", "sources", "statistics", "recipes", "schema"] | None = None,
+    what: Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "recipes", "schema"]
+    | None = None,
     /,
     *,
     talk: Talk = Talk(),

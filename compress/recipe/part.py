@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails
 
 from compress.errors import InputError
 from compress.recipe.mistake import mistake
-from compress.registry import MISTAKEN_ARGUMENT, Registry, allocators, criteria, did_you_mean, repairs, sources
+from compress.registry import MISTAKEN_ARGUMENT, Registry, allocators, criteria, did_you_mean, ratios, repairs, sources
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,6 @@ def _written(data: Part | str) -> Any:
 _writing = PlainSerializer(_written)
 Criterion = Annotated[Part, PlainValidator(partial(_checked, registry=criteria)), _writing, _schema("criterion")]
 Allocator = Annotated[Part, PlainValidator(partial(_checked, registry=allocators)), _writing, _schema("allocator")]
+Ratio = Annotated[Part, PlainValidator(partial(_checked, registry=ratios)), _writing, _schema("layer ratio")]
 Repair = Annotated[Part, PlainValidator(partial(_checked, registry=repairs)), _writing, _schema("repair")]
 Data = Annotated[Part | str, PlainValidator(_data), _writing, _schema("source, path or hub id")]

@@ -19,7 +19,7 @@ KINDS: tuple[str, ...] = get_args(PrunableKind)
 BUDGETS = ("remove", "until", "keep")
 NOT_PRUNED = {
     "vocab": "the vocabulary is not pruned by this version: the tokenizer would have to change with it",
-    "weights": "single weights are not pruned by this version, only whole units",
+    "weights": "single weights are a step of their own: `prune: weights`, alone",
     "other": "families of kind 'other' have no known meaning, so nothing prunes them",
 }
 

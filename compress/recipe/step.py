@@ -8,8 +8,9 @@ from pydantic import BaseModel, PlainSerializer, PlainValidator
 
 from compress.recipe.delta import PruneDelta
 from compress.recipe.prune import Prune
+from compress.recipe.weights import PruneWeights
 
-STEPS: dict[str, type[BaseModel]] = {"delta": PruneDelta}
+STEPS: dict[str, type[BaseModel]] = {"delta": PruneDelta, "weights": PruneWeights}
 """What a step prunes → its model; every other kind of unit is a `Prune`."""
 
 

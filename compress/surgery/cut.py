@@ -116,7 +116,9 @@ def cut(
             if disk not in done and disk not in stored:  # a bias that only the new config asks for
                 writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
     (folder / "config.json").write_text(json.dumps(opening.config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    _copy_side_files(source, folder, opening)
+    copy_side_files(source, folder)
+    for file in opening.files:
+        shutil.copyfile(file, folder / file.name)
     return writer.bytes
 
 
@@ -160,11 +162,10 @@ def _dtype(source: Source, bias: str) -> torch.dtype:
     return source.checkpoint.tensors[source.weights.disk_names(weight)[0]].dtype
 
 
-def _copy_side_files(source: Source, folder: Path, opening: Opening) -> None:
+def copy_side_files(source: Source, folder: Path) -> None:
+    """Tokenizer, processor, generation settings and whatever else lies beside the weights and is still true."""
     for file in source.checkpoint.side_files:
         inside = file.relative_to(source.checkpoint.folder)
         if inside.as_posix() not in OURS:
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / inside)
-    for file in opening.files:
-        shutil.copyfile(file, folder / file.name)

@@ -18,3 +18,9 @@ def gradient(totals: Totals) -> Tensor:
 def fisher(totals: Totals) -> Tensor:
     """Mean over samples of the squared gradient of the sample's loss, of the tensor's shape (LLM-Pruner)."""
     return totals["fisher"] / totals.sequences
+
+
+@statistics.add("gradient_norm", at="gradient", sums=("fisher",))
+def gradient_norm(totals: Totals) -> Tensor:
+    """Root of the summed squares over samples of the gradient of the sample's loss, of the tensor's shape (GBLM)."""
+    return totals["fisher"].sqrt()

@@ -1,0 +1,69 @@
+"""SparseGPT (Frantar & Alistarh 2023, https://arxiv.org/abs/2301.00774)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.registry import criteria
+
+BLOCK = 128
+
+
+@criteria.add("sparsegpt", scope="update", on="in", needs=("input_gram",), paper="2301.00774")
+def sparsegpt(
+    weight: Tensor,
+    input_gram: Tensor,
+    share: float,
+    block: tuple[int, int] | None = None,
+    *,
+    damping: float = 0.01,
+) -> Tensor:
+    """The weight with zeros where the output suffers least, the weights behind them moved to make up for it.
+
+    Columns go from left to right; of every 128 the `share` with the least w² / [H⁻¹]ⱼⱼ over all rows becomes zero, or
+    with `block` (n, m) n of every m in each row, and the error of a column is spread over those to its right (Alg. 1).
+    H = mean x·xᵀ + `damping` × its mean diagonal.
+
+    `weight` `[out, in]`, `input_gram` `[in, in]` → `[out, in]`, float32.
+    """
+    columns = weight.T.float().contiguous()  # a column of the weight lies in one piece
+    factor, dead = inverse_factor(input_gram, damping)
+    columns[dead] = 0
+    for start in range(0, len(columns), BLOCK):
+        stop = min(start + BLOCK, len(columns))
+        part, own = columns[start:stop], factor[start:stop, start:stop].contiguous()
+        scale = own.diagonal().square()[:, None]
+        gone = None if block else _least(part.square() / scale, share)
+        errors = torch.empty_like(part)
+        for i in range(stop - start):
+            if block is not None and (start + i) % block[1] == 0:
+                ahead = part[i : i + block[1]].square() / scale[i : i + block[1]]
+                chosen = torch.zeros_like(ahead, dtype=torch.bool)
+                chosen.scatter_(0, ahead.topk(block[0], dim=0, largest=False).indices, True)
+                gone = chosen if gone is None else torch.cat([gone[:i], chosen])
+            assert gone is not None
+            error = part[i].where(gone[i], 0) / own[i, i]
+            part[i].masked_fill_(gone[i], 0)
+            part[i + 1 :].addr_(own[i, i + 1 :], error, alpha=-1)
+            errors[i] = error
+        columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+    return columns.T
+
+
+def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """Upper Cholesky factor of the inverse Hessian `[in, in]`, and which inputs are never active, bool `[in]`."""
+    hessian = gram.float().clone()
+    dead = hessian.diagonal() == 0
+    hessian.diagonal()[dead] = 1
+    hessian.diagonal().add_(damping * hessian.diagonal().mean())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    return torch.linalg.cholesky(inverse, upper=True), dead
+
+
+def _least(scores: Tensor, share: float) -> Tensor:
+    """The `share` smallest of all, bool like `scores`."""
+    count = int(scores.numel() * share + 1e-9)
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    return scores <= scores.flatten().kthvalue(count).values

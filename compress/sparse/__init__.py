@@ -1,0 +1,1 @@
+"""Single weights: which matrices, which of their weights, what is left of them."""

@@ -1,0 +1,38 @@
+"""Which weights of a matrix go: the smallest saliencies of each row, of the whole matrix, or of every m inputs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError
+
+Compare = Literal["row", "layer"]
+
+
+def smallest(saliency: Tensor, share: float, compare: Compare) -> Tensor:
+    """The `share` smallest, to the nearest weight, bool `[out, in]`; of each row (Wanda) or of the whole matrix."""
+    rows = saliency if compare == "row" else saliency.reshape(1, -1)
+    count = round(rows.shape[1] * share)
+    gone = torch.zeros_like(rows, dtype=torch.bool)
+    if count:
+        gone.scatter_(1, rows.topk(count, dim=1, largest=False, sorted=False).indices, True)
+    return gone.view_as(saliency)
+
+
+def in_blocks(saliency: Tensor, zeros: int, block: int, name: str) -> Tensor:
+    """The `zeros` smallest of every `block` consecutive inputs, bool `[out, in]`.
+
+    Raises InputError where the width is no multiple of the block.
+    """
+    if saliency.shape[1] % block:
+        raise InputError(
+            f"pattern {zeros}:{block}: {name} has {saliency.shape[1]} inputs, no multiple of {block}; "
+            f"`skip: ['{name}']` leaves it whole"
+        )
+    groups = saliency.reshape(len(saliency), -1, block)
+    gone = torch.zeros_like(groups, dtype=torch.bool)
+    gone.scatter_(2, groups.topk(zeros, dim=2, largest=False, sorted=False).indices, True)
+    return gone.view_as(saliency)

@@ -1,0 +1,119 @@
+"""The matrices whose single weights a step may zero, as criteria and layer ratios see them: inputs in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError
+from compress.graph.families import Graph
+from compress.graph.layout import Axis
+from compress.views import Stats, is_stack, statistic
+
+if TYPE_CHECKING:
+    from compress.recipe.weights import PruneWeights
+
+
+class Losses(Protocol):
+    """The dense model's loss while one of its matrices is moved."""
+
+    def sensitivity(self, name: str, step: float, generator: torch.Generator) -> float:
+        """Σ over batches of |L(θ + `step`·z) − L(θ − `step`·z)| / (2 · `step`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """`inputs`: name of each projection inside blocks → the dimension that it contracts (the last of `[experts, out,
+    in]` is 2). `read` gives stored tensors, `stats` what was gathered on the dense model, `measure` its losses."""
+
+    graph: Graph
+    inputs: dict[str, int]
+    read: Callable[[str], Tensor]
+    stats: Stats
+    measure: Callable[[int], Losses]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.inputs)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Weights of each."""
+        return {name: torch.Size(d.size for d in self.graph.layouts[name]).numel() for name in self.inputs}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of each; of one expert where they are stacked."""
+        found = {}
+        for name, dim in self.inputs.items():
+            *_, a, b = (layout.size for layout in self.graph.layouts[name])
+            found[name] = (a, b) if dim == len(self.graph.layouts[name]) - 1 else (b, a)
+        return found
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes.values())
+
+    @cached_property
+    def blocks(self) -> list[list[str]]:
+        """The names by block, in order."""
+        found: dict[int, list[str]] = {}
+        for name in self.inputs:
+            found.setdefault(self.graph.block_of(name) or 0, []).append(name)
+        return [found[i] for i in sorted(found)]
+
+    def weight(self, name: str) -> Tensor:
+        """`[out, in]`, or `[experts, out, in]`, float32."""
+        return turned(self.read(name).float(), self.inputs[name])
+
+    def statistic(self, which: str, name: str) -> Tensor:
+        """A statistic that lines up with the weight's inputs: `[in]`, or `[experts, 1, in]`."""
+        value = statistic(self.stats, which, name)
+        return value[:, None] if is_stack(self.graph, name) else value
+
+    @contextmanager
+    def losses(self, batches: int) -> Iterator[Losses]:
+        """Losses over the first `batches` of the calibration text."""
+        yield self.measure(batches)
+
+
+def turned(weight: Tensor, dim: int) -> Tensor:
+    """With the contracted dimension last; its own inverse."""
+    return weight if dim == weight.dim() - 1 else weight.transpose(-1, -2)
+
+
+def find_matrices(graph: Graph, step: PruneWeights) -> dict[str, int]:
+    """The projections inside blocks that a step may touch, name → contracted dimension; routers are none.
+
+    Raises InputError where `skip` names nothing, or everything.
+    """
+    ends: dict[str, dict[str, int]] = {}
+    for family in graph.families.values():
+        for member in family.members:
+            if member.role in ("in", "out"):
+                ends.setdefault(member.tensor, {})[member.role] = member.dim
+    total = len(graph.blocks)
+    if bad := [index for index in step.skip_layers if not -total <= index < total]:
+        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+    if bad := [glob for glob in step.skip if not any(fnmatch(name, glob) for name in graph.layouts)]:
+        raise InputError(f"skip: {bad[0]!r} is the name of no tensor; `compress inspect` lists them")
+    whole = {index % total for index in step.skip_layers}
+    found = {}
+    for name, roles in ends.items():
+        block = graph.block_of(name)
+        if {"in", "out"} <= roles.keys() and block is not None and block not in whole:
+            kinds = {graph.families[d.family].kind for d in graph.layouts[name] if isinstance(d, Axis)}
+            router = len(graph.layouts[name]) == 2 and "experts" in kinds
+            if not router and not any(fnmatch(name, glob) for glob in step.skip):
+                found[name] = roles["in"]
+    if not found:
+        raise InputError("skip: nothing is left to prune; leave some projections to it")
+    return {name: found[name] for name in graph.layouts if name in found}

@@ -1,0 +1,180 @@
+"""Zeroing single weights: one block in memory at a time, each written as soon as it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibrate.collect import collect
+from compress.calibrate.data import batches, load_tokenizer
+from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.write import ShardWriter
+from compress.console import track
+from compress.errors import BudgetError, VerifyError
+from compress.plan import Step
+from compress.recipe.weights import PruneWeights
+from compress.registry import ratios, statistics
+from compress.score import statistics_of
+from compress.sparse.losses import WholeModel
+from compress.sparse.matrices import Matrices, find_matrices
+from compress.sparse.zero import Zeroing
+from compress.surgery.cut import copy_side_files
+from compress.surgery.source import Source
+from compress.views import Stats
+from compress.work import Work
+
+Put = Callable[[str, Tensor], None]
+
+
+def execute(work: Work, step: PruneWeights, given: Step | None, folder: Path | None) -> Step:
+    """Decide every matrix's share, or take what a plan has `given`; with a folder write the sparse model there."""
+    source = work.source
+    inputs = find_matrices(source.graph, step)
+    with work.timed("decide"):
+        shares = given.sparsity if given is not None else _shares(work, step, inputs)
+    size = work.size(source.graph, source.checkpoint.bytes)
+    name = source.cls.__name__
+    opens = {
+        "transformers": True,
+        "remote_code": "compressed" in source.checkpoint.config,
+        "who": f"whatever opens the input ({name}); zeros are stored as such",
+        "how": "transformers.AutoModel.from_pretrained({folder!r})"
+        if not hasattr(source.model, "get_output_embeddings") or "For" not in name
+        else f"transformers.{name}.from_pretrained({{folder!r}})",
+    }
+    made = Step({}, size, dict(size), {}, opens, list(source.graph.notes), sparsity=shares)
+    if folder is not None:
+        with work.timed("cut"):
+            _write(work, step, inputs, shares, folder)
+        with work.timed("verify"):
+            made.notes.append(_verify(work, step, inputs, shares, folder))
+    return made
+
+
+def assist(work: Work, step: PruneWeights, given: Step | None) -> None:
+    """What the other processes of a distributed run do meanwhile: calibrate and zero along, and write nothing."""
+    inputs = find_matrices(work.source.graph, step)
+    shares = given.sparsity if given is not None else _shares(work, step, inputs)
+    _pass(work, step, inputs, shares, lambda name, tensor: None)
+
+
+def _shares(work: Work, step: PruneWeights, inputs: dict[str, int]) -> dict[str, float]:
+    """What share of each matrix goes. Raises BudgetError where `until` asks for more than there is, or nothing."""
+    source, entry = work.source, ratios.get(step.allocate.name)
+    needs = {name: set(inputs) for name in statistics_of(entry, step.allocate.arguments)}
+    stats = _gathered(work, needs) if needs else {}
+
+    def measure(count: int) -> WholeModel:
+        return WholeModel(source.checkpoint, batches_of(work)[0][:count], work.options.where)
+
+    matrices = Matrices(source.graph, inputs, source.weights.read, stats, measure)
+    if step.block is not None:
+        share = step.block[0] / step.block[1]
+    elif step.remove is not None:
+        share = step.remove
+    else:
+        assert step.until is not None
+        gone = work.original.params - source.graph.parameters()
+        share = (step.until * work.original.params - gone) / matrices.total
+        most = (gone + matrices.total) / work.original.params
+        if not 0 < share < 1:
+            why = f"{gone / work.original.params:.1%} is gone already" if share <= 0 else f"at most {most:.1%} can go"
+            raise BudgetError(f"until: {step.until:.1%} of the original model: {why}")
+    return {name: float(value) for name, value in entry.bind(step.allocate.arguments)(matrices, share).items()}
+
+
+def _write(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[str, float], folder: Path) -> None:
+    source, weights = work.source, work.source.weights
+    specs = [(name, spec.dtype, spec.shape) for name, spec in source.checkpoint.tensors.items()]
+    specs = [spec for spec in specs if spec[0] not in set(weights.unexpected)]
+    with ShardWriter(folder, specs) as writer:
+
+        def put(name: str, tensor: Tensor) -> None:
+            if pieces := weights.pieces(name):
+                for piece in pieces:
+                    writer.add(piece.disk, piece.of(tensor))
+            else:
+                for disk in weights.disk_names(name):
+                    writer.add(disk, tensor)
+
+        _pass(work, step, inputs, shares, put)
+        for name in weights.names(""):
+            if name not in inputs:
+                for disk in weights.disk_names(name):
+                    writer.add(disk, weights.read_stored(disk))
+    config = json.dumps(source.checkpoint.config, indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(config + "\n", "utf-8")
+    copy_side_files(source, folder)
+
+
+def _pass(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[str, float], put: Put) -> None:
+    """Hand every zeroed tensor to `put(name, tensor)`, as stored."""
+    source = work.source
+    zeroing = Zeroing(source.graph, step, inputs, work.recipe.seed)
+    needs = {name: set(inputs) for name in zeroing.needs}
+    backward = {name: keys for name, keys in needs.items() if statistics.get(name).meta["at"] == "gradient"}
+    forward = {name: keys for name, keys in needs.items() if name not in backward}
+    # Gradients are the dense model's, also where activations are those of the pruned blocks (as GBLM's code has it).
+    dense = _gathered(work, backward if step.propagate == "pruned" else needs) if needs else {}
+    if forward and step.propagate == "pruned":
+        places = {block: [name for name in inputs if name.startswith(block + ".")] for block in source.graph.blocks}
+
+        def change(block: str, module: nn.Module, stats: Stats) -> None:
+            both = {**{name: dense[name] for name in backward}, **stats}
+            for name in places[block]:
+                tensor = zeroing(name, source.weights.read(name), shares[name], both)
+                put(name, tensor)
+                parent, _, own = name[len(block) + 1 :].rpartition(".")
+                with torch.no_grad():
+                    getattr(module.get_submodule(parent), own).copy_(tensor)
+            stats.drop(places[block])  # pyright: ignore[reportAttributeAccessIssue] - so that memory stays one block's
+
+        rows, _ = batches_of(work)
+        collect(source.checkpoint, source.graph, forward, rows, change=change, device=work.options.where)
+        return
+    for name in track(list(inputs), "zeroing"):
+        put(name, zeroing(name, source.weights.read(name), shares[name], dense))
+
+
+def _gathered(work: Work, needs: dict[str, set[str]]) -> Stats:
+    """Statistics of the dense model, kept for other recipes."""
+    if not needs:
+        return {}
+    rows, key = batches_of(work)
+    source = work.source
+    return collect(source.checkpoint, source.graph, needs, rows, data_key=key, device=work.options.where)
+
+
+def batches_of(work: Work) -> tuple[list[dict[str, Tensor]], str]:
+    """The calibration text and its key."""
+    source: Source = work.source
+    return batches(work.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, work.recipe.seed)
+
+
+def _verify(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[str, float], folder: Path) -> str:
+    """Read what was written: as many zeros as asked, and where no update moves weights every other one is the input's.
+
+    Raises VerifyError.
+    """
+    source = work.source
+    written = Source.of(open_checkpoint(folder, trust_remote_code=source.checkpoint.trust_remote_code))
+    zeroing = Zeroing(source.graph, step, inputs, work.recipe.seed)
+    zeros = total = 0
+    for name in source.weights.names(""):
+        before, after = source.weights.read(name), written.weights.read(name)
+        same = torch.equal(before, after)
+        if name not in inputs and not same:
+            raise VerifyError(f"{name} is not the input's")
+        if name not in inputs:
+            continue
+        gone = after == 0
+        zeros, total = zeros + int(gone.sum()), total + gone.numel()
+        if not zeroing.updates and not torch.equal(before.masked_fill(gone, 0), after):
+            raise VerifyError(f"{name}: weights that stay are not the input's")
+        if gone.float().mean() < shares[name] - 0.01 - 0.5 / after.shape[inputs[name]]:
+            raise VerifyError(f"{name}: {gone.float().mean():.1%} of its weights are zero, not {shares[name]:.1%}")
+    return f"verified: {zeros / total:.1%} of {len(inputs)} projections' weights are zero, all else is the input's"
