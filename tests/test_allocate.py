@@ -189,7 +189,9 @@ def test_milp_of_a_large_model_is_quick():
 
 
 def test_impossible_budgets_say_what_is_possible():
-    with pytest.raises(BudgetError, match=r"at most .* params .* remain at the least, as every family must keep a group"):
+    with pytest.raises(
+        BudgetError, match=r"at most .* params .* remain at the least, as every family must keep a group"
+    ):
         run("uniform", remove=0.99)
     with pytest.raises(BudgetError, match="nothing to remove"):
         run("uniform", target=GRAPH.parameters())

@@ -89,7 +89,7 @@ steps:
     by: wnada
     remove: 20
     until: 20%
-  - prune: [channels, experts]
+  - prune: [channels, vocab]
     by: {wanda: {pwoer: 3}}
     keep: {params: 80%}
     widths: per-leyer
@@ -107,7 +107,7 @@ steps:
     assert texts[4].startswith("steps.0.by: unknown criterion 'wnada'; did you mean 'wanda'? (known: fluctuation,")
     assert texts[5] == "steps.0.remove: 20 is no share; write a share as 20% or 0.2"
     assert texts[6] == "steps.0.until: a step has one budget, this one has remove and until; leave one out"
-    assert texts[7].startswith("steps.1.prune.1: experts are not pruned by this version (known: heads,")
+    assert texts[7].startswith("steps.1.prune.1: the vocabulary is not pruned by this version")
     assert texts[8] == "steps.1.by.wanda.pwoer: unknown argument; did you mean 'power'? (known: base, power)"
     assert (
         texts[9]
@@ -129,7 +129,7 @@ steps:
         ),
         ("prune: [heads, heads], by: wanda, remove: 20%", "steps.0.prune: 'heads' stands here twice"),
         ("prune: [], by: wanda, remove: 20%", "steps.0.prune: list should have at least 1 item"),
-        ("prune: weights, by: wanda, remove: 20%", "single weights are not pruned by this version, only whole units"),
+        ("prune: [heads, weights], by: wanda, remove: 20%", "single weights are a step of their own"),
         ("prune: [layers, heads], by: influence, remove: 20%", "'influence' ranks whole layers, it cannot rank heads"),
         ("by: wanda, remove: 20%", "steps.0: key 'prune' is missing"),
         ("prune: heads, remove: 20%", "steps.0: key 'by' is missing"),
@@ -213,8 +213,8 @@ def test_mistaken_overrides_are_named_with_the_file_s_own() -> None:
         "--set calibrate.data=dcos: calibrate.data: 'dcos' is no source, file or folder; did you mean 'docs'?"
         " (sources: docs, random)",
         "--set steps.0.remove=20: steps.0.remove: 20 is no share; write a share as 20% or 0.2",
-        "r.yaml:12:5: steps.1.rond: unknown key; did you mean 'round'? (known: allocate, by, keep, propagate, prune,"
-        " reduce, remove, repair, round, skip, skip_layers, until, widths)",
+        "r.yaml:12:5: steps.1.rond: unknown key; did you mean 'round'? (known: allocate, by, keep, merge, propagate,"
+        " prune, reduce, remove, repair, round, skip, skip_layers, until, widths)",
     ]  # fmt: skip
 
 

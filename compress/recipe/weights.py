@@ -59,6 +59,6 @@ class PruneWeights(BaseModel):
             raise mistake(f"give exactly one of `remove: 50%`, `until: 50%`, `pattern: 2:4`; this step has {given}")
         if self.pattern is not None and self.allocate.name != "uniform":
             raise mistake(f"a pattern fixes every matrix's share; leave out `allocate: {self.allocate.name}`")
-        if criteria.get(self.by.name).meta["scope"] not in SCOPES:
+        if criteria.get(self.by.name).meta.get("scope", "weights") not in SCOPES:
             raise mistake(f"{self.by.name} scores units, not single weights; take magnitude, wanda, gblm or sparsegpt")
         return self
