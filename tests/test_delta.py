@@ -280,21 +280,6 @@ def test_a_corrupt_description(edit, words, models, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize(
-    ("steps", "words"),
-    [
-        ("[{prune: delta, base: a/b, remove: 90%}, {prune: heads, by: random, remove: 20%}]", "stands alone"),
-        ("[{prune: delta, remove: 90%}]", "base.*missing"),
-        ("[{prune: delta, base: a/b, by: dare, q: rows, remove: 90%}]", "`q` is for `by: darex`"),
-        ("[{prune: delta, base: a/b, by: darx, remove: 90%}]", "did you mean 'darex'"),
-        ("[{prune: delta, base: a/b, remove: 90%, sed: 3}]", "unknown key"),
-    ],
-)
-def test_mistakes_in_the_recipe(steps, words):
-    with pytest.raises(InputError, match=words):
-        parse_recipe(f"steps: {steps}")
-
-
 def test_models_that_do_not_belong_together(models, tmp_path):
     base, tuned = models
     zoo.save("llama", tmp_path / "wide", hidden_size=64, intermediate_size=96, vocab_size=50)

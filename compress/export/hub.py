@@ -78,7 +78,11 @@ def push(folder: Path, upload: Upload, *, private: bool = False) -> str:
     Raises InputError when there are no credentials, they may not write there, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of whatever client the hub library uses
+        LocalTokenNotFoundError,
+    )
 
     check_credentials()
     api = HfApi(library_name="compress")

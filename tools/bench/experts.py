@@ -12,8 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from apart import table
-from train_moe import MODELS, __file__ as training, folder
+from train_moe import MODELS, folder
+from train_moe import __file__ as training
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -45,7 +48,9 @@ def main() -> None:
     for name in MODELS:
         subprocess.run([sys.executable, training, name], stdout=subprocess.DEVNULL, check=True)
         model = folder(f"{name}-docs")
-        rows = [[label, *(f"{_mean(model, choice, share):.1f}" for share in SHARES)] for label, choice in CHOICES.items()]
+        rows = [
+            [label, *(f"{_mean(model, choice, share):.1f}" for share in SHARES)] for label, choice in CHOICES.items()
+        ]
         print(f"\n{name}, dense {_perplexity(model):.1f}\n")
         table(["experts chosen by", *(f"{share} gone" for share in SHARES)], rows)
 
