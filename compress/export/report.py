@@ -24,15 +24,16 @@ from compress.export.rows import percent, rows
 class Figures(TypedDict):
     """One side of the comparison. A figure that was not measured is absent.
 
-    `params`: stored parameters, ties once. `flops`: of one forward of `flops_length` tokens. `bytes`: of the weights.
-    `latency`, `perplexity`, `similarity` (to the dense model; of the pruned side only): fields of the classes of the
-    same name in `compress.evaluate`.
+    `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
+    `flops_length` tokens. `bytes`: of the weights. `latency`, `perplexity`, `similarity` (to the dense model; of the
+    pruned side only): fields of the classes of the same name in `compress.evaluate`.
     """
 
     params: int
     flops: int
     bytes: int
     flops_length: NotRequired[int]
+    zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
@@ -77,12 +78,15 @@ def figures(
     bytes: int,
     *,
     flops_length: int = 512,
+    zeros: int = 0,
     latency: Latency | None = None,
     perplexity: Perplexity | None = None,
     similarity: Similarity | None = None,
 ) -> Figures:
     """One side of the comparison from what was measured."""
     found = Figures(params=params, flops=flops, bytes=bytes, flops_length=flops_length)
+    if zeros:
+        found["zeros"] = zeros
     measured = {"latency": latency, "perplexity": perplexity, "similarity": similarity}
     found.update({name: asdict(value) for name, value in measured.items() if value is not None})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found

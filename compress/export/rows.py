@@ -30,6 +30,8 @@ def rows(report: Report) -> list[Row]:
         _line(f"FLOPs of {length} tokens", before["flops"], after["flops"], count),
         _line("Weights on disk", before["bytes"], after["bytes"], human_bytes),
     ]
+    if zeros := after.get("zeros"):
+        found.insert(1, Row("Zero weights", "0", count(zeros), f"{zeros / after['params']:.1%}", None))
     if (one := before.get("latency")) and (other := after.get("latency")):
         found.append(_line(f"Latency, {_shape(one)}", one["seconds"], other["seconds"], _milliseconds))
     if (one := before.get("perplexity")) and (other := after.get("perplexity")):

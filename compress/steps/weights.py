@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import torch
@@ -46,7 +47,9 @@ def execute(work: Work, step: PruneWeights, given: Step | None, folder: Path | N
         if not hasattr(source.model, "get_output_embeddings") or "For" not in name
         else f"transformers.{name}.from_pretrained({{folder!r}})",
     }
-    made = Step({}, size, dict(size), {}, opens, list(source.graph.notes), sparsity=shares)
+    layouts = source.graph.layouts
+    zeros = round(sum(shares[name] * prod(axis.size for axis in layouts[name]) for name in inputs))
+    made = Step({}, size, {**size, "zeros": zeros}, {}, opens, list(source.graph.notes), sparsity=shares)
     if folder is not None:
         with work.timed("cut"):
             _write(work, step, inputs, shares, folder)

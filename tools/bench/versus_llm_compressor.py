@@ -34,14 +34,18 @@ import sys, torch
 from datasets import Dataset
 from llmcompressor import oneshot
 from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 folder, tokens, out, method, pattern = sys.argv[1:]
 rows = torch.load(tokens)
 data = Dataset.from_dict({"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()})
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 cls = WandaPruningModifier if method == "wanda" else SparseGPTModifier
 modifier = cls(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["lm_head"])
-oneshot(model=model, dataset=data, recipe=modifier, num_calibration_samples=len(rows), max_seq_length=rows.shape[1])
+words = models.WordLevel({"<unk>": 0}, unk_token="<unk>")  # it asks for a tokenizer, though the data is tokens
+processor = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="<unk>", pad_token="<unk>")
+limits = {"num_calibration_samples": len(rows), "max_seq_length": rows.shape[1]}
+oneshot(model=model, processor=processor, dataset=data, recipe=modifier, **limits)
 model.save_pretrained(out)
 """
 
