@@ -11,7 +11,8 @@ from compress import console
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
+def plain() -> Iterator[None]:
+    console.switch()  # a test of the command may have asked for JSON
     yield
     console.switch()
 
