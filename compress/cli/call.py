@@ -14,10 +14,11 @@ from compress.cli import evaluate as _evaluate
 from compress.cli import look as _look
 from compress.cli import prune as _prune
 from compress.cli import push as _push
+from compress.cli import schedule as _schedule
 from compress.cli.app import app
 from compress.errors import CompressError
 
-assert _compare and _delta and _evaluate and _look and _prune and _push  # they register their commands
+assert _compare and _delta and _evaluate and _look and _prune and _push and _schedule  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130
 

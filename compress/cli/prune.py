@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cyclopts import App
+
 from compress import console
 from compress.cli.app import Flag, Opening, Set, Talk, Writing, app, options
 from compress.cli.delta import show_delta
 from compress.cli.push import publish
+
+planning = App(name="plan")
+app.command(planning)
 
 
 @app.default
@@ -64,7 +69,7 @@ def prune(
         publish(out, push, private=private)
 
 
-@app.command
+@planning.default
 def plan(
     recipe: Path,
     model: str,

@@ -1,0 +1,107 @@
+"""compress plan --schedule: what sparse training would give."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from compress import console
+from compress.cli.app import Talk
+from compress.cli.prune import planning
+from compress.train.scaling import BESIROGLU, ScalingLaw
+
+SUFFIXES = {"": 1.0, "%": 0.01, "k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+
+
+@planning.command(name="--schedule")
+def schedule(
+    *,
+    parameters: str,
+    tokens: str,
+    sparsity: str,
+    start: str = "25%",
+    end: str = "75%",
+    prunable: str = "100%",
+    steps: int | None = None,
+    law: ScalingLaw = BESIROGLU,
+    talk: Talk = Talk(),
+) -> None:
+    """Foresee the loss of training that prunes gradually, from the average of its active parameters.
+
+    Parameters
+    ----------
+    parameters
+        Of the model before it is pruned: 1B, 350M.
+    tokens
+        To train on: 20B.
+    sparsity
+        Share of the prunable parameters that is zero in the end.
+    start
+        Share of the training compute after which pruning starts.
+    end
+        Share of the training compute after which pruning has ended.
+    prunable
+        Share of the parameters that may be pruned: linear layers, not the embeddings.
+    steps
+        Of the optimizer; shown beside the tokens.
+    law
+        Coefficients of L = E + A / N^alpha + B / D^beta, in nats a token.
+    """
+    from compress.errors import InputError
+    from compress.train.ramp import CubicRamp
+    from compress.train.scaling import SparseRun
+
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: at least 1")
+    ramp = CubicRamp(quantity("sparsity", sparsity), quantity("start", start), quantity("end", end))
+    share = quantity("prunable", prunable)
+    run = SparseRun(quantity("parameters", parameters), quantity("tokens", tokens), ramp, share)
+    found = run.forecast(law)
+    if steps is not None:
+        for row in found["schedule"]:
+            row["step"] = round(row["progress"] * steps)
+    console.result(_shown(found), found)
+
+
+def quantity(flag: str, text: str) -> float:
+    """`1B`, `2.5e9`, `80%` as a number. Raises InputError for anything else."""
+    from compress.errors import InputError
+
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([%kMBGT]?)\s*", text)
+    if match is None:
+        raise InputError(f"--{flag} {text}: is no number; write 80%, 0.8, 350M, 20B or 1.5T")
+    return float(match[1]) * SUFFIXES[match[2]]
+
+
+def _shown(found: dict[str, Any]) -> Any:
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+
+    from compress.export.rows import count
+
+    runs = Table(box=box.SIMPLE_HEAD, title=f"{count(found['tokens'])} tokens", pad_edge=False)
+    runs.add_column("training")
+    for name in ("loss, nats", "parameters, average", "at the end", "compute, FLOPs", "saved"):
+        runs.add_column(name, justify="right")
+    labels = {"dense": "dense", "sparse": "pruned gradually", "small": "dense, as small"}
+    for name, label in labels.items():
+        run = found[name]
+        saved = 1 - run["compute"] / found["dense"]["compute"]
+        runs.add_row(
+            label,
+            f"{run['loss']:.4f}",
+            count(run["average_parameters"]),
+            count(run["final_parameters"]),
+            f"{run['compute']:.2e}",
+            f"{saved:.1%}",
+        )
+    course = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    steps = "step" in found["schedule"][0]
+    for name in ("trained", "tokens", *(["step"] if steps else []), "sparsity", "parameters"):
+        course.add_column(name, justify="right")
+    for row in found["schedule"]:
+        step = [str(row["step"])] if steps else []
+        seen = (f"{row['progress']:.1%}", count(row["tokens"]))
+        course.add_row(*seen, *step, f"{row['sparsity']:.1%}", count(row["parameters"]))
+    return Group(runs, course)
