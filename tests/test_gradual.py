@@ -212,6 +212,8 @@ def test_the_command(capsys):
     shown = capsys.readouterr().out
     assert "2.6274" in shown
     assert "500 M" in shown
+    assert cli.call([*asked, "--end", ".5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compute_saved"] == pytest.approx(0.8 * (0.75 * 0.25 + 0.5))
     assert cli.call([*asked, "--law.e", "1.69", "--law.a", "406.4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["law"]["A"] == 406.4
 

@@ -67,7 +67,7 @@ def quantity(flag: str, text: str) -> float:
     """`1B`, `2.5e9`, `80%` as a number. Raises InputError for anything else."""
     from compress.errors import InputError
 
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([%kMBGT]?)\s*", text)
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([%kMBGT]?)\s*", text)
     if match is None:
         raise InputError(f"--{flag} {text}: is no number; write 80%, 0.8, 350M, 20B or 1.5T")
     return float(match[1]) * SUFFIXES[match[2]]
@@ -80,9 +80,9 @@ def _shown(found: dict[str, Any]) -> Any:
 
     from compress.export.rows import count
 
-    runs = Table(box=box.SIMPLE_HEAD, title=f"{count(found['tokens'])} tokens", pad_edge=False)
+    runs = Table(box=box.SIMPLE_HEAD, title=f"Trained on {count(found['tokens'])} tokens", pad_edge=False)
     runs.add_column("training")
-    for name in ("loss, nats", "parameters, average", "at the end", "compute, FLOPs", "saved"):
+    for name in ("loss, nats", "parameters", "at the end", "FLOPs", "saved"):
         runs.add_column(name, justify="right")
     labels = {"dense": "dense", "sparse": "pruned gradually", "small": "dense, as small"}
     for name, label in labels.items():
@@ -96,6 +96,10 @@ def _shown(found: dict[str, Any]) -> Any:
             f"{run['compute']:.2e}",
             f"{saved:.1%}",
         )
+    runs.caption = (
+        "parameters are those of the average over the run\n"
+        "saved where zeros cost nothing; in dense matrices they cost what any weight does"
+    )
     course = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     steps = "step" in found["schedule"][0]
     for name in ("trained", "tokens", *(["step"] if steps else []), "sparsity", "parameters"):

@@ -54,6 +54,8 @@ HOFFMANN = ScalingLaw(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 class SparseRun:
     """Training on `tokens` tokens of a model that starts with `parameters`; of their share `prunable` the ramp prunes.
 
+    Every token counts as the same compute, as every step does for `GradualPruning`.
+
     Raises InputError where a number is out of its range.
     """
 
@@ -106,9 +108,13 @@ class SparseRun:
             for name, (average, end) in sizes.items()
         }
         schedule = [
-            {"progress": at, "tokens": at * self.tokens, "sparsity": self.ramp.at(at), "parameters": size}
+            {
+                "progress": at,
+                "tokens": at * self.tokens,
+                "sparsity": self.ramp.at(at),
+                "parameters": self.parameters_at(at),
+            }
             for at in self.moments
-            for size in [self.parameters_at(at)]
         ]
         return {
             "tokens": self.tokens,
