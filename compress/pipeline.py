@@ -1,4 +1,4 @@
-"""The pipeline: open, trace, and for each step collect, score, allocate, cut, verify; then evaluate, report, rename."""
+"""The pipeline: open, trace, each step (collect, score, allocate, cut, verify), evaluate, export, report, rename."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from compress.delta.extract import extract
 from compress.delta.format import Description
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
+from compress.evaluate.ort_latency import OrtSpeed
 from compress.export import Report, environment, figures, write_card, write_report
+from compress.export.onnx import export_onnx, speeds
 from compress.export.report import FamilyRow, Figures
+from compress.onnx import FILE, Exported
 from compress.plan import Plan, read_plan
 from compress.recipe.prune import Prune
 from compress.recipe.read import parse_recipe, read_recipe
@@ -30,6 +33,9 @@ from compress.surgery.source import Source
 from compress.work import Options, Shared, Work
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
+
+Speeds = tuple[OrtSpeed, OrtSpeed]
+"""Of the dense and of the pruned model."""
 
 STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights}
 """Kind of step → the module that executes it."""
@@ -131,9 +137,13 @@ def _write(
         distributed.agreed(None)  # until here the others read what is in the temporary folders
         with work.timed("evaluate"):
             found = _evaluate(work, folder, shared)
+        with work.timed("export"):
+            exported, in_ort = _export(work, folder)
         made = work.plan()
         work.seconds["total"] = time.perf_counter() - start
-        report = _report(work, made, found, out)
+        report = _report(work, made, found, out, in_ort)
+        if exported is not None:
+            report["onnx"] = exported.dump()
         (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
         (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
         write_report(folder, report)
@@ -148,6 +158,17 @@ def _evaluate(work: Work, folder: Path, shared: Shared | None) -> Evaluation:
     if shared is not None and shared.evaluator is not None:
         return shared.evaluator(folder)
     return Evaluator(work.first.checkpoint, seed=work.recipe.seed, device=options.where, timed=options.latency)(folder)
+
+
+def _export(work: Work, folder: Path) -> tuple[Exported | None, Speeds | None]:
+    """The exports that the recipe asks for, inside `folder`; where figures are wanted, their speed beside the dense."""
+    if work.recipe.export is None:
+        return None, None
+    settings, place = work.recipe.export.onnx, folder / "onnx"
+    place.mkdir()
+    made = export_onnx(open_checkpoint(folder, trust_remote_code=True), place, settings)
+    timed = work.options.evaluate and work.options.latency
+    return made, speeds(work.first.checkpoint, place / FILE, settings) if timed else None
 
 
 def _step(work: Work, number: int, folder: Path | None) -> None:
@@ -169,16 +190,18 @@ def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | 
     distributed.agreed(None)
 
 
-def _report(work: Work, made: Plan, found: Evaluation, out: Path) -> Report:
+def _report(work: Work, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
+    before_ort, after_ort = in_ort or (None, None)
     before, after = made.before, made.after
     opens = made.steps[-1].opens_with
     return Report(
         model=work.model,
         recipe={"about": work.recipe.about, "text": made.recipe},
-        before=_figures(before, latency=found.latency_before, perplexity=found.perplexity_before),
+        before=_figures(before, latency=found.latency_before, onnx=before_ort, perplexity=found.perplexity_before),
         after=_figures(
             after,
             latency=found.latency_after,
+            onnx=after_ort,
             perplexity=found.perplexity_after,
             similarity=found.similarity,
         ),

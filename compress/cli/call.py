@@ -11,6 +11,7 @@ from compress import console
 from compress.cli import compare as _compare
 from compress.cli import delta as _delta
 from compress.cli import evaluate as _evaluate
+from compress.cli import export as _export
 from compress.cli import look as _look
 from compress.cli import prune as _prune
 from compress.cli import push as _push
@@ -18,7 +19,9 @@ from compress.cli import schedule as _schedule
 from compress.cli.app import app
 from compress.errors import CompressError
 
-assert _compare and _delta and _evaluate and _look and _prune and _push and _schedule  # they register their commands
+assert (
+    _compare and _delta and _evaluate and _export and _look and _prune and _push and _schedule
+)  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130
 

@@ -16,10 +16,12 @@ from compress.errors import InputError, ModelError
 from compress.evaluate.accuracy import CURE, accuracy, read_labelled
 from compress.evaluate.harness import Harness
 from compress.evaluate.load import held_out, load_model, text_of
+from compress.evaluate.ort_latency import ort_speed
 from compress.evaluate.perplexity import perplexity
 from compress.evaluate.similarity import compare, embed
 from compress.evaluate.size import peak_memory, size
 from compress.evaluate.speed import speed
+from compress.onnx import FILE
 from compress.surgery.source import Source
 
 PREDICTS = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
@@ -54,7 +56,8 @@ class _Asked:
 
 def evaluate_folder(checkpoint: Checkpoint, questions: Questions, dense: Checkpoint | None = None) -> dict[str, Any]:
     """All figures of a model as data: `parameters`, `bytes`, `flops` (of `flops_length` tokens), `peak_memory` of this
-    process, and those of perplexity, accuracy, similarity, speed and tasks that it has; `notes` say what it has not.
+    process, and those of perplexity, accuracy, similarity, speed, speed of its ONNX graph (`onnx`) and tasks that it
+    has; `notes` say what it has not.
 
     `against` holds the same of `dense`, which is asked the same questions after the first model has been let go.
     Raises InputError for unusable text, labels or task names, before any weight is read.
@@ -103,7 +106,10 @@ def _ask(checkpoint: Checkpoint, asked: _Asked) -> tuple[dict[str, Any], Tensor 
     else:
         embedded, _ = embed(model, asked.rows)
     if asked.questions.timed:
-        found["speed"] = asdict(speed(model, asked.rows[0]["input_ids"][:1]))
+        prompt = asked.rows[0]["input_ids"][:1]
+        found["speed"] = asdict(speed(model, prompt))
+        if (graph := checkpoint.folder / "onnx" / FILE).is_file():
+            found["onnx"] = asdict(ort_speed(graph, prompt.numpy()))
     if asked.harness is not None:
         scores = asked.harness.run(model, tokenizer, limit=asked.questions.limit)
         found["tasks"] = [asdict(score) for score in scores]

@@ -57,6 +57,7 @@ def lines(found: dict[str, Any]) -> Iterator[Line]:
         label = f"{score['task']}, {score['metric']} of {score['samples']}"
         yield label, score["value"], f"{score['value']:.4f}{error}"
     yield from _speed(found.get("speed") or {})
+    yield from _speed(found.get("onnx") or {}, "ONNX Runtime: ")
 
 
 def _similarity(found: dict[str, Any]) -> Iterator[Line]:
@@ -65,14 +66,13 @@ def _similarity(found: dict[str, Any]) -> Iterator[Line]:
             yield label, found[name], f"{found[name]:.4f}"
 
 
-def _speed(found: dict[str, Any]) -> Iterator[Line]:
+def _speed(found: dict[str, Any], where: str = "") -> Iterator[Line]:
     if not found:
         return
     prefill = found["prefill"]
-    label = (
-        f"Forward of {prefill['length']} tokens" if found["decode"] is None else f"Prefill, {prefill['length']} tokens"
-    )
+    label = f"{where}{'Forward of' if found['decode'] is None else 'Prefill,'} {prefill['length']} tokens"
     yield label, prefill["seconds"], f"{1000 * prefill['seconds']:.1f} ms"
     if found["decode"] is not None:
-        yield "Decode, one sequence", found["decode"], f"{found['decode']:.0f} tokens/s"
-    yield f"Throughput, {found['rows']} sequences", found["throughput"], f"{found['throughput']:.0f} tokens/s"
+        yield f"{where}Decode, one sequence", found["decode"], f"{found['decode']:.0f} tokens/s"
+    if "throughput" in found:
+        yield f"Throughput, {found['rows']} sequences", found["throughput"], f"{found['throughput']:.0f} tokens/s"

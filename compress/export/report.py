@@ -16,6 +16,7 @@ from typing import Any, NotRequired, TypedDict
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.evaluate.latency import Latency
+from compress.evaluate.ort_latency import OrtSpeed
 from compress.evaluate.perplexity import Perplexity
 from compress.evaluate.similarity import Similarity
 from compress.export.rows import percent, rows
@@ -25,8 +26,8 @@ class Figures(TypedDict):
     """One side of the comparison. A figure that was not measured is absent.
 
     `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
-    `flops_length` tokens. `bytes`: of the weights. `latency`, `perplexity`, `similarity` (to the dense model; of the
-    pruned side only): fields of the classes of the same name in `compress.evaluate`.
+    `flops_length` tokens. `bytes`: of the weights. `latency`, `onnx` (its speed in ONNX Runtime), `perplexity` and
+    `similarity` (to the dense model; of the pruned side only): fields of the classes in `compress.evaluate`.
     """
 
     params: int
@@ -35,6 +36,7 @@ class Figures(TypedDict):
     flops_length: NotRequired[int]
     zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
+    onnx: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
 
@@ -58,7 +60,8 @@ class RecipeText(TypedDict):
 
 
 class Report(TypedDict):
-    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does."""
+    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
+    exported and how near to torch ONNX Runtime is."""
 
     model: str
     recipe: RecipeText
@@ -69,6 +72,7 @@ class Report(TypedDict):
     load: str
     notes: list[str]
     environment: dict[str, str]
+    onnx: NotRequired[dict[str, Any]]
     seconds: NotRequired[dict[str, float]]
 
 
@@ -80,6 +84,7 @@ def figures(
     flops_length: int = 512,
     zeros: int = 0,
     latency: Latency | None = None,
+    onnx: OrtSpeed | None = None,
     perplexity: Perplexity | None = None,
     similarity: Similarity | None = None,
 ) -> Figures:
@@ -87,7 +92,7 @@ def figures(
     found = Figures(params=params, flops=flops, bytes=bytes, flops_length=flops_length)
     if zeros:
         found["zeros"] = zeros
-    measured = {"latency": latency, "perplexity": perplexity, "similarity": similarity}
+    measured = {"latency": latency, "onnx": onnx, "perplexity": perplexity, "similarity": similarity}
     found.update({name: asdict(value) for name, value in measured.items() if value is not None})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found
 

@@ -34,6 +34,11 @@ def rows(report: Report) -> list[Row]:
         found.insert(1, Row("Zero weights", "0", count(zeros), f"{zeros / after['params']:.1%}", None))
     if (one := before.get("latency")) and (other := after.get("latency")):
         found.append(_line(f"Latency, {_shape(one)}", one["seconds"], other["seconds"], _milliseconds))
+    if (one := before.get("onnx")) and (other := after.get("onnx")):
+        first, second = one["prefill"], other["prefill"]
+        found.append(_line(f"ONNX Runtime, {_shape(first)}", first["seconds"], second["seconds"], _milliseconds))
+        if one["decode"] and other["decode"]:
+            found.append(_line("ONNX Runtime, a token more", 1 / one["decode"], 1 / other["decode"], _milliseconds))
     if (one := before.get("perplexity")) and (other := after.get("perplexity")):
         found.append(_line(f"Perplexity at {one['length']} tokens", one["value"], other["value"], _figure))
     if found_similarity := after.get("similarity"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from compress.recipe.delta import PruneDelta
+from compress.recipe.export import Exports
 from compress.recipe.mistake import mistake
 from compress.recipe.part import Data, Part
 from compress.recipe.source import to_yaml
@@ -25,7 +26,7 @@ class Calibrate(BaseModel):
 
 
 class Recipe(BaseModel):
-    """The whole recipe. `export` is accepted and kept for the exporters."""
+    """The whole recipe: `steps` in their order, then what to `export` the result to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +34,7 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     calibrate: Calibrate = Calibrate()
     steps: Annotated[list[Step], Field(min_length=1)]
-    export: dict[str, Any] | None = None
+    export: Exports | None = None
 
     @field_validator("steps")
     @classmethod
@@ -41,6 +42,12 @@ class Recipe(BaseModel):
         if len(steps) > 1 and any(isinstance(step, PruneDelta) for step in steps):
             raise mistake("`prune: delta` stands alone, as what it writes is no model; move the other steps elsewhere")
         return steps
+
+    @model_validator(mode="after")
+    def _exported(self) -> Recipe:
+        if self.export is not None and self.delta is not None:
+            raise mistake("a delta is no model and has no graph; leave out `export`, or export what apply-delta writes")
+        return self
 
     @property
     def delta(self) -> PruneDelta | None:

@@ -1,0 +1,72 @@
+"""compress export: a folder as an ONNX graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress import console
+from compress.cli.app import Flag, Opening, Talk, app
+
+
+@app.command(name="export")
+def export(
+    model: str,
+    /,
+    *,
+    to: Path | None = None,
+    opset: int | None = None,
+    dynamic: str = "batch,sequence",
+    batch: int = 1,
+    length: int = 128,
+    cache: bool = True,
+    tolerance: float = 1e-4,
+    force: Flag = False,
+    opening: Opening = Opening(),
+    talk: Talk = Talk(),
+) -> None:
+    """Write MODEL as an ONNX graph and check it against torch in ONNX Runtime, at two shapes.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub id.
+    to
+        The folder to write; MODEL/onnx by default.
+    opset
+        Version of ONNX's operators; the exporter's newest by default.
+    dynamic
+        Axes of any size, with commas between: batch, sequence, or none.
+    batch
+        Size of the batch where that is not dynamic.
+    length
+        Tokens where the sequence is not dynamic.
+    cache
+        Whether a decoder takes and gives keys and values, as generation needs.
+    tolerance
+        The largest difference from torch, times the largest value where that is above one.
+    force
+        Replace the folder if it exists.
+    """
+    from pydantic import ValidationError
+
+    from compress.checkpoint.open import open_checkpoint
+    from compress.checkpoint.write import new_folder
+    from compress.errors import InputError
+    from compress.export.onnx import export_onnx, onnx_table
+    from compress.recipe.export import Onnx
+
+    axes = [] if dynamic == "none" else [name.strip() for name in dynamic.split(",")]
+    asked = {"opset": opset, "dynamic": axes, "batch": batch, "length": length, "cache": cache, "tolerance": tolerance}
+    try:
+        settings = Onnx.model_validate(asked)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None
+    if to is None and not Path(model).is_dir():
+        raise InputError(f"{model}: is no folder to write onnx into; name one with --to")
+    more = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
+    checkpoint = open_checkpoint(model, revision=opening.revision, **more)
+    target = to if to is not None else Path(model) / "onnx"
+    with new_folder(target, force=force) as folder:
+        made = export_onnx(checkpoint, folder, settings)
+    console.result(onnx_table(made, target), {"folder": str(target), **made.dump()})
