@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -69,6 +70,7 @@ class Writing:
     "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
 
 
+To = Annotated[Path | None, Parameter(name=["--to", "-o"])]
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
 
 

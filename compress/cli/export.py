@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress import console
-from compress.cli.app import Flag, Opening, Talk, app
+from compress.cli.app import Flag, Opening, Talk, To, app
 
 
 @app.command(name="export")
@@ -13,7 +13,7 @@ def export(
     model: str,
     /,
     *,
-    to: Path | None = None,
+    to: To = None,
     opset: int | None = None,
     dynamic: str = "batch,sequence",
     batch: int = 1,

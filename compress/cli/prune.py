@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, Writing, app, options
+from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, app, options
 from compress.cli.delta import show_delta
 from compress.cli.push import publish
 
@@ -75,7 +75,7 @@ def plan(
     model: str,
     /,
     *,
-    to: Path | None = None,
+    to: To = None,
     set: Set = None,
     opening: Opening = Opening(),
     writing: Writing = Writing(),
