@@ -32,9 +32,9 @@ def compare(
     that fails is a row with its `error`. Without `keep` only a model's report, plan and recipe stay.
 
     Returns `model`, `dense` and `rows`, `front` (cost → names), `seconds` and `environment`. A row has name, about,
-    params, bytes, flops as the share of the dense model's at the recipe's own sequence length, latency in seconds (the
-    fastest run: others share the machine), quality, and seconds of work, evaluation apart. Raises InputError when
-    `out` has something in it and may not be replaced, or when no recipe is given.
+    params (those that are not zero), bytes, flops as the share of the dense model's at the recipe's own sequence
+    length, latency in seconds (the fastest run: others share the machine), quality, and seconds of work, evaluation
+    apart. Raises InputError when `out` has something in it and may not be replaced, or when no recipe is given.
     """
     if not chosen:
         raise InputError("no recipe to compare")
@@ -83,7 +83,7 @@ def _row(
 
 def _figures(report: Report) -> dict[str, Any]:
     after, spent = report["after"], report.get("seconds", {})
-    found: dict[str, Any] = {"params": after["params"], "bytes": after["bytes"]}
+    found: dict[str, Any] = {"params": after["params"] - after.get("zeros", 0), "bytes": after["bytes"]}
     found["flops"] = after["flops"] / report["before"]["flops"]
     if "latency" in after:
         found["latency"] = after["latency"]["fastest"]
