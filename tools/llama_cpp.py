@@ -53,7 +53,7 @@ print(json.dumps(written))
 def main(peer: str, source: Path, place: Path) -> bool:
     subprocess.run([sys.executable, training], stdout=subprocess.DEVNULL, check=True)
     run(RECIPE, folder(), place / "out", Options(evaluate=False))
-    model = AutoModelForCausalLM.from_pretrained(place / "out").eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(place / "out").eval()
     given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     wanted = model.generate(torch.tensor([PROMPT]), **given)[0, len(PROMPT) :].tolist()
     file = place / "model.gguf"

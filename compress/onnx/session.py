@@ -20,7 +20,7 @@ class Session:
     Raises InputError when onnxruntime is not installed or cannot open `path`.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
         try:
             import onnxruntime
         except ImportError:
