@@ -27,8 +27,10 @@ from compress.plan import Plan, read_plan
 from compress.recipe.prune import Prune
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
+from compress.recipe.skipping import SkipExperts
 from compress.recipe.weights import PruneWeights
-from compress.steps import units, weights
+from compress.runtime.skipping import KEY
+from compress.steps import skipping, units, weights
 from compress.surgery.source import Source
 from compress.work import Options, Shared, Work
 
@@ -37,7 +39,7 @@ __all__ = ["Options", "apply", "plan", "run", "share"]
 Speeds = tuple[OrtSpeed, OrtSpeed]
 """Of the dense and of the pruned model."""
 
-STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights}
+STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights, SkipExperts: skipping}
 """Kind of step → the module that executes it."""
 
 
@@ -110,6 +112,8 @@ def _work(
     checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
+    if KEY in checkpoint.config:
+        raise InputError(f"{model_in}: skips experts by thresholds of its own; prune the model it was made from")
     return Work(recipe, str(model_in), options, shared.source if shared else Source.of(checkpoint), given)
 
 

@@ -23,6 +23,7 @@ class Step:
     `kept`: family → indices of the groups that stay (families that stay whole are absent). `before` and `after` hold
     `params`, `flops` (of `flops_length` tokens) and `bytes`. `config`: edited values, path → [old, new]. `opens_with`
     has `transformers` and `remote_code` (whether stock classes do, whether the modeling file must) and `how`.
+    `thresholds`: module of experts → below which share of the first choice's weight a choice is skipped.
     `sparsity`: tensor → the share of its weights that becomes zero. `merged`: family of experts → for each that stays,
     the shares of the experts that it is put together of.
     """
@@ -35,6 +36,7 @@ class Step:
     notes: list[str] = field(default_factory=list)
     merged: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     sparsity: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def mixes(self, graph: Graph) -> dict[str, np.ndarray]:
         """`merged` as matrices `[kept, size]`."""

@@ -10,11 +10,15 @@ from torch import Tensor
 from compress.calibrate.experts import Visit
 from compress.calibrate.totals import Totals, double, moments
 
+BINS = 1000
+"""Into how many equal parts the range from 0 to 1 of a choice's weight over the first choice's is divided."""
 
-def add_visits(totals: Totals, chosen: Tensor, visits: list[Visit], experts: int) -> None:
-    """Adds `count`, `gate`, `norm` and `gated` (router's weight × norm) `[experts]`, and `pairs` `[experts, experts]`.
 
-    `chosen` `[tokens, k]` are the experts of each token.
+def add_visits(totals: Totals, chosen: Tensor, weights: Tensor, visits: list[Visit], experts: int) -> None:
+    """Adds `count`, `gate`, `norm` and `gated` (router's weight × norm) `[experts]`, `pairs` `[experts, experts]`, and
+    `ratios` `[BINS]`: how many choices but the first have which weight, as a share of the first's.
+
+    `chosen` `[tokens, k]` are the experts of each token, `weights` the router's.
     """
     found = {name: torch.zeros(experts, dtype=torch.float64) for name in ("count", "gate", "norm", "gated")}
     for visit in visits:
@@ -25,10 +29,18 @@ def add_visits(totals: Totals, chosen: Tensor, visits: list[Visit], experts: int
     hot = torch.zeros(len(chosen.reshape(-1, chosen.shape[-1])), experts, device=chosen.device)
     hot.scatter_(1, chosen.reshape(-1, chosen.shape[-1]), 1.0)
     found["pairs"] = double(hot.T @ hot).fill_diagonal_(0).cpu()
+    ratios = ratio(weights)[:, 1:].reshape(-1)
+    found["ratios"] = double(torch.histc(ratios, BINS, 0, 1)).cpu()
     assert isinstance(totals.tokens, int)
     totals.tokens += len(hot)
     for name, value in found.items():
         totals.add(name, value)
+
+
+def ratio(weights: Tensor) -> Tensor:
+    """The weights `[tokens, k]` of each token's choices, greatest first, as shares of the greatest."""
+    ordered = weights.float().sort(dim=-1, descending=True).values
+    return ordered / ordered[:, :1].clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def add_moments(totals: Totals, names: Collection[str], visits: list[Visit], down: bool, experts: int) -> None:

@@ -21,8 +21,8 @@ class Visit(NamedTuple):
     gate: Tensor  # [n]
 
 
-Tell = Callable[[nn.Module, Tensor, list[Visit]], None]
-"""`(module, chosen experts [tokens, k], visits)`; called once per batch."""
+Tell = Callable[[nn.Module, Tensor, Tensor, list[Visit]], None]
+"""`(module, chosen experts [tokens, k], their weights [tokens, k], visits)`; called once per batch."""
 
 
 def watch(module: nn.Module, tell: Tell) -> Callable[[], None]:
@@ -31,20 +31,36 @@ def watch(module: nn.Module, tell: Tell) -> Callable[[], None]:
     It computes what transformers' own implementations do (eager, grouped and batched products), whichever of them is
     set. Raises ModelError for stacks that are laid out in another way.
     """
+
+    def forward(states: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        result, visits = torch.zeros_like(states), []
+        for tokens, visit in visited(module, states, index, weights):
+            result.index_add_(0, tokens, (visit.output * visit.gate[:, None]).to(result.dtype))
+            visits.append(visit)
+        tell(module, index, weights, visits)
+        return result
+
+    return replace(module, forward)
+
+
+Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(states [tokens, hidden], chosen experts [tokens, k], their weights [tokens, k])` → `[tokens, hidden]`."""
+
+
+def replace(module: nn.Module, forward: Forward) -> Callable[[], None]:
+    """Have a module of stacked experts run `forward` instead of its own; returns what undoes it.
+
+    Raises ModelError for a module that transformers' interface to experts does not describe.
+    """
     if not all(hasattr(module, name) for name in ("down_proj", "is_transposed", "has_bias", "has_gate")):
         raise ModelError(f"{type(module).__name__} is no stack of experts that transformers' interface describes")
 
-    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    def flat(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        k = top_k_index.shape[-1]
         states = hidden_states.reshape(-1, hidden_states.shape[-1])
-        result = torch.zeros_like(states)
-        visits = []
-        for tokens, visit in _visits(module, states, top_k_index, top_k_weights):
-            result.index_add_(0, tokens, (visit.output * visit.gate[:, None]).to(result.dtype))
-            visits.append(visit)
-        tell(module, top_k_index, visits)
-        return result.view_as(hidden_states)
+        return forward(states, top_k_index.reshape(-1, k), top_k_weights.reshape(-1, k)).view_as(hidden_states)
 
-    module.forward = forward
+    module.forward = flat
 
     def undo() -> None:
         del module.forward
@@ -52,8 +68,16 @@ def watch(module: nn.Module, tell: Tell) -> Callable[[], None]:
     return undo
 
 
-def _visits(module: nn.Module, states: Tensor, index: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Visit]]:
-    chosen, order = index.reshape(-1).sort()
+def visited(
+    module: nn.Module, states: Tensor, index: Tensor, weights: Tensor, kept: Tensor | None = None
+) -> Iterator[tuple[Tensor, Visit]]:
+    """What each expert does with the tokens (their numbers come first) that chose it, of choices `kept` `[tokens, k]`.
+
+    Experts that nobody visits are left out.
+    """
+    pairs = torch.arange(index.numel(), device=index.device) if kept is None else kept.reshape(-1).nonzero()[:, 0]
+    chosen, order = index.reshape(-1)[pairs].sort()
+    order = pairs[order]
     experts, counts = chosen.unique_consecutive(return_counts=True)
     gates = weights.reshape(-1)[order]
     start = 0

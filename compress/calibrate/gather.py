@@ -190,11 +190,11 @@ class Gather:
         """Adds up what the experts of one module do, and moments of what each stacked projection is given."""
         inside = [key for key in stacked if key.rpartition(".")[0] == name]
 
-        def tell(module: nn.Module, chosen: Tensor, visits: list[Visit]) -> None:
+        def tell(module: nn.Module, chosen: Tensor, weights: Tensor, visits: list[Visit]) -> None:
             if self._paused:
                 return
             if name in self.experts:
-                add_visits(self._of(name), chosen, visits, module.down_proj.shape[0])  # pyright: ignore
+                add_visits(self._of(name), chosen, weights, visits, module.down_proj.shape[0])  # pyright: ignore
             for key in inside:
                 down = key.endswith("down_proj")
                 add_moments(self._of(key), self._sums[key], visits, down, self._weights.current(key).shape[0])

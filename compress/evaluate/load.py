@@ -13,6 +13,7 @@ from compress.checkpoint.model import load_config, model_class
 from compress.errors import InputError
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
+from compress.runtime import obey
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
@@ -31,15 +32,21 @@ def text_of(data: str | None) -> Part | str:
     return KEPT_BACK if found == Part("docs") else found
 
 
-def load_model(checkpoint: Checkpoint, device: str = "cpu") -> nn.Module:
-    """The whole model as stock transformers load it: float32 on a processor, as stored on an accelerator."""
+def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = True) -> nn.Module:
+    """The whole model as stock transformers load it: float32 on a processor, as stored on an accelerator.
+
+    `obeying` says whether it skips what its config says may be skipped, which stock transformers do not.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     config = load_config(checkpoint)
     cls: Any = model_class(config, checkpoint)
     dtype = torch.float32 if device == "cpu" else "auto"
-    return cls.from_pretrained(checkpoint.folder, config=config, dtype=dtype).to(device).eval()
+    model = cls.from_pretrained(checkpoint.folder, config=config, dtype=dtype).to(device).eval()
+    if obeying:
+        obey(model)
+    return model
 
 
 def held_out(

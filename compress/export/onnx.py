@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exported:
     """Write the model into `folder`, which exists. Raises what `compress.onnx.export_model` does."""
-    return export_model(load_model(checkpoint), folder, settings)
+    return export_model(load_model(checkpoint, obeying=False), folder, settings)
 
 
 def speeds(dense: Checkpoint, graph: Path, settings: Onnx) -> tuple[OrtSpeed, OrtSpeed] | None:

@@ -10,6 +10,7 @@ from compress.recipe.delta import PruneDelta
 from compress.recipe.export import Exports
 from compress.recipe.mistake import mistake
 from compress.recipe.part import Data, Part
+from compress.recipe.skipping import SkipExperts
 from compress.recipe.source import to_yaml
 from compress.recipe.step import Step
 
@@ -38,9 +39,11 @@ class Recipe(BaseModel):
 
     @field_validator("steps")
     @classmethod
-    def _delta_alone(cls, steps: list[BaseModel]) -> list[BaseModel]:
+    def _orderly(cls, steps: list[BaseModel]) -> list[BaseModel]:
         if len(steps) > 1 and any(isinstance(step, PruneDelta) for step in steps):
             raise mistake("`prune: delta` stands alone, as what it writes is no model; move the other steps elsewhere")
+        if any(isinstance(step, SkipExperts) for step in steps[:-1]):
+            raise mistake("`skip: experts` measures the model that it is written into; make it the last step")
         return steps
 
     @model_validator(mode="after")

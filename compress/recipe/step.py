@@ -1,4 +1,4 @@
-"""The steps of a recipe, told apart by what they prune."""
+"""The steps of a recipe, told apart by their first key and what they prune."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, PlainSerializer, PlainValidator
 
 from compress.recipe.delta import PruneDelta
 from compress.recipe.prune import Prune
+from compress.recipe.skipping import SkipExperts
 from compress.recipe.weights import PruneWeights
 
 STEPS: dict[str, type[BaseModel]] = {"delta": PruneDelta, "weights": PruneWeights}
@@ -16,6 +17,8 @@ STEPS: dict[str, type[BaseModel]] = {"delta": PruneDelta, "weights": PruneWeight
 
 def step_model(data: Any) -> type[BaseModel]:
     """The model that a step written as `data` has to fit."""
+    if isinstance(data, dict) and "skip" in data and "prune" not in data:
+        return SkipExperts
     what = data.get("prune") if isinstance(data, dict) else None
     return STEPS.get(what, Prune) if isinstance(what, str) else Prune
 
@@ -26,6 +29,6 @@ def _checked(data: Any) -> BaseModel:
 
 Step = Annotated[
     Prune,
-    PlainValidator(_checked, json_schema_input_type=Union[Prune, *STEPS.values()]),
+    PlainValidator(_checked, json_schema_input_type=Union[Prune, SkipExperts, *STEPS.values()]),
     PlainSerializer(lambda step: step.model_dump(mode="json", exclude_none=True)),
 ]

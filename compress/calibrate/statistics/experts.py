@@ -38,6 +38,12 @@ def expert_coactivation(totals: Totals) -> Tensor:
     return totals["pairs"] / totals.tokens
 
 
+@statistics.add("expert_ratios", at="experts", sums=("ratios",))
+def expert_ratios(totals: Totals) -> Tensor:
+    """Share of the choices but the first whose weight, over the first's, lies below 1/n, 2/n, …, 1, `[n]`."""
+    return totals["ratios"].cumsum(0) / totals["ratios"].sum().clamp_min(1)
+
+
 @statistics.add("router_gram", at="router", sums=("logits",))
 def router_gram(totals: Totals) -> Tensor:
     """Mean of l·lᵀ over tokens, l the router's logits, `[experts, experts]`."""
