@@ -2,8 +2,8 @@
 
 `model.forward` stays unmodified Python, so it cannot be cut in pieces; but a thread in the middle of it can wait. At a
 module that was made a *station* the thread hands over the call and sleeps; the scheduler runs the module whenever it
-suits, in the scheduler's own thread, and wakes the thread with the result. Whatever lies between stations runs in the
-batch's thread.
+suits, in the scheduler's own thread, and wakes the thread with the result, or has the thread run it. Whatever lies
+between stations runs in the batch's thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+OWN = object()
+"""The reply that has a waiting thread run the module itself."""
 
 
 class Cancelled(BaseException):
@@ -114,7 +117,8 @@ def _pausing(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         walk = threading.current_thread()
         if not isinstance(walk, Walk):
             return forward(*args, **kwargs)
-        return walk.ask(Call(name, forward, args, kwargs, torch.is_grad_enabled()))
+        reply = walk.ask(Call(name, forward, args, kwargs, torch.is_grad_enabled()))
+        return forward(*args, **kwargs) if reply is OWN else reply
 
     paused.__wrapped__ = forward  # pyright: ignore[reportFunctionMemberAccess] # so that its signature is found
     return paused

@@ -41,6 +41,7 @@ def collect(
     data_key: str | None = None,
     families: Iterable[str] | None = None,
     change: Change | None = None,
+    inside: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     tape_bytes: int = TAPE_BYTES,
@@ -50,8 +51,10 @@ def collect(
     With a `data_key` (from `batches`) results are kept on disk, and what is there is not gathered again. `families`
     are the names of those about to lose groups: they define the units of `projection`. `change(block, module, stats)`
     may change a loaded block's weights once its statistics are there; later blocks then see what it gives, and nothing
-    is kept on disk. Computed in `dtype`: by default the stored one, but float32 on the CPU. With several processes
-    (see `distributed`) each runs its share of the samples, and all get the results.
+    is kept on disk. With `inside` it is called with one projection after another instead, so that the later ones of a
+    block see it too; blocks with stacked experts are changed as a whole all the same. Computed in `dtype`: by default
+    the stored one, but float32 on the CPU. With several processes (see `distributed`) each runs its share of the
+    samples, and all get the results.
 
     Raises ModelError for statistics that a tensor cannot have, InputError for bad weights or too few samples.
     """
@@ -73,7 +76,8 @@ def collect(
 
         places = {key: positions for key, (_, positions) in units.items()}
         options = {"dtype": dtype, "device": device}
-        _passes(checkpoint, graph, wanted, batches, done, places, change, stats, tape_bytes, options)
+        stations = _projections(graph, needs) if inside else {}
+        _passes(checkpoint, graph, wanted, batches, done, places, change, stats, tape_bytes, options, stations)
         distributed.agreed(None)  # the first process has written everything
     if kept and distributed.rank() > 0:
         for name, keys in needs.items():
@@ -93,6 +97,7 @@ def _passes(
     stats: Stats,
     tape_bytes: int,
     options: dict[str, Any],
+    stations: Mapping[str, frozenset[str]],
 ) -> None:
     """One forward for everything but gradients, then one forward and back for these."""
     model = runnable_model(checkpoint, options["dtype"])
@@ -106,7 +111,7 @@ def _passes(
             Gather(model, weights, forward, sequences, done, places) as gather,
             task("calibrating", len(set(graph.blocks))) as advance,
         ):
-            watch = _watch(gather, weights, graph, change, stats, advance)
+            watch = _watch(gather, weights, graph, change, stats, advance, stations)
             Stream(model, weights, graph.blocks, watch, **options).run(own)
             gather.leave(*gather.left)
     if backward:
@@ -132,6 +137,7 @@ def _watch(
     change: Change | None,
     stats: Stats,
     advance: Callable[..., None],
+    stations: Mapping[str, frozenset[str]],
 ) -> Watch:
     once = _once(graph, weights)
     inside = {block: {*weights.names(block), block} for block in graph.blocks}
@@ -142,11 +148,24 @@ def _watch(
             gather.leave(*own)
         advance()
 
-    def changed(block: str, module: nn.Module) -> None:
+    def changed(where: str, module: nn.Module) -> None:
         assert change is not None
-        change(block, module, stats)
+        if where not in inside:
+            gather.leave(*(key for key in gather.left if key.rpartition(".")[0] == where))
+        change(where, module, stats)
 
-    return Watch(gather.visit, leave, changed if change is not None else None, pause=gather.pause)
+    return Watch(gather.visit, leave, changed if change is not None else None, pause=gather.pause, inside=stations)
+
+
+def _projections(graph: Graph, needs: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    """Block → the modules whose inputs are gathered, where all of them are plain projections run once."""
+    keys = {key for name, some in needs.items() if statistics.get(name).meta["at"] == "input" for key in some}
+    found = {}
+    for block in dict.fromkeys(graph.blocks):
+        own = [key for key in keys if key.startswith(block + ".")]
+        if own and all(len(graph.layouts[key]) == 2 for key in own):
+            found[block] = frozenset(key.rpartition(".")[0] for key in own)
+    return found
 
 
 def _dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:

@@ -9,17 +9,18 @@ blocks (embeddings, heads) are loaded and freed likewise.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.calibrate.baton import Call, Stations, Walk
+from compress.calibrate.baton import OWN, Call, Stations, Walk
 from compress.calibrate.memory import one_arena, trim
 from compress.checkpoint.weights import Weights
+from compress.errors import ModelError
 
 Batch = dict[str, Tensor]
 
@@ -30,6 +31,9 @@ LARGE = 4_000_000
 @dataclass
 class Watch:
     """Whom to tell what happens; every field may be left out.
+
+    `inside`: block → projections in it at which all batches wait for each other; `change` is then called with each of
+    them instead of the block, before any batch goes through it, so that one run is enough. `visit` is not called there.
 
     `visit(block, call, output)`: one batch went through a block. `leave(block)`: all batches did. `change(block,
     module)` comes after that: the weights are still loaded and may be changed, then the block is run again (between
@@ -42,6 +46,7 @@ class Watch:
     change: Callable[[str, nn.Module], None] | None = None
     end: Callable[[Any, Batch], None] | None = None
     pause: Callable[[bool], None] = lambda stopped: None
+    inside: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Stream:
@@ -72,6 +77,7 @@ class Stream:
         self._last = None if watch.end else _output_embeddings(model)
         self._lazy = large_ones | ({self._last} if self._last else set())
         self._inline = leaves - self._lazy
+        self._within = {name: block for block, names in watch.inside.items() for name in names}
 
     def run(self, batches: Sequence[Batch]) -> None:
         """One forward per batch; `model` is back on the meta device afterwards, also after an error.
@@ -90,7 +96,7 @@ class Stream:
             rest = self.load(self.weights.outside(self.blocks | self._lazy))
             stack.callback(self.weights.unload_names, rest)
             stack.callback(self.leave)
-            stack.enter_context(Stations(self.model, self.blocks | self._lazy | self._inline))
+            stack.enter_context(Stations(self.model, self.blocks | self._lazy | self._inline | self._within.keys()))
             stack.callback(lambda: [walk.cancel() for walk in walks])
             for walk in walks:
                 self.proceed(walk)
@@ -100,6 +106,8 @@ class Stream:
                 if station == self._last:
                     for walk in group:
                         walk.cancel()
+                elif station in self._within:
+                    self.wait_inside(station, group, waiting)
                 else:
                     self.enter(station)
                     self.pass_through(station, group)
@@ -108,6 +116,10 @@ class Stream:
     def pass_through(self, station: str, walks: list[Walk]) -> None:
         """Run the loaded station for the batches that wait at it; each then goes on to its next one."""
         block, again = station in self.blocks, self.watch.change is not None
+        if station in self.watch.inside:
+            for walk in walks:
+                self.proceed(walk, OWN)
+            return
         for walk in walks:
             if not block:
                 self.proceed(walk, self.execute(walk))
@@ -121,6 +133,18 @@ class Stream:
             self.watch.change(station, self.model.get_submodule(station))
             for walk in walks:
                 self.proceed(walk, self._again(walk))
+
+    def wait_inside(self, station: str, walks: list[Walk], waiting: list[Walk]) -> None:
+        """All batches wait at a projection inside the block in memory: change it, and let them through.
+
+        Raises ModelError where some of them are elsewhere, as what they give it would be missing.
+        """
+        if len(walks) < len(waiting):
+            raise ModelError(f"{station}: some texts do not go through it; take `propagate: pruned`, block after block")
+        assert self.watch.change is not None
+        self.watch.change(station, self.model.get_submodule(station))
+        for walk in walks:
+            self.proceed(walk, self.execute(walk))
 
     def _again(self, walk: Walk) -> Any:
         self.watch.pause(True)
@@ -173,6 +197,8 @@ class Stream:
     def leave(self) -> None:
         """Free the weights of the station in memory."""
         self.weights.unload_names(self._owned)
+        if self._loaded in self.watch.inside and self.watch.leave is not None:
+            self.watch.leave(self._loaded)
         if self._loaded:
             trim()
         self._loaded, self._owned = "", []

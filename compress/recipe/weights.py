@@ -27,8 +27,9 @@ class PruneWeights(BaseModel):
 
     Exactly one of `remove`, the share of these weights, `until`, the share of the original model gone so far (units
     and zeros), and `pattern`: `2:4` has 2 zeros in every 4 consecutive inputs. `compare` says among which weights the
-    smallest are looked for, `allocate` what share each matrix loses, `propagate` whether later blocks are calibrated
-    on what the pruned earlier ones give. `skip` are globs on names of tensors, `skip_layers` blocks left whole.
+    smallest are looked for, `allocate` what share each matrix loses, `propagate` whether later blocks (with
+    `true_sequential`: later projections, in half the time and more memory) are calibrated on what the pruned earlier
+    ones give. `skip` are globs on names of tensors, `skip_layers` blocks left whole.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +41,7 @@ class PruneWeights(BaseModel):
     pattern: Annotated[str | None, BeforeValidator(_pattern)] = None
     compare: Literal["row", "layer"] = "row"
     allocate: Ratio = Part("uniform")
-    propagate: Literal["pruned", "dense"] = "pruned"
+    propagate: Literal["true_sequential", "pruned", "dense"] = "pruned"
     skip: list[str] = []
     skip_layers: list[Annotated[int, Field(strict=True)]] = []
 

@@ -122,22 +122,24 @@ def _pass(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[s
     backward = {name: keys for name, keys in needs.items() if statistics.get(name).meta["at"] == "gradient"}
     forward = {name: keys for name, keys in needs.items() if name not in backward}
     # Gradients are the dense model's, also where activations are those of the pruned blocks (as GBLM's code has it).
-    dense = _gathered(work, backward if step.propagate == "pruned" else needs) if needs else {}
-    if forward and step.propagate == "pruned":
-        places = {block: [name for name in inputs if name.startswith(block + ".")] for block in source.graph.blocks}
+    onward = step.propagate != "dense"
+    dense = _gathered(work, backward if onward else needs) if needs else {}
+    if forward and onward:
 
-        def change(block: str, module: nn.Module, stats: Stats) -> None:
+        def change(where: str, module: nn.Module, stats: Stats) -> None:
             both = {**{name: dense[name] for name in backward}, **stats}
-            for name in places[block]:
+            names = [name for name in inputs if name.startswith(where + ".")]
+            for name in names:
                 tensor = zeroing(name, source.weights.read(name), shares[name], both)
                 put(name, tensor)
-                parent, _, own = name[len(block) + 1 :].rpartition(".")
+                parent, _, own = name[len(where) + 1 :].rpartition(".")
                 with torch.no_grad():
                     getattr(module.get_submodule(parent), own).copy_(tensor)
-            stats.drop(places[block])  # pyright: ignore[reportAttributeAccessIssue] - so that memory stays one block's
+            stats.drop(names)  # pyright: ignore[reportAttributeAccessIssue] - so that memory stays one block's
 
         rows, _ = batches_of(work)
-        collect(source.checkpoint, source.graph, forward, rows, change=change, device=work.options.where)
+        inside = step.propagate == "true_sequential"
+        collect(source.checkpoint, source.graph, forward, rows, change=change, inside=inside, device=work.options.where)
         return
     for name in track(list(inputs), "zeroing"):
         put(name, zeroing(name, source.weights.read(name), shares[name], dense))

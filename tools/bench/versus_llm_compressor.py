@@ -22,7 +22,7 @@ SHAPE = {"layers": 12, "hidden": 768, "channels": 2048, "heads": 12, "groups": 1
 RECIPE = """\
 calibrate: {{data: random, samples: 32, length: 256}}
 steps:
-- {{prune: weights, by: {}, {}, propagate: pruned}}
+- {{prune: weights, by: {}, {}, propagate: true_sequential}}
 """
 CASES = {
     "Wanda 50 %": ("wanda", "remove: 50%", "0:0"),
