@@ -143,7 +143,8 @@ class Stream:
             raise ModelError(f"{station}: some texts do not go through it; take `propagate: pruned`, block after block")
         assert self.watch.change is not None
         self.watch.change(station, self.model.get_submodule(station))
-        for walk in walks:
+        for walk in walks:  # trimmed, as what a batch leaves free others do not fit into
+            trim()
             self.proceed(walk, self.execute(walk))
 
     def _again(self, walk: Walk) -> Any:

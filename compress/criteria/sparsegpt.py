@@ -7,7 +7,11 @@ from torch import Tensor
 
 from compress.registry import criteria
 
-BLOCK = 128
+BLOCK, INNER = 128, 32
+"""Columns that are chosen among together, and those of them that errors reach one by one; the others, in one product.
+
+A pattern's m has to divide the latter, or else all of a block's errors go one by one.
+"""
 
 
 @criteria.add("sparsegpt", scope="update", on="in", needs=("input_gram",), paper="2301.00774")
@@ -30,35 +34,41 @@ def sparsegpt(
     columns = weight.T.float().contiguous()  # a column of the weight lies in one piece
     factor, dead = inverse_factor(input_gram, damping)
     columns[dead] = 0
+    inner = INNER if block is None or INNER % block[1] == 0 else BLOCK
     for start in range(0, len(columns), BLOCK):
         stop = min(start + BLOCK, len(columns))
         part, own = columns[start:stop], factor[start:stop, start:stop].contiguous()
         scale = own.diagonal().square()[:, None]
         gone = None if block else _least(part.square() / scale, share)
         errors = torch.empty_like(part)
-        for i in range(stop - start):
-            if block is not None and (start + i) % block[1] == 0:
-                ahead = part[i : i + block[1]].square() / scale[i : i + block[1]]
-                chosen = torch.zeros_like(ahead, dtype=torch.bool)
-                chosen.scatter_(0, ahead.topk(block[0], dim=0, largest=False).indices, True)
-                gone = chosen if gone is None else torch.cat([gone[:i], chosen])
-            assert gone is not None
-            error = part[i].where(gone[i], 0) / own[i, i]
-            part[i].masked_fill_(gone[i], 0)
-            part[i + 1 :].addr_(own[i, i + 1 :], error, alpha=-1)
-            errors[i] = error
+        for first in range(0, stop - start, inner):
+            last = min(first + inner, stop - start)
+            for i in range(first, last):
+                if block is not None and (start + i) % block[1] == 0:
+                    ahead = part[i : i + block[1]].square() / scale[i : i + block[1]]
+                    chosen = torch.zeros_like(ahead, dtype=torch.bool)
+                    chosen.scatter_(0, ahead.topk(block[0], dim=0, largest=False).indices, True)
+                    gone = chosen if gone is None else torch.cat([gone[:i], chosen])
+                assert gone is not None
+                torch.mul(part[i], gone[i], out=errors[i]).div_(own[i, i])
+                part[i].masked_fill_(gone[i], 0)
+                part[i + 1 : last].addr_(own[i, i + 1 : last], errors[i], alpha=-1)
+            part[last:].addmm_(own[first:last, last:].T, errors[first:last], alpha=-1)
         columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
     return columns.T
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """Upper Cholesky factor of the inverse Hessian `[in, in]`, and which inputs are never active, bool `[in]`."""
-    hessian = gram.float().clone()
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True), dead
+    # With J the reversal of rows, J·H·J = L·Lᵀ for a lower L, so that H⁻¹ = UᵀU for the upper U = J·L⁻¹·J.
+    turned = gram.float().flip(0, 1)
+    dead = turned.diagonal() == 0
+    turned.diagonal()[dead] = 1
+    turned.diagonal().add_(damping * turned.diagonal().mean())
+    torch.linalg.cholesky(turned, out=turned)
+    inverse = torch.eye(len(turned), device=turned.device)
+    torch.linalg.solve_triangular(turned, inverse, upper=False, out=inverse)
+    return inverse.flip(0, 1), dead.flip(0)
 
 
 def _least(scores: Tensor, share: float) -> Tensor:
