@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from compress.recipe.mistake import mistake
 from compress.recipe.part import Criterion, Part, Ratio
 from compress.recipe.share import Share
-from compress.registry import criteria
+from compress.registry import criteria, ratios
 
 SCOPES = ("weights", "families", "update")
 """Scopes of criteria that tell single weights apart."""
@@ -22,12 +22,20 @@ def _pattern(value: Any) -> Any:
     return value
 
 
+def _tile(value: Any) -> Any:
+    parts = value.split("x") if isinstance(value, str) else []
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise mistake(f"a block is written rows x columns, as 16x16, not {value!r}")
+    return value
+
+
 class PruneWeights(BaseModel):
     """Zero single weights of the projections inside blocks.
 
     Exactly one of `remove`, the share of these weights, `until`, the share of the original model gone so far (units
     and zeros), and `pattern`: `2:4` has 2 zeros in every 4 consecutive inputs. `compare` says among which weights the
-    smallest are looked for, `allocate` what share each matrix loses, `propagate` whether later blocks (with
+    smallest are looked for; with `block: 16x16` blocks of a matrix go as a whole, those of the smallest sums in the
+    matrix. `allocate` says what share each matrix loses, `propagate` whether later blocks (with
     `true_sequential`: later projections, in half the time and more memory) are calibrated on what the pruned earlier
     ones give. `skip` are globs on names of tensors, `skip_layers` blocks left whole.
     """
@@ -39,14 +47,23 @@ class PruneWeights(BaseModel):
     remove: Share | None = None
     until: Share | None = None
     pattern: Annotated[str | None, BeforeValidator(_pattern)] = None
-    compare: Literal["row", "layer"] = "row"
+    compare: Literal["row", "layer"] | None = None
+    block: Annotated[str | None, BeforeValidator(_tile)] = None
     allocate: Ratio = Part("uniform")
     propagate: Literal["true_sequential", "pruned", "dense"] = "pruned"
     skip: list[str] = []
     skip_layers: list[Annotated[int, Field(strict=True)]] = []
 
     @property
-    def block(self) -> tuple[int, int] | None:
+    def tile(self) -> tuple[int, int] | None:
+        """(rows, columns) of the blocks."""
+        if self.block is None:
+            return None
+        rows, _, columns = self.block.partition("x")
+        return int(rows), int(columns)
+
+    @property
+    def n_m(self) -> tuple[int, int] | None:
         """(n, m) of the pattern."""
         if self.pattern is None:
             return None
@@ -62,4 +79,10 @@ class PruneWeights(BaseModel):
             raise mistake(f"a pattern fixes every matrix's share; leave out `allocate: {self.allocate.name}`")
         if criteria.get(self.by.name).meta.get("scope", "weights") not in SCOPES:
             raise mistake(f"{self.by.name} scores units, not single weights; take magnitude, wanda, gblm or sparsegpt")
+        scored = criteria.get(self.by.name).meta.get("scope", "weights") != "update"
+        if not scored and (self.block or ratios.get(self.allocate.name).meta.get("scores")):
+            what = f"block: {self.block}" if self.block else f"allocate: {self.allocate.name}"
+            raise mistake(f"{self.by.name} chooses as it goes and scores nothing beforehand, which `{what}` needs")
+        if self.block and (self.pattern or self.compare):
+            raise mistake("blocks are compared with all others of their matrix; leave out `pattern` and `compare`")
         return self

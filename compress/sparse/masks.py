@@ -22,6 +22,21 @@ def smallest(saliency: Tensor, share: float, compare: Compare) -> Tensor:
     return gone.view_as(saliency)
 
 
+def in_tiles(saliency: Tensor, share: float, tile: tuple[int, int], name: str) -> Tensor:
+    """The `share` of blocks, (rows, columns) large, whose saliencies add up to least, bool `[out, in]`.
+
+    Raises InputError where the blocks do not fill the matrix.
+    """
+    (rows, columns), (high, wide) = saliency.shape, tile
+    if rows % high or columns % wide:
+        raise InputError(
+            f"block {high}x{wide}: {name} is {rows} x {columns}, which such blocks do not fill; "
+            f"`skip: ['{name}']` leaves it whole"
+        )
+    sums = saliency.reshape(rows // high, high, columns // wide, wide).sum((1, 3))
+    return smallest(sums, share, "layer").repeat_interleave(high, 0).repeat_interleave(wide, 1)
+
+
 def in_blocks(saliency: Tensor, zeros: int, block: int, name: str) -> Tensor:
     """The `zeros` smallest of every `block` consecutive inputs, bool `[out, in]`.
 

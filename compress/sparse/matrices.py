@@ -32,13 +32,15 @@ class Losses(Protocol):
 @dataclass(frozen=True)
 class Matrices:
     """`inputs`: name of each projection inside blocks → the dimension that it contracts (the last of `[experts, out,
-    in]` is 2). `read` gives stored tensors, `stats` what was gathered on the dense model, `measure` its losses."""
+    in]` is 2). `read` gives stored tensors, `stats` what was gathered on the dense model, `measure` its losses and
+    `score` the criterion's saliencies."""
 
     graph: Graph
     inputs: dict[str, int]
     read: Callable[[str], Tensor]
     stats: Stats
     measure: Callable[[int], Losses]
+    score: Callable[[str], Tensor]
 
     @property
     def names(self) -> list[str]:
@@ -73,6 +75,10 @@ class Matrices:
     def weight(self, name: str) -> Tensor:
         """`[out, in]`, or `[experts, out, in]`, float32."""
         return turned(self.read(name).float(), self.inputs[name])
+
+    def saliency(self, name: str) -> Tensor:
+        """What the step's criterion makes of each weight, shaped like the weight; for ratios that declare `scores`."""
+        return self.score(name)
 
     def statistic(self, which: str, name: str) -> Tensor:
         """A statistic that lines up with the weight's inputs: `[in]`, or `[experts, 1, in]`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from compress.graph.families import Family, Graph
 from compress.recipe.weights import PruneWeights
 from compress.registry import Entry, criteria
 from compress.score import call_with, statistics_of
-from compress.sparse.masks import in_blocks, smallest
+from compress.sparse.masks import in_blocks, in_tiles, smallest
 from compress.sparse.matrices import turned
 from compress.views import Stats, is_stack, statistic
 
@@ -31,32 +31,48 @@ class Zeroing:
 
     def __call__(self, name: str, stored: Tensor, share: float, stats: Stats) -> Tensor:
         """The tensor as it is to be stored. Raises InputError where a pattern does not divide it."""
+        made = [self._matrix(key, name, weight, own, share) for key, weight, own in self._parts(name, stored, stats)]
+        whole = torch.stack(made) if is_stack(self.graph, name) else made[0]
+        return turned(whole, self.inputs[name]).contiguous()
+
+    def saliency(self, name: str, stored: Tensor, stats: Stats) -> Tensor:
+        """What the criterion makes of each weight, `[out, in]` or `[experts, out, in]`, float32."""
+        made = [self._saliency(key, weight.float(), own) for key, weight, own in self._parts(name, stored, stats)]
+        return torch.stack(made) if is_stack(self.graph, name) else made[0]
+
+    def _parts(self, name: str, stored: Tensor, stats: Stats) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """The matrices `[out, in]` of a tensor with their keys and statistics: one, or one for each expert."""
         dim = self.inputs[name]
         own = {need: self._oriented(statistic(stats, need, name), stored, dim) for need in self.needs}
         weight = turned(stored, dim)
-        if is_stack(self.graph, name):
-            made = [
-                self._matrix(f"{name}/{i}", name, one, {need: value[i] for need, value in own.items()}, share)
-                for i, one in enumerate(weight)
-            ]
-            return turned(torch.stack(made), dim).contiguous()
-        return turned(self._matrix(name, name, weight, own, share), dim).contiguous()
+        if not is_stack(self.graph, name):
+            yield name, weight, own
+            return
+        for i, one in enumerate(weight):
+            yield f"{name}/{i}", one, {need: value[i] for need, value in own.items()}
 
     def _matrix(self, key: str, name: str, weight: Tensor, stats: Mapping[str, Tensor], share: float) -> Tensor:
         """`[out, in]` → the same, in its dtype."""
-        block = self.step.block
-        if block is not None and weight.shape[1] % block[1]:
-            in_blocks(weight, *block, name)  # says what is wrong
-        wide = weight.float()
-        call = call_with(self.criterion, self.step.by.arguments, self.seed)
+        step = self.step
+        if step.n_m is not None and weight.shape[1] % step.n_m[1]:
+            in_blocks(weight, *step.n_m, name)  # says what is wrong
         if self.updates:
-            return call(weight=wide, share=share, block=block, **stats).to(weight.dtype)
-        if self.criterion.meta["scope"] == "families":
-            saliency = call(family=Family(key, "other", weight.numel())).view_as(wide)
+            call = call_with(self.criterion, step.by.arguments, self.seed)
+            return call(weight=weight.float(), share=share, block=step.n_m, **stats).to(weight.dtype)
+        saliency = self._saliency(key, weight.float(), stats)
+        if step.n_m is not None:
+            gone = in_blocks(saliency, *step.n_m, name)
+        elif step.tile is not None:
+            gone = in_tiles(saliency, share, step.tile, name)
         else:
-            saliency = call(weight=wide, **stats)
-        gone = in_blocks(saliency, *block, name) if block else smallest(saliency, share, self.step.compare)
+            gone = smallest(saliency, share, step.compare or "row")
         return weight.masked_fill(gone, 0)
+
+    def _saliency(self, key: str, weight: Tensor, stats: Mapping[str, Tensor]) -> Tensor:
+        call = call_with(self.criterion, self.step.by.arguments, self.seed)
+        if self.criterion.meta["scope"] == "families":
+            return call(family=Family(key, "other", weight.numel())).view_as(weight)
+        return call(weight=weight, **stats)
 
     def _oriented(self, value: Tensor, stored: Tensor, dim: int) -> Tensor:
         """A statistic of the weight's own shape is turned like it."""

@@ -66,7 +66,10 @@ def _modules(graph: Graph, step: SkipExperts) -> list[str]:
     families = [family for family in graph.families.values() if family.kind == "experts"]
     if not families:
         raise InputError("skip: the model has no experts, so none can be skipped")
-    left = {graph.blocks[number] + "." for number in step.skip_layers if number < len(graph.blocks)}
+    total = len(graph.blocks)
+    if bad := [number for number in step.skip_layers if not -total <= number < total]:
+        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+    left = {graph.blocks[number] + "." for number in step.skip_layers}
     names = [experts_module(graph, family) for family in families]
     chosen = [name for name in names if not name.startswith(tuple(left))]
     if not chosen:

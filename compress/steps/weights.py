@@ -68,15 +68,20 @@ def assist(work: Work, step: PruneWeights, given: Step | None) -> None:
 def _shares(work: Work, step: PruneWeights, inputs: dict[str, int]) -> dict[str, float]:
     """What share of each matrix goes. Raises BudgetError where `until` asks for more than there is, or nothing."""
     source, entry = work.source, ratios.get(step.allocate.name)
-    needs = {name: set(inputs) for name in statistics_of(entry, step.allocate.arguments)}
+    zeroing = Zeroing(source.graph, step, inputs, work.recipe.seed)
+    scored = zeroing.needs if entry.meta.get("scores") else ()
+    needs = {name: set(inputs) for name in (*statistics_of(entry, step.allocate.arguments), *scored)}
     stats = _gathered(work, needs) if needs else {}
 
     def measure(count: int) -> WholeModel:
         return WholeModel(source.checkpoint, batches_of(work)[0][:count], work.options.where)
 
-    matrices = Matrices(source.graph, inputs, source.weights.read, stats, measure)
-    if step.block is not None:
-        share = step.block[0] / step.block[1]
+    def score(name: str) -> Tensor:
+        return zeroing.saliency(name, source.weights.read(name), stats)
+
+    matrices = Matrices(source.graph, inputs, source.weights.read, stats, measure, score)
+    if step.n_m is not None:
+        share = step.n_m[0] / step.n_m[1]
     elif step.remove is not None:
         share = step.remove
     else:
@@ -180,6 +185,8 @@ def _verify(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict
         zeros, total = zeros + int(gone.sum()), total + gone.numel()
         if not zeroing.updates and not torch.equal(before.masked_fill(gone, 0), after):
             raise VerifyError(f"{name}: weights that stay are not the input's")
-        if gone.float().mean() < shares[name] - 0.01 - 0.5 / after.shape[inputs[name]]:
+        whole = prod(after.shape[-2:])
+        rounding = 0.5 * (prod(step.tile) / whole if step.tile else 1 / after.shape[inputs[name]])
+        if gone.float().mean() < shares[name] - 0.01 - rounding:
             raise VerifyError(f"{name}: {gone.float().mean():.1%} of its weights are zero, not {shares[name]:.1%}")
     return f"verified: {zeros / total:.1%} of {len(inputs)} projections' weights are zero, all else is the input's"
