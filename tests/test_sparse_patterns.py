@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from compress.errors import InputError
-from compress.pipeline import Options, run
+from compress.pipeline import Options, plan, run
 from compress.recipe.read import parse_recipe
 from compress.sparse.masks import in_tiles
 
@@ -34,7 +34,7 @@ def inside(weights):
 
 def test_tiles_of_the_smallest_sums_go():
     saliency = torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
-    gone = in_tiles(saliency, 0.5, (4, 3), "w")
+    gone = in_tiles(saliency, 0.5, (4, 3))
     sums = {(i, j): float(saliency[4 * i : 4 * i + 4, 3 * j : 3 * j + 3].sum()) for i in range(2) for j in range(4)}
     least = sorted(sums, key=lambda place: sums[place])[:4]
     for (i, j), _ in sums.items():
@@ -69,9 +69,11 @@ def test_blocks_of_every_expert(tmp_path):
 @pytest.mark.parametrize("allocate", ["global", "standardized"])
 def test_one_threshold_over_all_matrices(allocate, tmp_path):
     zoo.save("llama", tmp_path / "in")
-    before = inside(load_file(tmp_path / "in" / "model.safetensors"))
-    for i, tensor in enumerate(before.values()):  # layers of very different sizes
+    file = tmp_path / "in" / "model.safetensors"
+    weights = load_file(file)
+    for i, tensor in enumerate(inside(weights).values()):  # layers of very different sizes
         tensor *= 1 + i % 3
+    save_file(weights, file, {"format": "pt"})
     step = f"{{prune: weights, by: magnitude, remove: 40%, compare: layer, allocate: {allocate}}}"
     pruned(step, tmp_path / "in", tmp_path / "out")
     shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["sparsity"]
@@ -84,7 +86,8 @@ def test_one_threshold_over_all_matrices(allocate, tmp_path):
     assert shares.keys() == scores.keys()
     for name, score in scores.items():
         assert shares[name] == pytest.approx((score <= limit).mean(), abs=2e-3)
-    assert max(shares.values()) - min(shares.values()) > 0.001
+    apart = max(shares.values()) - min(shares.values())
+    assert apart > 0.3 if allocate == "global" else 0.001 < apart < 0.1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_one_threshold_over_all_matrices(allocate, tmp_path):
         ("{prune: weights, by: wanda, pattern: '2:4', block: 8x8}", "leave out"),
         ("{prune: weights, by: sparsegpt, remove: 50%, block: 8x8}", "scores nothing beforehand"),
         ("{prune: weights, by: sparsegpt, remove: 50%, allocate: global}", "scores nothing beforehand"),
-        ("{prune: weights, by: wanda, remove: 50%, block: 7x8}", "do not fill"),
+        ("{prune: weights, by: wanda, remove: 50%, block: 7x8}", "no multiple of 7 x 8"),
     ],
 )
 def test_wrong_steps(step, said, tmp_path):
@@ -103,3 +106,12 @@ def test_wrong_steps(step, said, tmp_path):
     with pytest.raises(InputError, match=said):
         pruned(step, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pattern", ["remove: 50%, block: 7x8", "pattern: '2:5'"])
+def test_what_does_not_divide_is_said_before_anything_is_calibrated(pattern, tmp_path, monkeypatch):
+    zoo.save("llama", tmp_path / "in")
+    monkeypatch.setattr("compress.steps.weights.collect", lambda *rest, **more: pytest.fail("calibrated"))
+    recipe = parse_recipe(f"calibrate: {{data: random}}\nsteps: [{{prune: weights, by: wanda, {pattern}}}]")
+    with pytest.raises(InputError, match="leaves it whole"):
+        plan(recipe, tmp_path / "in", QUICK)

@@ -22,32 +22,28 @@ def smallest(saliency: Tensor, share: float, compare: Compare) -> Tensor:
     return gone.view_as(saliency)
 
 
-def in_tiles(saliency: Tensor, share: float, tile: tuple[int, int], name: str) -> Tensor:
-    """The `share` of blocks, (rows, columns) large, whose saliencies add up to least, bool `[out, in]`.
-
-    Raises InputError where the blocks do not fill the matrix.
-    """
+def in_tiles(saliency: Tensor, share: float, tile: tuple[int, int]) -> Tensor:
+    """The `share` of blocks, (rows, columns) large, whose saliencies add up to least, bool `[out, in]`."""
     (rows, columns), (high, wide) = saliency.shape, tile
-    if rows % high or columns % wide:
-        raise InputError(
-            f"block {high}x{wide}: {name} is {rows} x {columns}, which such blocks do not fill; "
-            f"`skip: ['{name}']` leaves it whole"
-        )
     sums = saliency.reshape(rows // high, high, columns // wide, wide).sum((1, 3))
     return smallest(sums, share, "layer").repeat_interleave(high, 0).repeat_interleave(wide, 1)
 
 
-def in_blocks(saliency: Tensor, zeros: int, block: int, name: str) -> Tensor:
-    """The `zeros` smallest of every `block` consecutive inputs, bool `[out, in]`.
-
-    Raises InputError where the width is no multiple of the block.
-    """
-    if saliency.shape[1] % block:
-        raise InputError(
-            f"pattern {zeros}:{block}: {name} has {saliency.shape[1]} inputs, no multiple of {block}; "
-            f"`skip: ['{name}']` leaves it whole"
-        )
+def in_blocks(saliency: Tensor, zeros: int, block: int) -> Tensor:
+    """The `zeros` smallest of every `block` consecutive inputs, bool `[out, in]`."""
     groups = saliency.reshape(len(saliency), -1, block)
     gone = torch.zeros_like(groups, dtype=torch.bool)
     gone.scatter_(2, groups.topk(zeros, dim=2, largest=False, sorted=False).indices, True)
     return gone.view_as(saliency)
+
+
+def check_fit(name: str, shape: tuple[int, int], tile: tuple[int, int], field: str) -> None:
+    """Raise InputError where blocks of the size `tile` do not fill the matrix `name`, of `shape` (out, in).
+
+    `field` is what the recipe says: n:m is a block of one row.
+    """
+    if shape[0] % tile[0] or shape[1] % tile[1]:
+        raise InputError(
+            f"{field}: {name} is {shape[0]} x {shape[1]}, no multiple of {tile[0]} x {tile[1]}; "
+            f"`skip: ['{name}']` leaves it whole"
+        )

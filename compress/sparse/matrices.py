@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -54,11 +54,7 @@ class Matrices:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of each; of one expert where they are stacked."""
-        found = {}
-        for name, dim in self.inputs.items():
-            *_, a, b = (layout.size for layout in self.graph.layouts[name])
-            found[name] = (a, b) if dim == len(self.graph.layouts[name]) - 1 else (b, a)
-        return found
+        return shapes(self.graph, self.inputs)
 
     @property
     def total(self) -> int:
@@ -89,6 +85,15 @@ class Matrices:
     def losses(self, batches: int) -> Iterator[Losses]:
         """Losses over the first `batches` of the calibration text."""
         yield self.measure(batches)
+
+
+def shapes(graph: Graph, inputs: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """(out, in) of each tensor, name → the dimension that it contracts; of one expert where they are stacked."""
+    found = {}
+    for name, dim in inputs.items():
+        *_, a, b = (layout.size for layout in graph.layouts[name])
+        found[name] = (a, b) if dim == len(graph.layouts[name]) - 1 else (b, a)
+    return found
 
 
 def turned(weight: Tensor, dim: int) -> Tensor:

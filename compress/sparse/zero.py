@@ -11,18 +11,26 @@ from compress.graph.families import Family, Graph
 from compress.recipe.weights import PruneWeights
 from compress.registry import Entry, criteria
 from compress.score import call_with, statistics_of
-from compress.sparse.masks import in_blocks, in_tiles, smallest
-from compress.sparse.matrices import turned
+from compress.sparse.masks import check_fit, in_blocks, in_tiles, smallest
+from compress.sparse.matrices import shapes, turned
 from compress.views import Stats, is_stack, statistic
 
 
 class Zeroing:
-    """A step's criterion and pattern, applied to one stored tensor at a time."""
+    """A step's criterion and pattern, applied to one stored tensor at a time.
+
+    Raises InputError where the pattern does not divide one of the tensors `inputs`.
+    """
 
     def __init__(self, graph: Graph, step: PruneWeights, inputs: Mapping[str, int], seed: int) -> None:
         self.graph, self.step, self.inputs, self.seed = graph, step, inputs, seed
         self.criterion: Entry = criteria.get(step.by.name)
         self.needs = statistics_of(self.criterion, step.by.arguments)
+        tile = (1, step.n_m[1]) if step.n_m else step.tile
+        field = f"pattern: {step.pattern}" if step.n_m else f"block: {step.block}"
+        if tile is not None:
+            for name, shape in shapes(graph, inputs).items():
+                check_fit(name, shape, tile, field)
 
     @property
     def updates(self) -> bool:
@@ -30,7 +38,7 @@ class Zeroing:
         return self.criterion.meta["scope"] == "update"
 
     def __call__(self, name: str, stored: Tensor, share: float, stats: Stats) -> Tensor:
-        """The tensor as it is to be stored. Raises InputError where a pattern does not divide it."""
+        """The tensor as it is to be stored."""
         made = [self._matrix(key, name, weight, own, share) for key, weight, own in self._parts(name, stored, stats)]
         whole = torch.stack(made) if is_stack(self.graph, name) else made[0]
         return turned(whole, self.inputs[name]).contiguous()
@@ -54,16 +62,14 @@ class Zeroing:
     def _matrix(self, key: str, name: str, weight: Tensor, stats: Mapping[str, Tensor], share: float) -> Tensor:
         """`[out, in]` → the same, in its dtype."""
         step = self.step
-        if step.n_m is not None and weight.shape[1] % step.n_m[1]:
-            in_blocks(weight, *step.n_m, name)  # says what is wrong
         if self.updates:
             call = call_with(self.criterion, step.by.arguments, self.seed)
             return call(weight=weight.float(), share=share, block=step.n_m, **stats).to(weight.dtype)
         saliency = self._saliency(key, weight.float(), stats)
         if step.n_m is not None:
-            gone = in_blocks(saliency, *step.n_m, name)
+            gone = in_blocks(saliency, *step.n_m)
         elif step.tile is not None:
-            gone = in_tiles(saliency, share, step.tile, name)
+            gone = in_tiles(saliency, share, step.tile)
         else:
             gone = smallest(saliency, share, step.compare or "row")
         return weight.masked_fill(gone, 0)
