@@ -70,6 +70,7 @@ class Prune(BaseModel):
     the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
     `merge` puts the experts of a cluster together instead of keeping one: their `average`, their mean weighted by
     routing `frequency`, or `selective`, the average in layers of at most three clusters (STUN).
+    With `align` their inner channels are matched to each other first (UNCURL).
     `skip` are globs on names of families or tensors, `skip_layers` indices of layers left whole, negative from the end.
     """
 
@@ -85,6 +86,7 @@ class Prune(BaseModel):
     allocate: Allocator = Part("uniform")
     repair: Repair | None = None
     merge: Merge | None = None
+    align: bool = False
     round: Annotated[int, Field(ge=1, strict=True)] = 1
     widths: Literal["uniform", "per-layer"] = "uniform"
     propagate: Literal["dense", "pruned"] = "dense"
@@ -136,6 +138,8 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     others = [kind for kind in kinds if kind in KINDS and kind != "experts"]
     if others and scope in ("experts", "distances"):
         found.append((("by",), f"criterion {name!r} ranks experts, it cannot rank {' and '.join(others)}"))
+    if step.get("align") and step.get("merge") is None:
+        found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
     if step.get("merge") is not None and scope is not None and scope != "distances":
         found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.alignment import align
 from compress.console import detail, say
 from compress.decide import adds_bias, decide, families_of, gather, in_sequence, mending
 from compress.plan import Step, indices, shares
@@ -47,7 +48,8 @@ def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) ->
             say(f"step {len(work.steps) + 1}: opens with {opening.who}")
     if folder is not None:
         with work.timed("cut"):
-            cut(source, kept, opening, folder, mend=mending(step, stats), mixes=mixes)
+            orders = align(source, kept, mixes) if step.align else None
+            cut(source, kept, opening, folder, mend=mending(step, stats), mixes=mixes, orders=orders)
         with work.timed("verify"):
             made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None, mixes=mixes))
     return made

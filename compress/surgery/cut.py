@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from compress.checkpoint.write import ShardWriter, Spec
 from compress.console import track
-from compress.surgery.experts import Mixes, Part, mix_of, mixed, parts_out
+from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, parts_out
 from compress.surgery.names import Names
 from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.source import Source
@@ -59,17 +60,19 @@ def cut(
     *,
     mend: Mend | None = None,
     mixes: Mixes | None = None,
+    orders: Orders | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> int:
     """Write the model that keeps `kept` into an existing `folder`; returns the size of the weights in bytes.
 
-    `mend` is called for every weight whose inputs lose positions; `mixes` put experts together. Raises InputError
+    `mend` is called for every weight whose inputs lose positions; `mixes` put experts together, their
+    inner channels first put in `orders`. Raises InputError
     where a weight holds NaN or infinity, or the disk is full.
     """
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
     mixes = mixes or {}
     specs = output_specs(source, kept, opening, mixes)
-    pieces = {} if opening.remote_code else _pieces(source, kept, mixes, names)
+    pieces = {} if opening.remote_code else _pieces(source, kept, mixes, names, orders)
     mended = {name: member.dim for name, member in repaired(source, kept).items()} if mend else {}
     done: set[str] = set()
     with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
@@ -78,7 +81,10 @@ def cut(
             for dim, mask in graph.masks(name, kept).items():
                 mix = mix_of(graph, name, dim, mixes)
                 keep = torch.from_numpy(np.flatnonzero(mask))
-                tensor = tensor.index_select(dim, keep) if mix is None else mixed(tensor, dim, mix)
+                if mix is None:
+                    tensor = tensor.index_select(dim, keep)
+                else:
+                    tensor = mixed(tensor, dim, mix, partial(moves, graph, name, dim, orders))
             for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):
                 writer.add(disk, tensor)
                 done.add(disk)
@@ -122,14 +128,16 @@ def cut(
     return writer.bytes
 
 
-def _pieces(source: Source, kept: Kept, mixes: Mixes, names: Names) -> dict[str, Part | None]:
+def _pieces(
+    source: Source, kept: Kept, mixes: Mixes, names: Names, orders: Orders | None = None
+) -> dict[str, Part | None]:
     """Stored name of every piece → what takes its place, None where it goes."""
     found: dict[str, Part | None] = {}
     for name in source.weights.names(""):
         if source.weights.pieces(name):
             found |= dict.fromkeys(source.weights.disk_names(name))
             if names.new(name) is not None:
-                found |= parts_out(source, kept, mixes, names, name)
+                found |= parts_out(source, kept, mixes, names, name, orders)
     return found
 
 

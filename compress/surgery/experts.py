@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,34 +11,40 @@ from torch import Tensor
 
 from compress.checkpoint.disk_names import Piece
 from compress.graph.families import Graph
-from compress.graph.layout import Axis
+from compress.graph.layout import Axis, Layout, unit_index
 from compress.surgery.names import Names
 from compress.surgery.source import Source
 
 Kept = Mapping[str, np.ndarray]
 Mixes = Mapping[str, np.ndarray]
 """Family of experts → matrix `[kept, experts]`: the shares of the experts that each one that stays is made of."""
+Orders = Mapping[str, np.ndarray]
+"""Family of experts → which inner channel of each expert takes each place in a mix, int64 `[experts, inner]`."""
+Moves = tuple[tuple[int, np.ndarray], ...]
+"""Dimensions of a tensor and the positions that take each place there."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One stored tensor of the result: `parts` are the stored tensors it is the weighted sum of."""
+    """One stored tensor of the result: `parts` are the stored tensors, reordered, that it is the weighted sum of."""
 
     name: str
     shape: tuple[int, ...]
-    parts: tuple[tuple[str, float], ...]
+    parts: tuple[tuple[str, float, Moves], ...]
     keep: tuple[np.ndarray | None, ...]  # per dimension the positions that stay
 
     def read(self, source: Source) -> Tensor:
         """The tensor as it is written."""
-        tensor = _sum([(source.weights.read_stored(disk), share) for disk, share in self.parts])
+        tensor = _sum([(_moved(source.weights.read_stored(disk), moves), share) for disk, share, moves in self.parts])
         for dim, keep in enumerate(self.keep):
             if keep is not None:
                 tensor = tensor.index_select(dim, torch.from_numpy(keep))
         return tensor
 
 
-def parts_out(source: Source, kept: Kept, mixes: Mixes, names: Names, name: str) -> dict[str, Part]:
+def parts_out(
+    source: Source, kept: Kept, mixes: Mixes, names: Names, name: str, orders: Orders | None = None
+) -> dict[str, Part]:
     """Of a tensor that is stored in pieces: the input's name on disk → what takes its place.
 
     Pieces of experts that go have no entry; the others are numbered anew.
@@ -63,7 +69,10 @@ def parts_out(source: Source, kept: Kept, mixes: Mixes, names: Names, name: str)
         found[piece.disk] = Part(
             names.on_disk(name, piece.renumbered(number)),
             tuple(n if own is None else len(own) for n, own in zip(full, keep, strict=True)),
-            tuple((disks[index, piece.start], share) for index, share in shares.items()),
+            tuple(
+                (disks[index, piece.start], share, moves(graph, name, 0, orders, index, piece))
+                for index, share in shares.items()
+            ),
             keep,
         )
     return found
@@ -75,16 +84,59 @@ def mix_of(graph: Graph, name: str, dim: int, mixes: Mixes) -> np.ndarray | None
     return mixes.get(layout.family) if isinstance(layout, Axis) else None
 
 
-def mixed(tensor: Tensor, dim: int, mix: np.ndarray) -> Tensor:
-    """The slices along `dim` put together by `mix` `[kept, experts]`; one result in memory at a time."""
-    rows = [_sum([(tensor.select(dim, int(i)), float(row[i])) for i in np.flatnonzero(row)]) for row in mix]
+def mixed(tensor: Tensor, dim: int, mix: np.ndarray, reorder: Callable[[int], Moves] = lambda expert: ()) -> Tensor:
+    """The slices along `dim`, reordered, put together by `mix` `[kept, experts]`; one result in memory at a time."""
+    rows = [
+        _sum([(_moved(tensor.select(dim, int(i)), reorder(int(i))), float(row[i])) for i in np.flatnonzero(row)])
+        for row in mix
+    ]
     return torch.stack(rows, dim)
+
+
+def inner_family(graph: Graph, experts: str) -> str | None:
+    """The channels inside the experts of a family, None where nothing else runs along their tensors."""
+    tensors = {member.tensor for member in graph.families[experts].members}
+    inside = (family for family in graph.families.values() if family.kind == "channels")
+    return next((f.name for f in inside if {member.tensor for member in f.members} <= tensors), None)
+
+
+def positions(layout: Layout, family: str) -> np.ndarray:
+    """Where each group of a family lies in a dimension, int64 `[size, times it occurs]`; empty where it does not."""
+    units = unit_index(layout, family)
+    size = int(units.max()) + 1
+    if not size:
+        return np.empty((0, 0), int)
+    return np.argsort(units, kind="stable")[np.count_nonzero(units < 0) :].reshape(size, -1)
+
+
+def moves(graph: Graph, name: str, dim: int, orders: Orders | None, expert: int, piece: Piece | None = None) -> Moves:
+    """How one expert's slice of a tensor along `dim`, or a stored piece of it, is reordered before it is mixed."""
+    layout = graph.layouts[name][dim]
+    family = layout.family if isinstance(layout, Axis) else ""
+    if orders is None or family not in orders:
+        return ()
+    inner, found = inner_family(graph, family), []
+    for other, layout in enumerate(graph.layouts[name]):
+        places = positions(layout, inner) if inner is not None and other != dim else np.empty((0, 0), int)
+        if places.size:
+            index = np.arange(layout.size)
+            index[places] = places[orders[family][expert]]
+            if piece is not None and other == piece.dim:
+                index = index[piece.start : piece.stop] - piece.start
+            found.append((other - (other > dim), index))
+    return tuple(found)
 
 
 def mixed_tensors(graph: Graph, mixes: Mixes) -> Iterator[str]:
     """Tensors that are put together of several experts'."""
     for name in mixes:
         yield from (member.tensor for member in graph.families[name].members)
+
+
+def _moved(tensor: Tensor, moves: Moves) -> Tensor:
+    for dim, index in moves:
+        tensor = tensor.index_select(dim, torch.from_numpy(index))
+    return tensor
 
 
 def _sum(parts: list[tuple[Tensor, float]]) -> Tensor:
