@@ -50,4 +50,10 @@ def _channels(source: Source, inner: str, stacks: Mapping[str, Tensor], expert: 
     for name, stack in stacks.items():
         for dim, layout in enumerate(source.graph.layouts[name][1:]):
             for places in positions(layout, inner).T:
-                yield stack[expert].float().index_select(dim, torch.from_numpy(places)).movedim(dim, 0).flatten(1)
+                yield (
+                    stack[expert]
+                    .float()
+                    .index_select(dim, torch.from_numpy(places))
+                    .movedim(dim, 0)
+                    .reshape(len(places), -1)
+                )
