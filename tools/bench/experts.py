@@ -33,7 +33,9 @@ CHOICES = {
     "STUN, router rows": "by: behaviour",
     "STUN, router rows and co-activation": "by: {behaviour: {coactivation: 1}}",
     "STUN, merged": "by: {behaviour: {coactivation: 1}}, merge: average",
+    "the same, channels aligned": "by: {behaviour: {coactivation: 1}}, merge: average, align: true",
     "UNCURL, merged by frequency": "by: router_similarity, merge: frequency",
+    "UNCURL, channels aligned": "by: router_similarity, merge: frequency, align: true",
     "frequency": "by: frequency",
     "random, mean of 3": "by: {random: {salt: %d}}",
 }
