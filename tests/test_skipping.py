@@ -139,6 +139,22 @@ def protected(model, ids, **more):
     return found[0].view(ids.shape)
 
 
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "deepseek_v3"])
+def test_protecting_leaves_attention_what_it_is(name, tmp_path):
+    """GPT-OSS has sinks in its attention, DeepSeek latent keys; two models may obey at once."""
+    _, out = skipping(name, tmp_path, "{skip: experts, remove: 50%, protect: 99%}")
+    ids = moe.tokens(rows=2, length=12)
+    models = [moe.stock(name, out) for _ in range(3)]
+    models[0].config.expert_skipping["thresholds"] = dict.fromkeys(models[0].config.expert_skipping["thresholds"], 0.0)
+    counts = [obey(model) for model in models[:2]]
+    with torch.no_grad():
+        found, _, dense = [model(ids).logits for model in models]
+        assert counts[0].skipped == 0 < counts[1].skipped
+        torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)
+        counts[1].undo()
+        torch.testing.assert_close(models[1](ids).logits, dense, atol=0, rtol=0)
+
+
 def test_generation_skips_too_and_padding_is_not_protected(tmp_path):
     _, out = skipping("mixtral", tmp_path, "{skip: experts, remove: 50%, protect: 20%}")
     model = moe.stock("mixtral", out)

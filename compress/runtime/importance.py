@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NAME = "compress_importance"
+from compress.errors import ModelError
 
 
 class Importance:
@@ -15,30 +15,24 @@ class Importance:
 
     A token's importance is ‖t‖₁ · the mean attention it gets, over heads and over the queries that may see it (MC-MoE,
     arXiv 2410.06270, §3.3; its code adds up over keys instead, which is one for every token). The share `protect` of
-    each text's tokens that is most important is protected.
+    each text's tokens that is most important is protected. The model runs its own eager attention meanwhile, which is
+    the one that gives its weights. Raises ModelError where no module gives any.
     """
 
     def __init__(self, model: nn.Module, protect: float) -> None:
-        from transformers import AttentionInterface
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        from transformers.masking_utils import AttentionMaskInterface, eager_mask
-
         self._protect = protect
         self._received = torch.zeros(0, 0)
         self._model, self._before = model, model.config._attn_implementation  # pyright: ignore
-
-        def attend(
-            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-        ) -> Any:
-            self._received = received(query, key, mask, kwargs.get("scaling") or query.shape[-1] ** -0.5)
-            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-
-        AttentionInterface.register(NAME, attend)
-        AttentionMaskInterface.register(NAME, eager_mask)
-        model.set_attn_implementation(NAME)  # pyright: ignore
+        places = [m for m in model.modules() if hasattr(m, "layer_idx") and type(m).__name__.endswith("Attention")]
+        if not places:
+            raise ModelError(f"{type(model).__name__} has no attention that tells which tokens matter; `protect: 0`")
+        model.set_attn_implementation("eager")  # pyright: ignore
+        self._hooks = [place.register_forward_hook(self._watch, with_kwargs=True) for place in places]
 
     def undo(self) -> None:
         """The model's attention as it was."""
+        for hook in self._hooks:
+            hook.remove()
         self._model.set_attn_implementation(self._before)  # pyright: ignore
 
     def protected(self, states: Tensor) -> Tensor:
@@ -49,21 +43,20 @@ class Importance:
         best = (size * self._received).topk(int(self._protect * length), dim=1).indices
         return found.scatter_(1, best, True).view(-1)
 
+    def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._received = received(output[1], kwargs.get("attention_mask"))
 
-def received(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+
+def received(weights: Tensor, mask: Tensor | None) -> Tensor:
     """Mean attention that each of the new tokens gets from the queries that may see it, `[batch, new]`.
 
-    `query` `[batch, heads, new, width]`, `key` `[batch, groups, all, width]`, `mask` `[batch, 1, new, all]`, zero where
-    a query may look and very negative elsewhere. One text at a time, as the products are as large as those of eager
-    attention.
+    `weights` `[batch, heads, new, all]`, `mask` `[batch, 1, new, all]`, zero where a query may look and very negative
+    elsewhere; without one, queries look at what is not behind them.
     """
-    new, every = query.shape[2], key.shape[2]
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    causal = torch.ones(new, every, dtype=torch.bool, device=query.device).tril(every - new)
-    found = []
-    for row in range(len(query)):
-        seen = causal if mask is None else mask[row % len(mask), 0, :, :every] > torch.finfo(mask.dtype).min / 2
-        scores = (query[row].float() @ key[row].float().transpose(1, 2)) * scaling
-        shares = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0.0).mean(0)
-        found.append((shares.sum(0) / seen.sum(0).clamp_min(1))[every - new :])
-    return torch.stack(found)
+    new, every = weights.shape[-2:]
+    if mask is None:
+        seen = torch.ones(1, new, every, dtype=torch.bool, device=weights.device).tril(every - new)
+    else:
+        seen = mask[:, 0, :, :every] > torch.finfo(mask.dtype).min / 2
+    shares = (weights.float().mean(1) * seen).sum(1) / seen.sum(1).clamp_min(1)
+    return shares[:, every - new :]
