@@ -41,10 +41,7 @@ def families_of(graph: Graph, step: Prune) -> list[Family]:
     Raises BudgetError, saying why the others may not be, when there are none; a kind that is missing among others is
     warned of.
     """
-    total = len(graph.blocks)
-    whole = {index % total for index in step.skip_layers if -total <= index < total}
-    if bad := [index for index in step.skip_layers if not -total <= index < total]:
-        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+    whole = graph.layers(step.skip_layers)
     for glob in step.skip:
         if not any(_matches(family, glob) for family in graph.families.values()):
             raise InputError(f"skip: {glob!r} is the name of no family or tensor; `compress inspect` lists them")
@@ -106,7 +103,7 @@ def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], 
     wanted = wants(source, step, families, decide=decide)
     if not wanted:
         return {}
-    rows, key = _batches(source, recipe)
+    rows, key = calibration(source, recipe)
     names = [family.name for family in families]
     return collect(source.checkpoint, source.graph, wanted, rows, data_key=key, families=names, device=device)
 
@@ -124,7 +121,7 @@ def in_sequence(
     Raises InputError where the step cannot be decided block by block, BudgetError where nothing would go.
     """
     sequence = Sequence(source, step, families, seed=recipe.seed, given=given)
-    rows, _ = _batches(source, recipe)
+    rows, _ = calibration(source, recipe)
     needs = wants(source, step, families, decide=given is None)
     stats = sequence.collect(needs, rows, lambda found: mending(step, found), device)
     if not sequence.kept:
@@ -208,7 +205,8 @@ def adds_bias(step: Prune) -> bool:
     return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
 
 
-def _batches(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
+def calibration(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
+    """The calibration text as batches of `[rows, length]`, and its key."""
     return batches(recipe.calibrate, load_tokenizer(source.checkpoint), source.config, recipe.seed)
 
 

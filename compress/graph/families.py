@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from compress.errors import InputError
 from compress.graph.layout import Layout, families, keep_mask, kept_size
 
 Kind = Literal["heads", "queries", "head_dim", "channels", "hidden", "vocab", "experts", "layers", "other"]
@@ -83,6 +84,13 @@ class Graph:
     def of_kind(self, *kinds: str) -> list[Family]:
         """The families of these kinds that may lose groups, in order of execution."""
         return [f for f in self.families.values() if f.kind in kinds and f.pinned is None]
+
+    def layers(self, indices: Iterable[int]) -> set[int]:
+        """Indices in `blocks`, from `skip_layers` of a step, which may count from the end. Raises InputError."""
+        total, indices = len(self.blocks), list(indices)
+        if bad := [index for index in indices if not -total <= index < total]:
+            raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+        return {index % total for index in indices}
 
     def block_of(self, tensor: str) -> int | None:
         """Index of the block that owns the stored tensor, None when none does."""

@@ -111,12 +111,9 @@ def find_matrices(graph: Graph, step: PruneWeights) -> dict[str, int]:
         for member in family.members:
             if member.role in ("in", "out"):
                 ends.setdefault(member.tensor, {})[member.role] = member.dim
-    total = len(graph.blocks)
-    if bad := [index for index in step.skip_layers if not -total <= index < total]:
-        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
+    whole = graph.layers(step.skip_layers)
     if bad := [glob for glob in step.skip if not any(fnmatch(name, glob) for name in graph.layouts)]:
         raise InputError(f"skip: {bad[0]!r} is the name of no tensor; `compress inspect` lists them")
-    whole = {index % total for index in step.skip_layers}
     found = {}
     for name, roles in ends.items():
         block = graph.block_of(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from compress.calibrate.collect import collect
-from compress.calibrate.data import batches, load_tokenizer
+from compress.decide import calibration
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Graph
 from compress.graph.routers import experts_module
@@ -38,8 +38,7 @@ def execute(work: Work, step: SkipExperts, given: Step | None, folder: Path | No
         f"of the experts' visits but each token's first, {step.remove:.0%} are skipped where "
         "`compress.runtime.obey(model)` was called, as it is for the figures here; other software runs all"
     )
-    opens = {"transformers": True, "remote_code": opening.remote_code, "who": opening.who, "how": opening.how}
-    made = Step({}, size, size, {KEY: [None, config]}, opens, [note], thresholds=thresholds)
+    made = Step({}, size, size, {KEY: [None, config]}, opening.described, [note], thresholds=thresholds)
     if folder is not None:
         with work.timed("cut"):
             cut(source, {}, opening, folder)
@@ -56,7 +55,7 @@ def assist(work: Work, step: SkipExperts, given: Step | None) -> None:
 
 def _gathered(work: Work, step: SkipExperts) -> Stats:
     source = work.source
-    rows, key = batches(work.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, work.recipe.seed)
+    rows, key = calibration(source, work.recipe)
     needs = {"expert_ratios": _modules(source.graph, step)}
     return collect(source.checkpoint, source.graph, needs, rows, data_key=key, device=work.options.where)
 
@@ -66,10 +65,7 @@ def _modules(graph: Graph, step: SkipExperts) -> list[str]:
     families = [family for family in graph.families.values() if family.kind == "experts"]
     if not families:
         raise InputError("skip: the model has no experts, so none can be skipped")
-    total = len(graph.blocks)
-    if bad := [number for number in step.skip_layers if not -total <= number < total]:
-        raise InputError(f"skip_layers: {bad[0]} is no layer, the model has {total}")
-    left = {graph.blocks[number] + "." for number in step.skip_layers}
+    left = {graph.blocks[number] + "." for number in graph.layers(step.skip_layers)}
     names = [experts_module(graph, family) for family in families]
     chosen = [name for name in names if not name.startswith(tuple(left))]
     if not chosen:

@@ -73,9 +73,8 @@ def _described(work: Work, kept: Kept, mixes: Kept, opening: Opening) -> Step:
     before = work.size(graph, source.checkpoint.bytes)
     after = work.size(graph, written, kept)
     after["params"] += added
-    opens = {"transformers": True, "remote_code": opening.remote_code, "who": opening.who, "how": opening.how}
     edits = {path: [old, new] for path, (old, new) in opening.edits.items()}
     notes = [*graph.notes, *opening.notes]
     if dropped := source.weights.unexpected:
         notes.append(f"left out: {dropped[0]} and whatever else the model has no place for ({len(dropped)} tensors)")
-    return Step(indices(kept), before, after, edits, opens, notes, shares(mixes))
+    return Step(indices(kept), before, after, edits, opening.described, notes, shares(mixes))

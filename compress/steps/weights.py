@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibrate.collect import collect
-from compress.calibrate.data import batches, load_tokenizer
 from compress.checkpoint.open import open_checkpoint
 from compress.checkpoint.write import ShardWriter
 from compress.console import track
+from compress.decide import calibration
 from compress.errors import BudgetError, VerifyError
 from compress.plan import Step
 from compress.recipe.weights import PruneWeights
@@ -74,7 +74,7 @@ def _shares(work: Work, step: PruneWeights, inputs: dict[str, int]) -> dict[str,
     stats = _gathered(work, needs) if needs else {}
 
     def measure(count: int) -> WholeModel:
-        return WholeModel(source.checkpoint, batches_of(work)[0][:count], work.options.where)
+        return WholeModel(source.checkpoint, calibration(work.source, work.recipe)[0][:count], work.options.where)
 
     def score(name: str) -> Tensor:
         return zeroing.saliency(name, source.weights.read(name), stats)
@@ -142,7 +142,7 @@ def _pass(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[s
                     getattr(module.get_submodule(parent), own).copy_(tensor)
             stats.drop(names)  # pyright: ignore[reportAttributeAccessIssue] - so that memory stays one block's
 
-        rows, _ = batches_of(work)
+        rows, _ = calibration(work.source, work.recipe)
         inside = step.propagate == "true_sequential"
         collect(source.checkpoint, source.graph, forward, rows, change=change, inside=inside, device=work.options.where)
         return
@@ -154,15 +154,9 @@ def _gathered(work: Work, needs: dict[str, set[str]]) -> Stats:
     """Statistics of the dense model, kept for other recipes."""
     if not needs:
         return {}
-    rows, key = batches_of(work)
+    rows, key = calibration(work.source, work.recipe)
     source = work.source
     return collect(source.checkpoint, source.graph, needs, rows, data_key=key, device=work.options.where)
-
-
-def batches_of(work: Work) -> tuple[list[dict[str, Tensor]], str]:
-    """The calibration text and its key."""
-    source: Source = work.source
-    return batches(work.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, work.recipe.seed)
 
 
 def _verify(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[str, float], folder: Path) -> str:

@@ -38,6 +38,11 @@ class Opening:
     edits: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Who opens the result and how, as a plan's `opens_with`."""
+        return {"transformers": True, "remote_code": self.remote_code, "who": self.who, "how": self.how}
+
 
 def find_opening(
     source: Source, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
