@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 
 def merge_heights(distances: np.ndarray, runs: int = 1) -> np.ndarray:
@@ -41,6 +39,9 @@ def _runs(distances: np.ndarray, runs: int) -> list[np.ndarray]:
 
 def _linked(distances: np.ndarray) -> np.ndarray:
     """Merges, nearest first: (cluster, cluster, height, members). Distances may be negative."""
+    from scipy.cluster.hierarchy import linkage  # slow to import, and seldom needed
+    from scipy.spatial.distance import squareform
+
     if len(distances) < 2:
         return np.zeros((0, 4))
     apart = (distances + distances.T) / 2

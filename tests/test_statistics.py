@@ -13,7 +13,7 @@ import compress.calibrate.collect as collect_module
 from compress.calibrate.collect import collect
 from compress.calibrate.loss import loss_of
 from compress.calibrate.stream import Stream
-from compress.calibrate.totals import moments
+from compress.calibrate.totals import STRIP, add_gram, mirror, moments
 from compress.console import switches
 from compress.errors import ModelError
 from compress.graph.families import Family, Graph, Member
@@ -70,6 +70,18 @@ def test_variance_far_from_zero():
     sums = moments(x, frozenset({"sum", "square"}))
     variance = sums["square"] / 5000 - (sums["sum"] / 5000).square()
     assert torch.allclose(variance, x.double().var(0, correction=0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [5, STRIP, 2 * STRIP + 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_a_gram_matrix_and_its_mirror(size, dtype):
+    given = [torch.randn(30, size, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2)]
+    stack = torch.zeros(2, size, size)
+    for x in given:
+        add_gram(stack[1], x)
+    mirror(stack)
+    assert torch.allclose(stack[1], sum(x.float().T @ x.float() for x in given), atol=1e-4)
+    assert not stack[0].any()
 
 
 def test_head_and_embedding_inputs(tmp_path):

@@ -27,6 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from compress.calibrate.cache import cache_folder
 from compress.calibrate.data import batches
@@ -158,8 +159,8 @@ def train(model: PreTrainedModel, rows: Tensor, settings: Settings) -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             output = model(input_ids=batch[:, :-1], use_cache=False)
         loss = functional.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-        if (balance := getattr(output, "aux_loss", None)) is not None:  # experts that no token visits learn nothing
-            loss = loss + model.config.router_aux_loss_coef * balance
+        if (routed := getattr(output, "router_logits", None)) is not None:
+            loss = loss + model.config.router_aux_loss_coef * _imbalance(routed, model.config)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -168,6 +169,17 @@ def train(model: PreTrainedModel, rows: Tensor, settings: Settings) -> int:
         if step % 50 == 0:
             print(f"step {step} of {settings.steps}: loss {loss.item():.2f}", file=sys.stderr, flush=True)
     return step
+
+
+def _imbalance(routed: tuple[Tensor, ...], config: PretrainedConfig) -> Tensor:
+    """Mean over layers of the load-balancing loss (1 is even) of `routed`, each layer's logits `[tokens, experts]`.
+
+    Layer by layer, as experts that no token visits learn nothing; over all layers at once, as transformers takes it,
+    one layer's idle experts hide behind another's busy ones.
+    """
+    experts = routed[0].shape[-1]
+    parts = [load_balancing_loss_func((logits,), experts, config.num_experts_per_tok) for logits in routed]
+    return torch.stack([torch.as_tensor(part) for part in parts]).mean()
 
 
 def _groups(model: PreTrainedModel) -> dict[str, list[nn.Parameter]]:

@@ -108,7 +108,7 @@ def _passes(
     forward = {name: keys for name, keys in wanted.items() if name not in backward}
     if forward or change is not None:
         with (
-            Gather(model, weights, forward, sequences, done, places) as gather,
+            Gather(model, weights, forward, sequences, done, places, frozenset().union(*stations.values())) as gather,
             task("calibrating", len(set(graph.blocks))) as advance,
         ):
             watch = _watch(gather, weights, graph, change, stats, advance, stations)
@@ -150,11 +150,16 @@ def _watch(
 
     def changed(where: str, module: nn.Module) -> None:
         assert change is not None
-        if where not in inside:
-            gather.leave(*(key for key in gather.left if key.rpartition(".")[0] == where))
         change(where, module, stats)
 
-    return Watch(gather.visit, leave, changed if change is not None else None, pause=gather.pause, inside=stations)
+    return Watch(
+        gather.visit,
+        leave,
+        changed if change is not None else None,
+        pause=gather.pause,
+        arrive=lambda place, module, given: gather.together(f"{place}.weight", module, given),
+        inside=stations,
+    )
 
 
 def _projections(graph: Graph, needs: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:

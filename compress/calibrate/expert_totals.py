@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.calibrate.experts import Visit
-from compress.calibrate.totals import Totals, double, moments
+from compress.calibrate.totals import Totals, add_gram, double, moments
 
 BINS = 1000
 """Into how many equal parts the range from 0 to 1 of a choice's weight over the first choice's is divided."""
@@ -53,7 +53,8 @@ def add_moments(totals: Totals, names: Collection[str], visits: list[Visit], dow
         totals.tokens[visit.expert] += len(x)
         found = moments(x, wanted) if wanted else {}
         if "gram" in names:
-            found["gram"] = x.T.float() @ x.float()
+            found["gram"] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+            add_gram(found["gram"], x)
         for name, value in found.items():
             if name not in totals.sums:
                 totals.sums[name] = torch.zeros(experts, *value.shape, dtype=value.dtype)

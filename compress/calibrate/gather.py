@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from compress.calibrate.baton import Call
 from compress.calibrate.distributed import add_up
 from compress.calibrate.expert_totals import add_moments, add_visits
 from compress.calibrate.experts import Tell, Visit, watch
-from compress.calibrate.totals import Totals, cosines, double, moments, projection
+from compress.calibrate.totals import Totals, add_gram, cosines, double, mirror, moments, projection
 from compress.checkpoint.weights import Weights
 from compress.errors import ModelError
 from compress.registry import statistics
@@ -27,7 +27,8 @@ class Gather:
     """Sums for `wanted` (statistic → keys) over `sequences` samples in all processes.
 
     `units` gives, for weights whose `projection` is wanted, the input positions of each unit. `done(statistic, key,
-    value)` is called with float32 tensors on the CPU once a block has been left. As a context it installs its hooks.
+    value)` is called with float32 tensors on the CPU once a block has been left. As a context it installs its hooks;
+    `waited` are the modules that get none, as all batches wait at them and `together` is called.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Gather:
         sequences: int,
         done: Done,
         units: Mapping[str, list[Tensor]] | None = None,
+        waited: Collection[str] = (),
     ) -> None:
         self._model, self._weights, self._done, self._units = model, weights, done, units or {}
-        self._sequences = sequences
+        self._sequences, self._waited = sequences, frozenset(waited)
         self._wanted: dict[str, set[str]] = defaultdict(set)  # key → statistics
         self._sums: dict[str, set[str]] = defaultdict(set)  # key → sums
         self.totals: dict[str, Totals] = {}
@@ -68,11 +70,14 @@ class Gather:
         self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
         self._multiplied: tuple[Any, str] = (lambda: None, "")
         self._shared: dict[int, Tensor] = {}  # Gram matrices that several weights share and that are added up already
+        self._former: tuple[list[Any], Totals] = ([], Totals(sequences))
         self._paused = False
 
     def __enter__(self) -> Gather:
         stacked = {key for key in self.inputs if len(self._weights.current(key).shape) == 3}
         for key in self.inputs - stacked:
+            if key.rpartition(".")[0] in self._waited:
+                continue
             owner = _owner(self._model, self._weights, key)
             self._undo.append(owner.register_forward_pre_hook(self._hook(key), with_kwargs=True).remove)
         for key in self.routers:
@@ -97,6 +102,25 @@ class Gather:
             if name in self._sums[block]:
                 totals.add(name, value)
 
+    def together(self, key: str, module: nn.Module, given: list[Tensor]) -> None:
+        """All batches wait at the projection `key`, which is `given` these.
+
+        Where they are the very tensors that the projection before was given (k after q), its sums hold here too.
+        """
+        self._check(key)
+        seen, totals = self._former
+        same = len(seen) == len(given) and all(last() is x for last, x in zip(seen, given, strict=True))
+        if not same or not self._sums[key] <= totals.sums.keys():
+            self._former = [], Totals(self._sequences)  # freed before the next ones grow
+            totals = Totals(self._sequences)
+            for x in given:
+                self._add(key, totals, module, x)
+            if "gram" in totals.sums:
+                mirror(totals["gram"])
+            add_up(totals, {})
+            self._former = [weakref.ref(x) for x in given], totals
+        self._hand_out(key, totals)
+
     def gradient(self, key: str, gradient: Tensor, rows: int) -> None:
         """The gradient of the mean loss of `rows` samples; for the fisher `rows` is 1 and it is the whole gradient."""
         totals = self._of(key)
@@ -113,12 +137,17 @@ class Gather:
                 totals = self._untouched(key)
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
+            if "gram" in totals.sums:
+                mirror(totals["gram"])
             add_up(totals, self._shared)
             if isinstance(totals.tokens, Tensor):
                 totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
-            for name in sorted(self._wanted.pop(key)):
-                self._done(name, key, statistics.get(name).target(totals).float().cpu())
+            self._hand_out(key, totals)
         self._shared.clear()
+
+    def _hand_out(self, key: str, totals: Totals) -> None:
+        for name in sorted(self._wanted.pop(key)):
+            self._done(name, key, statistics.get(name).target(totals).float().cpu())
 
     def pause(self, stopped: bool) -> None:
         """Gather nothing for a while."""
@@ -134,47 +163,52 @@ class Gather:
         shape = self._weights.current(key).shape
         return Totals(self._sequences, 0, {name: torch.zeros(shape) for name in ("gradient", "fisher")})
 
-    def _of(self, key: str) -> Totals:
+    def _check(self, key: str) -> None:
         if key not in self._wanted:
             raise ModelError(f"{key}: its block runs again after it was left; please report this architecture")
+
+    def _of(self, key: str) -> Totals:
+        self._check(key)
         return self.totals.setdefault(key, Totals(self._sequences))
 
     def _hook(self, key: str) -> Callable[..., None]:
-        names = frozenset(self._sums[key])
-
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._paused:
-                return
-            x = args[0] if args else next(iter(kwargs.values()))
-            totals = self._of(key)
-            with torch.no_grad():
-                if isinstance(module, nn.Embedding):
-                    totals.tokens += x.numel()
-                    counts = torch.bincount(x.flatten(), minlength=module.num_embeddings).double()
-                    found = dict.fromkeys(names & {"sum", "square", "absolute"}, counts)
-                else:
-                    x = x.detach().reshape(-1, x.shape[-1]) if x.dim() != 2 else x.detach()
-                    totals.tokens += len(x)
-                    found = self._moments(args[0] if args else None, x, names)
-                    if "gram" in names:
-                        self._gram(key, totals, args[0] if args else None, x)
-                    if "projection" in names:
-                        found["projection"] = projection(x, _matrix(module), self._units[key])
-                for name, value in found.items():
-                    totals.add(name, value)
+            if not self._paused:
+                self._add(key, self._of(key), module, args[0] if args else next(iter(kwargs.values())))
 
         return hook
 
-    def _gram(self, key: str, totals: Totals, given: Any, x: Tensor) -> None:
+    @torch.no_grad()
+    def _add(self, key: str, totals: Totals, module: nn.Module, given: Tensor) -> None:
+        """Add what one batch gives a projection (tokens, to an embedding) to its sums."""
+        names = frozenset(self._sums[key])
+        if isinstance(module, nn.Embedding):
+            totals.tokens += given.numel()
+            counts = torch.bincount(given.flatten(), minlength=module.num_embeddings).double()
+            found = dict.fromkeys(names & {"sum", "square", "absolute"}, counts)
+        else:
+            x = given.detach().reshape(-1, given.shape[-1])
+            totals.tokens += len(x)
+            found = self._moments(given, x, names)
+            if "gram" in names:
+                self._gram(key, totals, given, x)
+            if "projection" in names:
+                found["projection"] = projection(x, _matrix(module), self._units[key])
+        for name, value in found.items():
+            totals.add(name, value)
+
+    def _gram(self, key: str, totals: Totals, given: Tensor, x: Tensor) -> None:
         """Adds xᵀx; weights that are given the very same tensor (q, k and v) share one sum."""
         last, first = self._multiplied
-        if given is not None and last() is given and first != key:
+        if last() is given and first != key and first in self.totals:
             known = self.totals[first].sums["gram"]
             if totals.sums.setdefault("gram", known) is known:
                 return
-        elif given is not None:
+        else:
             self._multiplied = (weakref.ref(given), key)
-        _add_gram(totals, x)
+        if "gram" not in totals.sums:
+            totals.sums["gram"] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+        add_gram(totals["gram"], x)
 
     def _router_hook(self, key: str, router: nn.Module) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -201,24 +235,14 @@ class Gather:
 
         return tell
 
-    def _moments(self, given: Tensor | None, x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
+    def _moments(self, given: Tensor, x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
         """Moments of x, those of the tensor seen last again: q, k and v are given the same one."""
         names = names & {"sum", "square", "absolute"}
         last, found = self._seen
-        if given is None or last() is not given or not names <= found.keys():
+        if last() is not given or not names <= found.keys():
             found = moments(x, names) if names else {}
-            self._seen = (weakref.ref(given) if given is not None else lambda: None, found)
+            self._seen = (weakref.ref(given), found)
         return {name: found[name] for name in names}
-
-
-def _add_gram(totals: Totals, x: Tensor) -> None:
-    if "gram" not in totals.sums:
-        totals.sums["gram"] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
-    if x.dtype == torch.float32:
-        totals.sums["gram"].addmm_(x.T, x)
-    else:
-        for piece in x.split(4096):
-            totals.sums["gram"].addmm_(piece.T.float(), piece.float())
 
 
 def _matrix(module: nn.Module) -> Tensor:

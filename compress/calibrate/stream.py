@@ -32,8 +32,9 @@ LARGE = 4_000_000
 class Watch:
     """Whom to tell what happens; every field may be left out.
 
-    `inside`: block → projections in it at which all batches wait for each other; `change` is then called with each of
-    them instead of the block, before any batch goes through it, so that one run is enough. `visit` is not called there.
+    `inside`: block → projections in it at which all batches wait for each other; `arrive(projection, module, inputs)`
+    and `change` are then called with each of them, before any batch goes through it, and `visit` and `change` not with
+    the block: one run is enough.
 
     `visit(block, call, output)`: one batch went through a block. `leave(block)`: all batches did. `change(block,
     module)` comes after that: the weights are still loaded and may be changed, then the block is run again (between
@@ -46,6 +47,7 @@ class Watch:
     change: Callable[[str, nn.Module], None] | None = None
     end: Callable[[Any, Batch], None] | None = None
     pause: Callable[[bool], None] = lambda stopped: None
+    arrive: Callable[[str, nn.Module, list[Tensor]], None] = lambda projection, module, inputs: None
     inside: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -142,9 +144,11 @@ class Stream:
         if len(walks) < len(waiting):
             raise ModelError(f"{station}: some texts do not go through it; take `propagate: pruned`, block after block")
         assert self.watch.change is not None
-        self.watch.change(station, self.model.get_submodule(station))
-        for walk in walks:  # trimmed, as what a batch leaves free others do not fit into
-            trim()
+        module = self.model.get_submodule(station)
+        self.watch.arrive(station, module, [_first(walk.call) for walk in walks])
+        self.watch.change(station, module)
+        trim()  # as what other projections' batches leave free, this one's do not fit into
+        for walk in walks:
             self.proceed(walk, self.execute(walk))
 
     def _again(self, walk: Walk) -> Any:
@@ -207,6 +211,12 @@ class Stream:
     def load(self, names: Iterable[str]) -> list[str]:
         """Load tensors that are not in memory yet; returns which."""
         return list(self.weights.load_names(names, self.dtype, self.device))
+
+
+def _first(call: Call | None) -> Tensor:
+    """What a waiting projection is given."""
+    assert call is not None
+    return call.args[0] if call.args else next(iter(call.kwargs.values()))
 
 
 def _leaves(model: nn.Module, blocks: Iterable[str]) -> set[str]:

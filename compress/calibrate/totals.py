@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-ROWS = 64
-"""Tokens squared at a time: a piece that stays in the processor's cache."""
+ROWS = 256
+"""Tokens squared at a time: a piece that stays in the processor's cache, and is worth two threads."""
+
+STRIP = 256
+"""Rows of a Gram matrix that are added up at a time, from the diagonal on: nearly half of a wide one is its mirror."""
 
 
 @dataclass
@@ -36,25 +39,23 @@ class Totals:
 def moments(x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
     """Sums over the tokens of x `[tokens, in]`: `sum`, `square` (of x²), `absolute`, each float64 `[in]`.
 
-    x is shifted by the mean of a few tokens first: float32 sums of squares would lose the variance of channels whose
-    mean is far from zero.
+    For both of the first two, x is shifted by the mean of a few tokens first: float32 sums of squares would lose the
+    variance of channels whose mean is far from zero.
     """
     rows = ROWS if x.device.type == "cpu" else 4096
-    shift = x[:rows].float().mean(0)
+    shift = x[:64].float().mean(0) if {"sum", "square"} <= names else torch.zeros(x.shape[1], device=x.device)
     buffer = torch.empty(min(rows, len(x)), x.shape[1], device=x.device)
     ones = torch.ones(1, len(buffer), device=x.device)
     total, square, absolute = (torch.zeros(1, x.shape[1], device=x.device) for _ in range(3))
     for piece in x.split(rows):
-        part, one = buffer[: len(piece)], ones[:, : len(piece)]
-        if not names.isdisjoint(("sum", "square")):
-            torch.sub(piece, shift, out=part)
-            total.addmm_(one, part)
+        part, one, piece = buffer[: len(piece)], ones[:, : len(piece)], piece.float()
+        if "sum" in names:
+            total.addmm_(one, torch.sub(piece, shift, out=part))
         if "square" in names:
-            part.mul_(part)
-            square.addmm_(one, part)
+            base = part if "sum" in names else piece
+            square.addmm_(one, torch.mul(base, base, out=part))
         if "absolute" in names:
-            torch.abs(piece.float(), out=part)
-            absolute.addmm_(one, part)
+            absolute.addmm_(one, torch.abs(piece, out=part))
     total, square, absolute, shift = (double(t).reshape(-1) for t in (total, square, absolute, shift))
     found = {
         "sum": total + len(x) * shift,
@@ -62,6 +63,22 @@ def moments(x: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
         "absolute": absolute,
     }
     return {name: found[name] for name in names & found.keys()}
+
+
+def add_gram(gram: Tensor, x: Tensor) -> None:
+    """Adds xᵀx of x `[tokens, in]` to `gram` `[in, in]`, on and above the diagonal; `mirror` fills in the rest."""
+    for piece in [x] if x.dtype == torch.float32 else x.split(4096):
+        piece = piece.float()
+        for start in range(0, len(gram), STRIP):
+            strip = slice(start, start + STRIP)
+            gram[strip, start:].addmm_(piece[:, strip].T, piece[:, start:])
+
+
+def mirror(gram: Tensor) -> None:
+    """Fills in what `add_gram` leaves out, in place; `[in, in]` or `[experts, in, in]`."""
+    for start in range(0, gram.shape[-1], STRIP):
+        stop = start + STRIP
+        gram[..., stop:, start:stop] = gram[..., start:stop, stop:].mT
 
 
 def double(tensor: Tensor) -> Tensor:
