@@ -12,7 +12,7 @@ from compress.graph.families import Family
 from compress.graph.routers import experts_module
 from compress.recipe.prune import Prune
 from compress.registry import criteria
-from compress.score import distances
+from compress.score import distances, score, statistics_of
 from compress.surgery.source import Source
 from compress.views import Stats, statistic
 
@@ -27,8 +27,9 @@ def settle(
 ) -> tuple[Kept, dict[str, np.ndarray]]:
     """Who stays of each cluster when a family keeps as many experts as `kept` says, and the matrices that merge.
 
-    Without `merge` the expert nearest to the mean of its cluster stays, in the space of all its weights (Lee et al.
-    2024, §4.3). Merged experts take its place; a matrix is `[kept, experts]`, rows add up to one.
+    Without `merge` the criterion `stay` chooses of each cluster; without that, too, the expert nearest to the mean
+    stays, in the space of all its weights (Lee et al. 2024, §4.3). Merged experts take its place; a matrix is `[kept,
+    experts]`, rows add up to one.
     """
     chosen, mixes = dict(kept), dict[str, np.ndarray]()
     criterion = criteria.get(step.by.name)
@@ -37,8 +38,7 @@ def settle(
             continue
         apart = distances(source.graph, family, criterion, stats, source.weights.read, step.by.arguments)
         groups = clusters(apart, family.runs, int(kept[family.name].sum()))
-        near = _products(source, family)
-        stay = {_nearest(near, group): group for group in groups}
+        stay = _representatives(source, step, family, groups, stats)
         chosen[family.name] = np.isin(np.arange(family.size), list(stay))
         if step.merge is None or (step.merge == "selective" and len(groups) > FEW):
             continue
@@ -53,8 +53,21 @@ def settle(
 
 
 def needs(step: Prune) -> tuple[str, ...]:
-    """Statistics that merging reads."""
-    return ("expert_count",) if step.merge == "frequency" else ()
+    """Statistics that merging reads, or choosing who stays."""
+    chosen = statistics_of(criteria.get(step.stay.name), step.stay.arguments) if step.stay else ()
+    return (*chosen, *(("expert_count",) if step.merge == "frequency" else ()))
+
+
+def _representatives(
+    source: Source, step: Prune, family: Family, groups: list[list[int]], stats: Stats
+) -> dict[int, list[int]]:
+    """The expert that stays, or in whose place the merged one comes → its group."""
+    if step.stay is None:
+        near = _products(source, family)
+        return {_nearest(near, group): group for group in groups}
+    criterion, read = criteria.get(step.stay.name), source.weights.read
+    scores = score(source.graph, [family], criterion, stats, read, arguments=step.stay.arguments)[family.name]
+    return {max(group, key=lambda expert: scores[expert]): group for group in groups}
 
 
 def _shares(source: Source, step: Prune, family: Family, stats: Stats) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from compress.calibrate.data import batches
 from compress.clusters import clusters, merge_heights
 from compress.errors import BudgetError, InputError
 from compress.pipeline import Options, apply, plan, run
@@ -118,6 +119,47 @@ def test_the_expert_nearest_to_its_clusters_mean_stays(tmp_path):
             (stays,) = set(group) & set(kept(tmp_path / "out")[layer])
             far = (flat[group] - flat[group].mean(0)).norm(dim=1)
             assert far[group.index(stays)] <= far.min() * (1 + 1e-5)  # two members are equally near
+
+
+def test_the_expert_that_adds_most_stays(tmp_path):
+    """`stay: reap` with REAP's mean of g(x)·‖f(x)‖₂ computed from the stock model's own router and experts."""
+    dense, out = moe.save("mixtral", tmp_path / "in"), tmp_path / "out"
+    asked = recipe("{prune: experts, by: behaviour, remove: 50%, stay: reap}")
+    run(asked, dense, out, QUICK)
+    model = moe.stock("mixtral", dense)
+    rows, _ = batches(asked.calibrate, None, model.config)
+    for layer, block in moe.blocks(model).items():
+        seen = []
+        hook = block.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0].flatten(0, 1)))
+        with torch.no_grad():
+            for batch in rows:
+                model(**batch)
+        hook.remove()
+        x = torch.cat(seen)
+        router = block.gate.weight.detach()
+        weights, chosen = (x @ router.T).softmax(1).topk(model.config.num_experts_per_tok)
+        weights = weights / weights.sum(1, keepdim=True)
+        adds = torch.zeros(8)
+        for expert in range(8):
+            mine, gate = x[(chosen == expert).any(1)], weights[chosen == expert]
+            a, b = (mine @ block.experts.gate_up_proj[expert].detach().T).chunk(2, dim=1)
+            y = (torch.nn.functional.silu(a) * b) @ block.experts.down_proj[expert].detach().T
+            adds[expert] = (gate * y.norm(dim=1)).mean() if len(mine) else 0.0
+        groups = clusters(torch.cdist(router, router).double().numpy(), 1, 4)
+        assert kept(out)[layer] == sorted(max(group, key=lambda e: adds[e]) for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("by: reap, stay: reap", "makes no clusters to choose from"),
+        ("by: behaviour, stay: wanda", "does not rank a layer's experts"),
+        ("by: behaviour, stay: reap, merge: average", "leave out `merge` or `stay`"),
+    ],
+)
+def test_who_cannot_choose_of_a_cluster(step, told):
+    with pytest.raises(InputError, match=told):
+        recipe(f"{{prune: experts, {step}, remove: 50%}}")
 
 
 @pytest.mark.parametrize(

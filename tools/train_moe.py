@@ -24,7 +24,7 @@ class MoeSettings(Settings):
     channels: int = 256
     experts: int = 8
     chosen: int = 2
-    balance: float = 0.01
+    balance: float = 0.02
     steps: int = 400
     seconds: float = 150.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
@@ -68,8 +69,9 @@ class Prune(BaseModel):
     far, `keep` the share of parameters, FLOPs or latency that stays. `reduce` says how a saliency per weight becomes
     one per unit, `round` to what multiple the kept units of a layer are rounded, `widths` whether all layers keep
     the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
-    `merge` puts the experts of a cluster together instead of keeping one: their `average`, their mean weighted by
-    routing `frequency`, or `selective`, the average in layers of at most three clusters (STUN).
+    Of a cluster of experts `stay` is the criterion whose favourite stays, by default the one nearest to their mean;
+    `merge` puts them together instead: their `average`, their mean weighted by routing `frequency`, or `selective`,
+    the average in layers of at most three clusters (STUN).
     With `align` their inner channels are matched to each other first (UNCURL).
     `skip` are globs on names of families or tensors, `skip_layers` indices of layers left whole, negative from the end.
     """
@@ -85,6 +87,7 @@ class Prune(BaseModel):
     keep: dict[Measure, Share] | None = None
     allocate: Allocator = Part("uniform")
     repair: Repair | None = None
+    stay: Criterion | None = None
     merge: Merge | None = None
     align: bool = False
     round: Annotated[int, Field(ge=1, strict=True)] = 1
@@ -128,8 +131,7 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     if isinstance(step.get("keep"), dict) and len(step["keep"]) != 1:
         found.append((("keep",), "give exactly one of params, flops, latency, as in {params: 80%}"))
     kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
-    by = step.get("by")
-    name = next(iter(by)) if isinstance(by, dict) and len(by) == 1 else getattr(by, "name", by)
+    name = _name(step.get("by"))
     kinds = kinds if isinstance(kinds, list) else []
     others = [kind for kind in kinds if kind in KINDS and kind != "layers"]
     scope = criteria.get(name).meta.get("scope") if isinstance(name, str) and name in criteria.names() else None
@@ -142,7 +144,24 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
     if step.get("merge") is not None and scope is not None and scope != "distances":
         found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
+    if step.get("stay") is not None:
+        found += _stay_problems(step["stay"], step.get("merge"), name, scope)
     return found
+
+
+def _stay_problems(stay: Any, merge: Any, name: Any, scope: str | None) -> Iterator[tuple[tuple[str, ...], str]]:
+    if scope is not None and scope != "distances":
+        yield ("stay",), f"criterion {name!r} makes no clusters to choose from; behaviour and router_similarity do"
+    if merge is not None:
+        yield ("stay",), "a cluster is merged or one of it stays; leave out `merge` or `stay`"
+    own = _name(stay)
+    if own in criteria.names() and criteria.get(own).meta["scope"] != "experts":
+        yield ("stay",), f"criterion {own!r} does not rank a layer's experts; reap and frequency do"
+
+
+def _name(part: Any) -> Any:
+    """The name of a criterion as a recipe writes it."""
+    return next(iter(part)) if isinstance(part, dict) and len(part) == 1 else getattr(part, "name", part)
 
 
 def _joined(title: str, error: ValidationError | None, problems: list[tuple[tuple[str, ...], str]]) -> ValidationError:

@@ -4,26 +4,30 @@
     python tools/bench/versus_llm_compressor.py peer/bin/python
 
 The model is a random Llama of 116 M parameters, the tokens are random (32 × 256). Every run is a process of its own,
-imports, reading and writing included. The outputs of the two are compared with the dense model's on other tokens: the
-relative error of the logits stands in for perplexity, which a random model has none of.
+imports, reading and writing included. What a random model cannot tell, held-out perplexity, is that of the small
+trained Llama (`tools/train_llama.py`, trained on first use), pruned by both on the same 32 × 256 tokens of real text.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from apart import compress, median, part, run, table, verdict
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from apart import Run, compress, median, part, run, table, verdict
 
 SHAPE = {"layers": 12, "hidden": 768, "channels": 2048, "heads": 12, "groups": 12, "vocabulary": 20000}
 RECIPE = """\
-calibrate: {{data: random, samples: 32, length: 256}}
+calibrate: {{data: {}, samples: 32, length: 256}}
 steps:
 - {{prune: weights, by: {}, {}, propagate: true_sequential}}
 """
+MODELS = {"random": "large", "docs": "trained"}  # what a model calibrates on, and the name of its folder
 CASES = {
     "Wanda 50 %": ("wanda", "remove: 50%", "0:0"),
     "Wanda 2:4": ("wanda", "pattern: '2:4'", "2:4"),
@@ -51,39 +55,69 @@ model.save_pretrained(out)
 
 
 def make(folder: Path) -> dict:
-    """The dense model and, beside it, the tokens that the recipe calibrates on."""
-    import torch
+    """The dense models and, beside each, the tokens that the recipe calibrates on."""
     from random_llama import write
-    from transformers import AutoConfig
+    from train_llama import __file__ as training
+    from train_llama import folder as trained
+
+    subprocess.run([sys.executable, training], stdout=subprocess.DEVNULL, check=True)
+    for name in MODELS.values():
+        (folder / name).mkdir()
+    size = write(folder / MODELS["random"] / "dense", **SHAPE)
+    (folder / MODELS["docs"] / "dense").symlink_to(trained())
+    for data, name in MODELS.items():
+        _tokens(data, folder / name)
+    return {"bytes": size}
+
+
+def _tokens(data: str, folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
 
     from compress.calibrate.data import batches
     from compress.recipe.read import parse_recipe
 
-    size = write(folder / "dense", **SHAPE)
-    asked = parse_recipe(RECIPE.format("wanda", "remove: 50%")).calibrate
-    rows, _ = batches(asked, None, AutoConfig.from_pretrained(folder / "dense"))
+    asked = parse_recipe(RECIPE.format(data, "wanda", "remove: 50%")).calibrate
+    tokenizer = None if data == "random" else AutoTokenizer.from_pretrained(folder / "dense")
+    rows, _ = batches(asked, tokenizer, AutoConfig.from_pretrained(folder / "dense"))
     torch.save(torch.cat([batch["input_ids"] for batch in rows]), folder / "tokens.pt")
-    return {"bytes": size}
 
 
-def error(folder: Path) -> dict:
-    """Relative error of both outputs' logits on unseen random tokens, and their shares of zeros."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def quality(folder: Path) -> dict:
+    """Held-out perplexity of the dense model and of both outputs, and these outputs' shares of zeros."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    ids = torch.randint(0, SHAPE["vocabulary"], (4, 128), generator=torch.Generator().manual_seed(99))
+    from compress.calibrate.data import batches
+    from compress.evaluate.perplexity import perplexity
+    from compress.recipe import Calibrate
+    from compress.recipe.part import Part
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "dense")
+    asked = Calibrate(data=Part("docs", {"split": "test"}), samples=100, length=256)
     found = {}
-    with torch.no_grad():
-        dense = AutoModelForCausalLM.from_pretrained(folder / "dense")(ids).logits
-        for name in ("ours", "theirs"):
-            model = AutoModelForCausalLM.from_pretrained(folder / name)
-            found[name] = float((model(ids).logits - dense).norm() / dense.norm())
-            weight = model.model.layers[3].mlp.up_proj.weight
-            found[f"{name} zeros"] = float((weight == 0).float().mean())
+    for name in ("dense", "theirs", "ours"):
+        model = AutoModelForCausalLM.from_pretrained(folder / name).eval()
+        found[name] = perplexity(model, batches(asked, tokenizer, model.config)[0]).value
+        found[f"{name} zeros"] = float((model.model.layers[3].mlp.up_proj.weight == 0).float().mean())
     return found
 
 
-PARTS = {"make": make, "error": error}
+PARTS = {"make": make, "quality": quality}
+
+
+def both(place: Path, data: str, case: tuple[str, str, str], peer: str) -> tuple[Run, Run]:
+    """Theirs, then ours, on the model and tokens in `place`."""
+    method, budget, pattern = case
+    recipe = place / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data, method, budget))
+    shutil.rmtree(place / "theirs", ignore_errors=True)
+    arguments = (place / "dense", place / "tokens.pt", place / "theirs", method, pattern)
+    theirs = run([peer, "-c", THEIRS, *arguments], {"PYTHONPATH": ""})
+    cache = {"COMPRESS_CACHE": str(place / "cache")}
+    options = ("--force", "--quiet", "--no-evaluate")
+    ours = compress(recipe, place / "dense", place / "ours", *options, environment=cache)
+    shutil.rmtree(place / "cache", ignore_errors=True)
+    return theirs, ours
 
 
 def main(peer: str, turns: int) -> None:
@@ -91,28 +125,26 @@ def main(peer: str, turns: int) -> None:
     try:
         part(__file__, "make", place)
         rows = []
-        for label, (method, budget, pattern) in CASES.items():
-            recipe = place / "recipe.yaml"
-            recipe.write_text(RECIPE.format(method, budget))
-            ours, theirs = [], []
-            for _ in range(turns):  # in turns: whatever else the machine does falls on both
-                shutil.rmtree(place / "theirs", ignore_errors=True)
-                arguments = (place / "dense", place / "tokens.pt", place / "theirs", method, pattern)
-                theirs.append(run([peer, "-c", THEIRS, *arguments], {"PYTHONPATH": ""}))
-                cache = {"COMPRESS_CACHE": str(place / "cache")}
-                options = ("--force", "--quiet", "--no-evaluate")
-                ours.append(compress(recipe, place / "dense", place / "ours", *options, environment=cache))
-                shutil.rmtree(place / "cache", ignore_errors=True)
-            apart, _ = part(__file__, "error", place)
-            time = median(one.seconds for one in ours) / median(one.seconds for one in theirs)
-            peak = max(one.peak for one in ours) / max(one.peak for one in theirs)
-            seconds = f"{median(one.seconds for one in theirs):.0f} s → {median(one.seconds for one in ours):.0f} s"
-            both = f"{apart['theirs']:.4f}, {apart['ours']:.4f}"
+        for label, case in CASES.items():
+            # In turns: whatever else the machine does falls on both.
+            runs = [both(place / MODELS["random"], "random", case, peer) for _ in range(turns)]
+            both(place / MODELS["docs"], "docs", case, peer)
+            found, _ = part(__file__, "quality", place / MODELS["docs"])
+            seconds = [median(one.seconds for one in some) for some in zip(*runs, strict=True)]
+            peaks = [max(one.peak for one in some) for some in zip(*runs, strict=True)]
+            time, peak, worse = seconds[1] / seconds[0], peaks[1] / peaks[0], found["ours"] / found["theirs"]
             rows.append(
-                [label, seconds, f"{time:.2f} ({verdict(time, 0.5)})", f"{peak:.2f} ({verdict(peak, 0.5)})", both]
+                [
+                    label,
+                    f"{seconds[0]:.0f} s → {seconds[1]:.0f} s",
+                    f"{time:.2f} ({verdict(time, 0.5)})",
+                    f"{peak:.2f} ({verdict(peak, 0.5)})",
+                    f"{found['theirs']:.1f} → {found['ours']:.1f}",
+                    f"{worse:.3f} ({verdict(worse, 1.005)})",
+                ]
             )
-            print(rows[-1], apart, file=sys.stderr, flush=True)
-        table(["", "theirs → ours", "time", "peak memory", "error of the logits: theirs, ours"], rows)
+            print(rows[-1], found, file=sys.stderr, flush=True)
+        table(["", "theirs → ours", "time", "peak memory", "perplexity", "ratio"], rows)
     finally:
         shutil.rmtree(place)
 
