@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from compress.surgery.experts import inner_family, positions
 from compress.surgery.source import Source
+from compress.surgery.take import take
 
 
 def align(source: Source, kept: Mapping[str, np.ndarray], mixes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -50,10 +50,4 @@ def _channels(source: Source, inner: str, stacks: Mapping[str, Tensor], expert: 
     for name, stack in stacks.items():
         for dim, layout in enumerate(source.graph.layouts[name][1:]):
             for places in positions(layout, inner).T:
-                yield (
-                    stack[expert]
-                    .float()
-                    .index_select(dim, torch.from_numpy(places))
-                    .movedim(dim, 0)
-                    .reshape(len(places), -1)
-                )
+                yield take(stack[expert].float(), dim, places).movedim(dim, 0).reshape(len(places), -1)

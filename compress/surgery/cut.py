@@ -18,6 +18,7 @@ from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, 
 from compress.surgery.names import Names
 from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.source import Source
+from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]
 Mend = Callable[[str, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
@@ -80,9 +81,8 @@ def cut(
         def put(name: str, tensor: Tensor) -> None:
             for dim, mask in graph.masks(name, kept).items():
                 mix = mix_of(graph, name, dim, mixes)
-                keep = torch.from_numpy(np.flatnonzero(mask))
                 if mix is None:
-                    tensor = tensor.index_select(dim, keep)
+                    tensor = take(tensor, dim, np.flatnonzero(mask))
                 else:
                     tensor = mixed(tensor, dim, mix, partial(moves, graph, name, dim, orders))
             for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):

@@ -14,6 +14,7 @@ from compress.graph.families import Graph
 from compress.graph.layout import Axis, Layout, unit_index
 from compress.surgery.names import Names
 from compress.surgery.source import Source
+from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]
 Mixes = Mapping[str, np.ndarray]
@@ -38,7 +39,7 @@ class Part:
         tensor = _sum([(_moved(source.weights.read_stored(disk), moves), share) for disk, share, moves in self.parts])
         for dim, keep in enumerate(self.keep):
             if keep is not None:
-                tensor = tensor.index_select(dim, torch.from_numpy(keep))
+                tensor = take(tensor, dim, keep)
         return tensor
 
 
@@ -135,7 +136,7 @@ def mixed_tensors(graph: Graph, mixes: Mixes) -> Iterator[str]:
 
 def _moved(tensor: Tensor, moves: Moves) -> Tensor:
     for dim, index in moves:
-        tensor = tensor.index_select(dim, torch.from_numpy(index))
+        tensor = take(tensor, dim, index)
     return tensor
 
 

@@ -22,6 +22,7 @@ from compress.surgery.names import Names
 from compress.surgery.opening import Opening, bias_name, repaired
 from compress.surgery.probe import Branches
 from compress.surgery.source import Source
+from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]
 TOLERANCE = 1e-3
@@ -108,7 +109,7 @@ class Scattered(Weights):
         whole = super().read(first, dtype, device)
         for dim, mask in self._graph.masks(first, self._kept).items():
             tensor = spread(tensor, dim, mask)
-            whole = spread(whole.index_select(dim, torch.from_numpy(np.flatnonzero(mask))), dim, mask)
+            whole = spread(take(whole, dim, np.flatnonzero(mask)), dim, mask)
         if first not in self._changed and not torch.equal(tensor, whole):
             raise VerifyError(f"{new} is not the kept part of the input's {first}")
         return hidden(self._graph, first, self._kept, tensor)

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from apart import median, table, verdict
 from torch import Tensor
@@ -30,6 +31,7 @@ from compress.checkpoint.model import empty_model
 from compress.graph.trace import trace
 from compress.registry import allocators, criteria
 from compress.score import score
+from compress.surgery.take import take
 
 CONFIG = LlamaConfig(
     vocab_size=32000,
@@ -83,7 +85,7 @@ def ours(dense: Any, hidden: bool) -> tuple[dict[str, float], int]:
     for name in graph.layouts:
         tensor = state[name]
         for dim, mask in graph.masks(name, kept).items():
-            tensor = tensor.index_select(dim, torch.from_numpy(mask).nonzero().squeeze(1))
+            tensor = take(tensor, dim, np.flatnonzero(mask))
         cut[name] = tensor
     clock.tick("cut")
     left = sum(tensor.numel() for tensor in cut.values())
