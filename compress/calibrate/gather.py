@@ -70,7 +70,7 @@ class Gather:
         self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
         self._multiplied: tuple[Any, str] = (lambda: None, "")
         self._shared: dict[int, Tensor] = {}  # Gram matrices that several weights share and that are added up already
-        self._former: tuple[list[Any], Totals] = ([], Totals(sequences))
+        self._former: tuple[list[Any], dict[str, Tensor]] = ([], {})  # what was given last, and what came of it
         self._paused = False
 
     def __enter__(self) -> Gather:
@@ -108,18 +108,20 @@ class Gather:
         Where they are the very tensors that the projection before was given (k after q), its sums hold here too.
         """
         self._check(key)
-        seen, totals = self._former
-        same = len(seen) == len(given) and all(last() is x for last, x in zip(seen, given, strict=True))
-        if not same or not self._sums[key] <= totals.sums.keys():
-            self._former = [], Totals(self._sequences)  # freed before the next ones grow
+        if not self._same(key, given):
+            self._former = [], {}  # freed before the next ones grow
             totals = Totals(self._sequences)
             for x in given:
                 self._add(key, totals, module, x)
-            if "gram" in totals.sums:
-                mirror(totals["gram"])
-            add_up(totals, {})
-            self._former = [weakref.ref(x) for x in given], totals
-        self._hand_out(key, totals)
+            self._former = [weakref.ref(x) for x in given], self._values(key, totals, {})
+        for name in sorted(self._wanted.pop(key)):
+            self._done(name, key, self._former[1][name])
+
+    def _same(self, key: str, given: list[Tensor]) -> bool:
+        """Whether what is wanted of `key` is known of the projection before; `projection` is of one weight alone."""
+        seen, values = self._former
+        known = self._wanted[key] <= values.keys() and "projection" not in self._sums[key]
+        return known and len(seen) == len(given) and all(last() is x for last, x in zip(seen, given, strict=True))
 
     def gradient(self, key: str, gradient: Tensor, rows: int) -> None:
         """The gradient of the mean loss of `rows` samples; for the fisher `rows` is 1 and it is the whole gradient."""
@@ -137,17 +139,19 @@ class Gather:
                 totals = self._untouched(key)
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
-            if "gram" in totals.sums:
-                mirror(totals["gram"])
-            add_up(totals, self._shared)
-            if isinstance(totals.tokens, Tensor):
-                totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
-            self._hand_out(key, totals)
+            values = self._values(key, totals, self._shared)
+            for name in sorted(self._wanted.pop(key)):
+                self._done(name, key, values[name])
         self._shared.clear()
 
-    def _hand_out(self, key: str, totals: Totals) -> None:
-        for name in sorted(self._wanted.pop(key)):
-            self._done(name, key, statistics.get(name).target(totals).float().cpu())
+    def _values(self, key: str, totals: Totals, shared: dict[int, Tensor]) -> dict[str, Tensor]:
+        """The statistics wanted of a key, once all batches' sums are in `totals`; `shared` as `add_up` has it."""
+        if "gram" in totals.sums:
+            mirror(totals["gram"])
+        add_up(totals, shared)
+        if isinstance(totals.tokens, Tensor):
+            totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
+        return {name: statistics.get(name).target(totals).float().cpu() for name in self._wanted[key]}
 
     def pause(self, stopped: bool) -> None:
         """Gather nothing for a while."""

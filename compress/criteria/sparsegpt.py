@@ -68,6 +68,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     torch.linalg.cholesky(turned, out=turned)
     inverse = torch.eye(len(turned), device=turned.device)
     torch.linalg.solve_triangular(turned, inverse, upper=False, out=inverse)
+    del turned
     return inverse.flip(0, 1), dead.flip(0)
 
 

@@ -1,9 +1,9 @@
 """Wanda and SparseGPT against llm-compressor on the same model and calibration tokens: time and memory, in turns.
 
     python -m venv peer && peer/bin/pip install torch==2.13.0 llmcompressor==0.14
-    python tools/bench/versus_llm_compressor.py peer/bin/python
+    python tools/bench/versus_llm_compressor.py peer/bin/python [turns [LAYERS HIDDEN CHANNELS]]
 
-The model is a random Llama of 116 M parameters, the tokens are random (32 × 256). Every run is a process of its own,
+The model is a random Llama of 116 M parameters or of the shape given, the tokens are random (32 × 256). Every run is a process of its own,
 imports, reading and writing included. What a random model cannot tell, held-out perplexity, is that of the small
 trained Llama (`tools/train_llama.py`, trained on first use), pruned by both on the same 32 × 256 tokens of real text.
 """
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from apart import Run, compress, median, part, run, table, verdict
 
-SHAPE = {"layers": 12, "hidden": 768, "channels": 2048, "heads": 12, "groups": 12, "vocabulary": 20000}
+SHAPE = (12, 768, 2048)  # layers, hidden, channels; heads are 64 wide, the vocabulary has 20,000 words
 RECIPE = """\
 calibrate: {{data: {}, samples: 32, length: 256}}
 steps:
@@ -45,7 +45,7 @@ rows = torch.load(tokens)
 data = Dataset.from_dict({"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()})
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 cls = WandaPruningModifier if method == "wanda" else SparseGPTModifier
-modifier = cls(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["lm_head"])
+modifier = cls(sparsity=0.5, mask_structure=pattern, targets=["Linear"], ignore=["re:.*lm_head"])
 words = models.WordLevel({"<unk>": 0}, unk_token="<unk>")  # it asks for a tokenizer, though the data is tokens
 processor = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="<unk>", pad_token="<unk>")
 limits = {"num_calibration_samples": len(rows), "max_seq_length": rows.shape[1]}
@@ -54,7 +54,7 @@ model.save_pretrained(out)
 """
 
 
-def make(folder: Path) -> dict:
+def make(folder: Path, layers: int, hidden: int, channels: int) -> dict:
     """The dense models and, beside each, the tokens that the recipe calibrates on."""
     from random_llama import write
     from train_llama import __file__ as training
@@ -63,7 +63,8 @@ def make(folder: Path) -> dict:
     subprocess.run([sys.executable, training], stdout=subprocess.DEVNULL, check=True)
     for name in MODELS.values():
         (folder / name).mkdir()
-    size = write(folder / MODELS["random"] / "dense", **SHAPE)
+    shape = {"layers": layers, "hidden": hidden, "channels": channels, "vocabulary": 20000}
+    size = write(folder / MODELS["random"] / "dense", heads=hidden // 64, groups=hidden // 64, **shape)
     (folder / MODELS["docs"] / "dense").symlink_to(trained())
     for data, name in MODELS.items():
         _tokens(data, folder / name)
@@ -120,10 +121,10 @@ def both(place: Path, data: str, case: tuple[str, str, str], peer: str) -> tuple
     return theirs, ours
 
 
-def main(peer: str, turns: int) -> None:
+def main(peer: str, turns: int, shape: tuple[int, ...]) -> None:
     place = Path(tempfile.mkdtemp(prefix="bench-llmc-"))
     try:
-        part(__file__, "make", place)
+        part(__file__, "make", place, *map(str, shape))
         rows = []
         for label, case in CASES.items():
             # In turns: whatever else the machine does falls on both.
@@ -151,6 +152,6 @@ def main(peer: str, turns: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in PARTS:
-        print(json.dumps(PARTS[sys.argv[1]](Path(sys.argv[2]))))
+        print(json.dumps(PARTS[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))
     else:
-        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1, tuple(map(int, sys.argv[3:6])) or SHAPE)
