@@ -3,9 +3,10 @@
     python -m venv peer && peer/bin/pip install torch==2.13.0 llmcompressor==0.14
     python tools/bench/versus_llm_compressor.py peer/bin/python [turns [LAYERS HIDDEN CHANNELS]]
 
-The model is a random Llama of 116 M parameters or of the shape given, the tokens are random (32 × 256). Every run is a process of its own,
-imports, reading and writing included. What a random model cannot tell, held-out perplexity, is that of the small
-trained Llama (`tools/train_llama.py`, trained on first use), pruned by both on the same 32 × 256 tokens of real text.
+The model is a random Llama of 116 M parameters, or of the shape given, and the tokens are random (32 × 256). Every run
+is a process of its own, imports, reading and writing included. What a random model cannot tell, held-out perplexity, is
+that of the small trained Llama (`tools/train_llama.py`, trained on first use), pruned by both on the same 32 × 256
+tokens of real text.
 """
 
 from __future__ import annotations
