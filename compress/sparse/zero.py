@@ -38,8 +38,10 @@ class Zeroing:
         return self.criterion.meta["scope"] == "update"
 
     def __call__(self, name: str, stored: Tensor, share: float, stats: Stats) -> Tensor:
-        """The tensor as it is to be stored."""
+        """The tensor as it is to be stored; what comes in as `stored` is the caller's no longer."""
         made = [self._matrix(key, name, weight, own, share) for key, weight, own in self._parts(name, stored, stats)]
+        if not self.updates:
+            return stored  # zeroed in place
         whole = torch.stack(made) if is_stack(self.graph, name) else made[0]
         return turned(whole, self.inputs[name]).contiguous()
 
@@ -60,7 +62,7 @@ class Zeroing:
             yield f"{name}/{i}", one, {need: value[i] for need, value in own.items()}
 
     def _matrix(self, key: str, name: str, weight: Tensor, stats: Mapping[str, Tensor], share: float) -> Tensor:
-        """`[out, in]` → the same, in its dtype."""
+        """`[out, in]` → the same, in its dtype; in place where no weight that stays changes."""
         step = self.step
         if self.updates:
             call = call_with(self.criterion, step.by.arguments, self.seed)
@@ -72,7 +74,7 @@ class Zeroing:
             gone = in_tiles(saliency, share, step.tile)
         else:
             gone = smallest(saliency, share, step.compare or "row")
-        return weight.masked_fill(gone, 0)
+        return weight.masked_fill_(gone, 0)
 
     def _saliency(self, key: str, weight: Tensor, stats: Mapping[str, Tensor]) -> Tensor:
         call = call_with(self.criterion, self.step.by.arguments, self.seed)

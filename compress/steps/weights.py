@@ -135,11 +135,13 @@ def _pass(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[s
             both = {**{name: dense[name] for name in backward}, **stats}
             names = [name for name in inputs if name.startswith(where + ".")]
             for name in names:
-                tensor = zeroing(name, source.weights.read(name), shares[name], both)
-                put(name, tensor)
                 parent, _, own = name[len(where) + 1 :].rpartition(".")
-                with torch.no_grad():
-                    getattr(module.get_submodule(parent), own).copy_(tensor)
+                loaded = getattr(module.get_submodule(parent), own).detach()
+                as_stored = loaded.dtype == source.weights.dtype(name) and loaded.device.type == "cpu"
+                tensor = zeroing(name, loaded if as_stored else source.weights.read(name), shares[name], both)
+                put(name, tensor)
+                if tensor is not loaded:
+                    loaded.copy_(tensor)
             stats.drop(names)  # pyright: ignore[reportAttributeAccessIssue] - so that memory stays one block's
 
         rows, _ = calibration(work.source, work.recipe)
@@ -170,17 +172,17 @@ def _verify(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict
     zeros = total = 0
     for name in source.weights.names(""):
         before, after = source.weights.read(name), written.weights.read(name)
-        same = torch.equal(before, after)
-        if name not in inputs and not same:
-            raise VerifyError(f"{name} is not the input's")
         if name not in inputs:
+            if not torch.equal(before, after):
+                raise VerifyError(f"{name} is not the input's")
             continue
         gone = after == 0
-        zeros, total = zeros + int(gone.sum()), total + gone.numel()
-        if not zeroing.updates and not torch.equal(before.masked_fill(gone, 0), after):
+        count = int(gone.sum())
+        zeros, total = zeros + count, total + gone.numel()
+        if not zeroing.updates and not torch.equal(before.masked_fill_(gone, 0), after):
             raise VerifyError(f"{name}: weights that stay are not the input's")
         whole = prod(after.shape[-2:])
         rounding = 0.5 * (prod(step.tile) / whole if step.tile else 1 / after.shape[inputs[name]])
-        if gone.float().mean() < shares[name] - 0.01 - rounding:
-            raise VerifyError(f"{name}: {gone.float().mean():.1%} of its weights are zero, not {shares[name]:.1%}")
+        if (share := count / gone.numel()) < shares[name] - 0.01 - rounding:
+            raise VerifyError(f"{name}: {share:.1%} of its weights are zero, not {shares[name]:.1%}")
     return f"verified: {zeros / total:.1%} of {len(inputs)} projections' weights are zero, all else is the input's"
