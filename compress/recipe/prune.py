@@ -155,7 +155,7 @@ def _stay_problems(stay: Any, merge: Any, name: Any, scope: str | None) -> Itera
     if merge is not None:
         yield ("stay",), "a cluster is merged or one of it stays; leave out `merge` or `stay`"
     own = _name(stay)
-    if own in criteria.names() and criteria.get(own).meta["scope"] != "experts":
+    if isinstance(own, str) and own in criteria.names() and criteria.get(own).meta["scope"] != "experts":
         yield ("stay",), f"criterion {own!r} does not rank a layer's experts; reap and frequency do"
 
 
