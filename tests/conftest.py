@@ -8,9 +8,10 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 
 
 @pytest.fixture(scope="session")
