@@ -13,4 +13,4 @@ def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
 
     `weight` `[out, in]`, `input_norm` `[in]` = √(Σ x² / sequences) → saliency `[out, in]`.
     """
-    return weight.abs().mul_(input_norm)
+    return weight.abs() * input_norm
