@@ -114,8 +114,7 @@ class Gather:
             for x in given:
                 self._add(key, totals, module, x)
             self._former = [weakref.ref(x) for x in given], self._values(key, totals, {})
-        for name in sorted(self._wanted.pop(key)):
-            self._done(name, key, self._former[1][name])
+        self._hand_out(key, self._former[1])
 
     def _same(self, key: str, given: list[Tensor]) -> bool:
         """Whether what is wanted of `key` is known of the projection before; `projection` is of one weight alone."""
@@ -139,9 +138,7 @@ class Gather:
                 totals = self._untouched(key)
             if totals is None:
                 raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
-            values = self._values(key, totals, self._shared)
-            for name in sorted(self._wanted.pop(key)):
-                self._done(name, key, values[name])
+            self._hand_out(key, self._values(key, totals, self._shared))
         self._shared.clear()
 
     def _values(self, key: str, totals: Totals, shared: dict[int, Tensor]) -> dict[str, Tensor]:
@@ -152,6 +149,10 @@ class Gather:
         if isinstance(totals.tokens, Tensor):
             totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
         return {name: statistics.get(name).target(totals).float().cpu() for name in self._wanted[key]}
+
+    def _hand_out(self, key: str, values: Mapping[str, Tensor]) -> None:
+        for name in sorted(self._wanted.pop(key)):
+            self._done(name, key, values[name])
 
     def pause(self, stopped: bool) -> None:
         """Gather nothing for a while."""
