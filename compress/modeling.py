@@ -2,7 +2,7 @@
 
 from transformers import AutoConfig
 
-from compress.surgery.modeling_compress import MODEL_TYPE, CompressedConfig
+from compress.checkpoint.modeling_compress import MODEL_TYPE, CompressedConfig
 
 AutoConfig.register(MODEL_TYPE, CompressedConfig, exist_ok=True)
 # Model classes register themselves with transformers when a configuration of their kind is read.

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import new_folder
+from compress.console import say
 from compress.delta.extract import extract
 from compress.delta.format import Description
 from compress.errors import InputError
@@ -131,6 +132,8 @@ def _write(
     with new_folder(out, force=options.force) as folder:
         start = time.perf_counter()
         work = _work(recipe, model_in, options, given, shared)
+        for note in work.first.checkpoint.left_behind:
+            say(note)
         for number in range(len(recipe.steps)):
             last = number + 1 == len(recipe.steps)
             place = folder if last else folder / f".step-{number + 1}"
@@ -170,7 +173,7 @@ def _export(work: Work, folder: Path) -> tuple[Exported | None, Speeds | None]:
         return None, None
     settings, place = work.recipe.export.onnx, folder / "onnx"
     place.mkdir()
-    made = export_onnx(open_checkpoint(folder, trust_remote_code=True), place, settings)
+    made = export_onnx(open_checkpoint(folder, trust_remote_code=work.options.trust_remote_code), place, settings)
     timed = work.options.evaluate and work.options.latency
     return made, speeds(work.first.checkpoint, place / FILE, settings) if timed else None
 
@@ -212,7 +215,7 @@ def _report(work: Work, made: Plan, found: Evaluation, out: Path, in_ort: Speeds
         families=[FamilyRow(**row) for row in work.tally.rows()],  # pyright: ignore[reportArgumentType]
         opens_with=opens["who"],
         load=opens["how"].format(folder=str(out)),
-        notes=[*made.notes, *found.notes],
+        notes=[*made.notes, *found.notes, *work.first.checkpoint.left_behind],
         environment=environment(),
         seconds={name: round(value, 3) for name, value in work.seconds.items()},
     )

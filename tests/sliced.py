@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from zoo import MODELS
 
+from compress.checkpoint.beside import MODELING_FILE
 from compress.checkpoint.model import empty_model
 from compress.graph.families import Graph
 from compress.graph.trace import trace
@@ -192,8 +193,7 @@ def open_pruned(name: str, kept: Kept, folder: Path, head_dim: int | None = None
     else:
         plan = generic_plan(config, cls, shapes, **arguments)
         reader, trust, how = getattr(tf, auto_class(config, cls)), {"trust_remote_code": True}, "generic"
-        for file in plan.files:
-            shutil.copy(file, folder / file.name)
+        shutil.copy(MODELING_FILE, folder)
     (folder / "config.json").write_text(json.dumps(plan.config))
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     model, info = reader.from_pretrained(folder, output_loading_info=True, **trust)

@@ -15,8 +15,9 @@ from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
 from torch import nn
 
+from compress.checkpoint import modeling_compress
+from compress.checkpoint.beside import MODELING_FILE
 from compress.errors import ModelError
-from compress.surgery import modeling_compress
 from compress.surgery.generic import auto_class, generic_plan
 from compress.surgery.native import find_native
 
@@ -38,8 +39,7 @@ def write(folder, plan, state, model):
     (folder / "config.json").write_text(json.dumps(plan.config))
     tied = {n for n in model.all_tied_weights_keys}
     save_file({k: v for k, v in state.items() if k not in tied}, folder / "model.safetensors", {"format": "pt"})
-    for file in plan.files:
-        shutil.copy(file, folder / file.name)
+    shutil.copy(MODELING_FILE, folder)
 
 
 def make(name, folder):

@@ -38,7 +38,7 @@ def load(folder: Path) -> nn.Module:
         dtype=torch.float32,
         attn_implementation="eager",
         output_loading_info=True,
-        trust_remote_code="auto_map" in config,
+        trust_remote_code=config["model_type"] == "compressed",
     )
     wrong = {name: found for name, found in info.items() if found}
     if wrong:
@@ -85,7 +85,7 @@ def output(model: nn.Module, ids: Tensor) -> Tensor:
 def main(dense_folder: Path, pruned_folder: Path) -> int:
     """Compare the two folders and say by how much they differ."""
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(pruned_folder, trust_remote_code=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(pruned_folder)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     pruned, dense = load(pruned_folder), load(dense_folder)
     whole = output(dense, ids)

@@ -38,6 +38,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
     except Exception as error:
+        file = checkpoint.folder / "tokenizer_config.json"
+        if f"{file.name}: auto_map" in checkpoint.code:
+            raise InputError(
+                f"{file}: the tokenizer needs code that comes with the checkpoint; read it, then pass "
+                f"--trust-remote-code if you trust it"
+            ) from None
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{checkpoint.folder}: the tokenizer cannot be loaded: {reason}") from error
 

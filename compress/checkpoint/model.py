@@ -21,24 +21,30 @@ BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """The checkpoint's config as transformers understands it.
+    """The checkpoint's config as transformers understands it; how attention and experts are computed is left open.
 
-    Raises InputError when transformers refuses config.json, or it needs the checkpoint's own code and that was not
+    A folder of this package's own kind is read by this package's classes, never by code in the folder. Raises
+    InputError when transformers refuses config.json, or it needs the checkpoint's own code and that was not
     allowed.
     """
     from transformers import AutoConfig
 
+    from compress.checkpoint.modeling_compress import MODEL_TYPE, CompressedConfig
+
+    AutoConfig.register(MODEL_TYPE, CompressedConfig, exist_ok=True)
     raw = checkpoint.config
     file = checkpoint.folder / "config.json"
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
     except Exception as error:  # transformers raises whatever its validators do
-        if not checkpoint.trust_remote_code and "AutoConfig" in raw.get("auto_map", {}):
+        if "config.json: auto_map" in checkpoint.code:
             raise InputError(_needs_code(checkpoint)) from None
         if not raw.get("model_type"):
             raise InputError(f"{file}: no model_type, so the architecture is unknown; add it") from None
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{file}: not understood by transformers: {reason}") from error
+    config._attn_implementation = config._experts_implementation = None  # a kernel of the hub would be fetched and run
+    return config
 
 
 def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) -> type[nn.Module]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.checkpoint.code import code_in, without_code
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.hub import fetch
 from compress.checkpoint.pickled import Pickles
@@ -32,10 +33,11 @@ WHOLE_HASH = 64_000_000
 
 @dataclass(eq=False)
 class Checkpoint:
-    """A model on disk. `tensors` are the stored tensors by their name on disk, `config` is config.json as it stands.
+    """A model on disk. `tensors` are the stored tensors by their name on disk, `config` is config.json's content.
 
     `side_files` are the other files that belong to the model (tokenizer, processor, generation config, code, …), as
-    absolute paths below `folder`.
+    absolute paths below `folder`. Unless `trust_remote_code`, `config` is without what names code, and `code` lists
+    what of the folder is code or names some: it is neither run nor passed on.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Checkpoint:
     tensors: dict[str, TensorSpec]
     side_files: list[Path]
     trust_remote_code: bool = False
+    code: list[str] = field(default_factory=list)
     _headers: dict[Path, bytes] = field(default_factory=dict, repr=False)
     _pickles: Pickles | None = field(default=None, repr=False)
 
@@ -50,6 +53,13 @@ class Checkpoint:
     def bytes(self) -> int:
         """Size of all stored tensors."""
         return sum(spec.bytes for spec in self.tensors.values())
+
+    @property
+    def left_behind(self) -> list[str]:
+        """What no output gets of this folder, a sentence each."""
+        if not self.code:
+            return []
+        return [f"left behind, as --trust-remote-code was not given: {', '.join(self.code)}"]
 
     def read(self, name: str) -> Tensor:
         """The tensor stored as `name`, in its stored dtype, in memory of its own; any thread may call this.
@@ -136,7 +146,9 @@ def open_checkpoint(
             )
     if not tensors:
         raise InputError(f"{files[0]}: holds no tensor; {AGAIN}")
-    return Checkpoint(folder, config, tensors, _side_files(folder), trust_remote_code, headers, pickles)
+    code = [] if trust_remote_code else code_in(folder)
+    config = config if trust_remote_code else without_code(config)
+    return Checkpoint(folder, config, tensors, _side_files(folder), trust_remote_code, code, headers, pickles)
 
 
 def _folder(where: str | Path, revision: str | None, allow_pickle: bool) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from compress.calibrate.data import batches, load_tokenizer
+from compress.checkpoint.beside import copy_beside
 from compress.checkpoint.header import NAMES
 from compress.checkpoint.model import load_config
 from compress.checkpoint.open import Checkpoint, open_checkpoint
@@ -17,7 +18,7 @@ from compress.console import track
 from compress.delta.difference import Difference, find_difference
 from compress.delta.divisors import Divisors, find_divisors
 from compress.delta.drop import keep
-from compress.delta.format import DESCRIPTION, METADATA, TENSORS, Description, Stored, copy_side_files, write_json
+from compress.delta.format import DESCRIPTION, METADATA, TENSORS, Description, Stored, write_json
 from compress.delta.sparse import pack
 from compress.delta.trial import Trial
 from compress.recipe.delta import PruneDelta
@@ -71,7 +72,7 @@ def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Opti
             recipe=recipe.dump(),
         )
         write_json(folder / DESCRIPTION, described.data())
-        copy_side_files(tuned.side_files, tuned.folder, folder)
+        copy_beside(tuned.side_files, tuned.folder, folder, trust_remote_code=trust)
     return described
 
 

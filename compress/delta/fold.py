@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.header import DTYPES, TensorSpec, read_header
 from compress.checkpoint.model import load_config, model_class, runnable_model
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.weights import Weights
 from compress.checkpoint.write import ShardWriter, new_folder
 from compress.console import track
-from compress.delta.format import DESCRIPTION, OURS, TENSORS, Description, Stored, read_description, write_json
-from compress.delta.format import copy_side_files as copy_files
+from compress.delta.format import DESCRIPTION, OURS, TENSORS, Description, Stored, read_description
 from compress.delta.sparse import positions_of
 from compress.errors import CompressError, InputError, VerifyError
 
@@ -57,9 +57,9 @@ def apply_delta(
         with ShardWriter(folder, shapes) as writer:
             for name, stored in track(described.tensors.items(), "adding the delta"):
                 writer.add(name, _merged(name, stored, opened, file))
-        write_json(folder / "config.json", described.config)
+        write_config(folder, described.config, trust_remote_code=trust_remote_code)
         sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in OURS]
-        copy_files(sides, delta, folder)
+        copy_beside(sides, delta, folder, trust_remote_code=trust_remote_code)
         _verify(folder, trust_remote_code)
     return described
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from compress.errors import InputError
 
 VERSION = 1
 DESCRIPTION, TENSORS = "delta.json", "delta.safetensors"
-OURS = {DESCRIPTION, TENSORS, "config.json"}
+OURS = {DESCRIPTION, TENSORS}
 METADATA = {
     "format": "compress-delta",
     "version": str(VERSION),
@@ -74,12 +72,3 @@ def read_description(folder: Path) -> Description:
 
 def write_json(file: Path, data: Any) -> None:
     file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def copy_side_files(files: Iterable[Path], source: Path, folder: Path) -> None:
-    """Tokenizer, generation config, code and so on; what we write ourselves is not overwritten."""
-    for file in files:
-        inside = file.relative_to(source)
-        if inside.as_posix() not in OURS:
-            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / inside)

@@ -69,7 +69,7 @@ class Evaluator:
             except InputError as error:
                 return Evaluation(notes=[f"not evaluated: {error}"])
             advance()
-            after = self._measure(open_checkpoint(folder, trust_remote_code=True))
+            after = self._measure(open_checkpoint(folder, trust_remote_code=self._dense.trust_remote_code))
             advance()
         alike = None
         if before.embeddings is not None and after.embeddings is not None:

@@ -36,7 +36,7 @@ def prepare(folder: Path, repo: str) -> Upload:
     from compress.checkpoint.open import open_checkpoint
 
     check_name(repo)
-    open_checkpoint(folder, trust_remote_code=True)
+    open_checkpoint(folder)
     try:
         card = (folder / CARD).read_text(encoding="utf-8")
     except FileNotFoundError:

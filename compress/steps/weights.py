@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibrate.collect import collect
+from compress.checkpoint.code import OUR_TYPE
 from compress.checkpoint.open import open_checkpoint
 from compress.checkpoint.write import ShardWriter
 from compress.console import track
@@ -23,7 +23,8 @@ from compress.score import statistics_of
 from compress.sparse.losses import WholeModel
 from compress.sparse.matrices import Matrices, find_matrices
 from compress.sparse.zero import Zeroing
-from compress.surgery.cut import copy_side_files
+from compress.surgery.cut import write_model_files
+from compress.surgery.opening import find_opening
 from compress.surgery.source import Source
 from compress.views import Stats
 from compress.work import Work
@@ -41,12 +42,14 @@ def execute(work: Work, step: PruneWeights, given: Step | None, folder: Path | N
     name = source.cls.__name__
     opens = {
         "transformers": True,
-        "remote_code": "compressed" in source.checkpoint.config,
+        "remote_code": False,
         "who": f"whatever opens the input ({name}); zeros are stored as such",
         "how": "transformers.AutoModel.from_pretrained({folder!r})"
         if not hasattr(source.model, "get_output_embeddings") or "For" not in name
         else f"transformers.{name}.from_pretrained({{folder!r}})",
     }
+    if source.checkpoint.config.get("model_type") == OUR_TYPE:
+        opens = find_opening(source, {}).described
     layouts = source.graph.layouts
     zeros = round(sum(shares[name] * prod(axis.size for axis in layouts[name]) for name in inputs))
     made = Step({}, size, {**size, "zeros": zeros}, {}, opens, list(source.graph.notes), sparsity=shares)
@@ -114,9 +117,7 @@ def _write(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[
             if name not in inputs:
                 for disk in weights.disk_names(name):
                     writer.add(disk, weights.read_stored(disk))
-    config = json.dumps(source.checkpoint.config, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(config + "\n", "utf-8")
-    copy_side_files(source, folder)
+    write_model_files(source, source.checkpoint.config, folder)
 
 
 def _pass(work: Work, step: PruneWeights, inputs: dict[str, int], shares: dict[str, float], put: Put) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from compress.checkpoint.modeling_compress import ConfigView, patch
 from compress.errors import ModelError
-from compress.surgery.modeling_compress import ConfigView, patch
 from compress.surgery.probe import attention_shapes, runs, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]

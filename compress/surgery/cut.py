@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.write import ShardWriter, Spec
 from compress.console import track
 from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, parts_out
@@ -23,9 +23,6 @@ from compress.surgery.take import take
 Kept = Mapping[str, np.ndarray]
 Mend = Callable[[str, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
 """`(name, weight [out, in], bias [out] | None, keep bool [in])` → the mended weight and bias, float32."""
-
-OURS = {"README.md", "recipe.yaml", "plan.json", "report.json", "report.html", "modeling_compress.py"}
-"""Files that are written anew, or no longer true."""
 
 
 def output_specs(source: Source, kept: Kept, opening: Opening, mixes: Mixes | None = None) -> list[Spec]:
@@ -121,10 +118,7 @@ def cut(
         for disk, dtype, shape in specs:
             if disk not in done and disk not in stored:  # a bias that only the new config asks for
                 writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
-    (folder / "config.json").write_text(json.dumps(opening.config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    copy_side_files(source, folder)
-    for file in opening.files:
-        shutil.copyfile(file, folder / file.name)
+    write_model_files(source, opening.config, folder)
     return writer.bytes
 
 
@@ -170,10 +164,9 @@ def _dtype(source: Source, bias: str) -> torch.dtype:
     return source.checkpoint.tensors[source.weights.disk_names(weight)[0]].dtype
 
 
-def copy_side_files(source: Source, folder: Path) -> None:
-    """Tokenizer, processor, generation settings and whatever else lies beside the weights and is still true."""
-    for file in source.checkpoint.side_files:
-        inside = file.relative_to(source.checkpoint.folder)
-        if inside.as_posix() not in OURS:
-            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / inside)
+def write_model_files(source: Source, config: dict[str, Any], folder: Path) -> None:
+    """config.json, and what of the input's other files is still true."""
+    checkpoint = source.checkpoint
+    trust = checkpoint.trust_remote_code
+    write_config(folder, config, trust_remote_code=trust)
+    copy_beside(checkpoint.side_files, checkpoint.folder, folder, trust_remote_code=trust)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig
 
+from compress.checkpoint import modeling_compress
 from compress.checkpoint.model import empty_model
 from compress.errors import ModelError
-from compress.surgery import modeling_compress
 from compress.surgery.attributes import Attributes, Rule, Shapes, expand, find_rules
 from compress.surgery.config import Field, edited, numbers, value_at, written
 from compress.surgery.native import depth_edits, plain
 from compress.surgery.probe import aliases, attention_shapes, runs, shapes_of, stacks
 
-MODELING_FILE = Path(modeling_compress.__file__)
 PROBED = 4
 
 
@@ -29,14 +27,12 @@ class GenericPlan:
     Attributes:
         config: the whole `config.json`.
         architecture: class named in it; it lives in the modeling file.
-        files: files to copy into the folder.
         attributes: {module: {attribute: value}} that loading sets, part of `config`.
         edits: configuration values that change, (old, new) by dotted path.
     """
 
     config: dict[str, Any]
     architecture: str
-    files: tuple[Path, ...]
     attributes: Attributes
     edits: dict[Field, tuple[Any, Any]] = field(default_factory=dict)
 
@@ -91,7 +87,7 @@ def generic_plan(
     }
     _check(result, auto, shapes, differing)
     changed = {name: (value_at(config, name), value) for name, value in edits.items()}
-    return GenericPlan(result, modeling_compress.ENTRIES[auto], (MODELING_FILE,), attributes, changed)
+    return GenericPlan(result, modeling_compress.ENTRIES[auto], attributes, changed)
 
 
 def auto_class(config: PretrainedConfig, cls: type) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +33,6 @@ class Opening:
     who: str
     biases: dict[str, tuple[int, ...]] = field(default_factory=dict)
     zeros: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
     edits: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -90,7 +88,6 @@ def find_opening(
         who="transformers with trust_remote_code=True, or after `import compress.modeling`",
         how=f"transformers.{auto}.from_pretrained({{folder!r}}, trust_remote_code=True)",
         biases=biases,
-        files=generic.files,
         edits=generic.edits,
         notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}",),
     )

@@ -6,19 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import AutoConfig
 
 from compress.checkpoint.model import empty_model, load_config, model_class
 from compress.checkpoint.open import Checkpoint
 from compress.checkpoint.weights import Weights
 from compress.graph.families import Graph
 from compress.graph.trace import trace
-from compress.surgery.modeling_compress import MODEL_TYPE, CompressedConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-AutoConfig.register(MODEL_TYPE, CompressedConfig, exist_ok=True)  # folders of our own kind are pruned again
 
 
 @dataclass(frozen=True)
