@@ -134,27 +134,35 @@ def _write(
         work = _work(recipe, model_in, options, given, shared)
         for note in work.first.checkpoint.left_behind:
             say(note)
-        for number in range(len(recipe.steps)):
-            last = number + 1 == len(recipe.steps)
-            place = folder if last else folder / f".step-{number + 1}"
-            place.mkdir(exist_ok=True)
-            _step(work, number, place)
-            if number:
-                shutil.rmtree(folder / f".step-{number}")
-        distributed.agreed(None)  # until here the others read what is in the temporary folders
-        with work.timed("evaluate"):
-            found = _evaluate(work, folder, shared)
-        with work.timed("export"):
-            exported, in_ort = _export(work, folder)
-        made = work.plan()
-        work.seconds["total"] = time.perf_counter() - start
-        report = _report(work, made, found, out, in_ort)
-        if exported is not None:
-            report["onnx"] = exported.dump()
-        (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
-        (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
-        write_report(folder, report)
-        write_card(folder, report, work.first.checkpoint.folder / "README.md")
+        with work.first.checkpoint.unchanged():
+            report = _carry_out(work, folder, out, shared, start)
+    return report
+
+
+def _carry_out(work: Work, folder: Path, out: Path, shared: Shared | None, start: float) -> Report:
+    """Every step, then what is measured and said of the result; all of it into `folder`, which becomes `out`."""
+    steps = len(work.recipe.steps)
+    for number in range(steps):
+        last = number + 1 == steps
+        place = folder if last else folder / f".step-{number + 1}"
+        place.mkdir(exist_ok=True)
+        _step(work, number, place)
+        if number:
+            shutil.rmtree(folder / f".step-{number}")
+    distributed.agreed(None)  # until here the others read what is in the temporary folders
+    with work.timed("evaluate"):
+        found = _evaluate(work, folder, shared)
+    with work.timed("export"):
+        exported, in_ort = _export(work, folder)
+    made = work.plan()
+    work.seconds["total"] = time.perf_counter() - start
+    report = _report(work, made, found, out, in_ort)
+    if exported is not None:
+        report["onnx"] = exported.dump()
+    (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
+    write_report(folder, report)
+    write_card(folder, report, work.first.checkpoint.folder / "README.md")
     return report
 
 
@@ -181,7 +189,8 @@ def _export(work: Work, folder: Path) -> tuple[Exported | None, Speeds | None]:
 def _step(work: Work, number: int, folder: Path | None) -> None:
     """Decide one step and, with a folder, execute it there and go on from what was written."""
     step, given = work.recipe.steps[number], work.given and work.given.steps[number]
-    work.steps.append(STEPS[type(step)].execute(work, step, given, folder))
+    with work.source.checkpoint.unchanged():
+        work.steps.append(STEPS[type(step)].execute(work, step, given, folder))
     if folder is not None and number + 1 < len(work.recipe.steps):
         distributed.agreed(str(folder))
         work.open(folder)
@@ -191,7 +200,8 @@ def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | 
     """The other processes of a distributed run calibrate along, and write nothing."""
     work = _work(recipe, model_in, options, given)
     for number, step in enumerate(recipe.steps):
-        STEPS[type(step)].assist(work, step, given and given.steps[number])
+        with work.source.checkpoint.unchanged():
+            STEPS[type(step)].assist(work, step, given and given.steps[number])
         if number + 1 < len(recipe.steps):
             work.open(distributed.agreed(None))
     distributed.agreed(None)

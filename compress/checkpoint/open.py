@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -17,10 +18,11 @@ from compress.checkpoint.code import code_in, without_code
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.hub import fetch
 from compress.checkpoint.pickled import Pickles
+from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
 from compress.errors import InputError
 from compress.registry import did_you_mean
 
-__all__ = ["Checkpoint", "TensorSpec", "open_checkpoint"]
+__all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".tflite"}
@@ -46,7 +48,8 @@ class Checkpoint:
     side_files: list[Path]
     trust_remote_code: bool = False
     code: list[str] = field(default_factory=list)
-    _headers: dict[Path, bytes] = field(default_factory=dict, repr=False)
+    _weights: dict[Path, Seen] = field(default_factory=dict, repr=False)
+    _papers: dict[Path, Seen] = field(default_factory=dict, repr=False)  # config.json and the index
     _pickles: Pickles | None = field(default=None, repr=False)
 
     @property
@@ -70,24 +73,47 @@ class Checkpoint:
         if self._pickles is not None:
             return self._pickles.read(spec)
         flat = torch.empty(spec.bytes, dtype=torch.uint8)
-        _fill(flat, spec.file, spec.start)
+        fill(flat, spec.file, spec.start)
         return flat.view(spec.dtype).reshape(spec.shape)
+
+    def check_unchanged(self) -> None:
+        """Raise InputError when the config, the index or a file of weights is not what was opened."""
+        for file, seen in {**self._papers, **self._weights}.items():
+            seen.check(file)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """For a block that reads the checkpoint, and is to give nothing when that changes meanwhile.
+
+        Raises InputError naming the file, at the block's end or instead of what else went wrong in it.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.check_unchanged()
+            if isinstance(error, FileNotFoundError) and (lost := self._side_file(error.filename)):
+                raise unreadable(lost, error) from None
+            raise
+        self.check_unchanged()
+
+    def _side_file(self, name: object) -> Path | None:
+        return next((file for file in self.side_files if str(file) == str(name)), None)
 
     @cached_property
     def digest(self) -> str:
         """Hash of the config, the headers and the weights' content (sampled in every tensor when they are large)."""
         digest = blake2b(json.dumps(self.config, sort_keys=True).encode(), digest_size=20)
-        for file, header in sorted(self._headers.items()):
-            digest.update(file.name.encode() + file.stat().st_size.to_bytes(8, "little") + header)
+        for file, seen in sorted(self._weights.items()):
+            digest.update(file.name.encode() + seen.stamp.size.to_bytes(8, "little") + seen.head)
         for file, start, count in self._sampled():
             chunk = torch.empty(count, dtype=torch.uint8)
-            _fill(chunk, file, start)
+            fill(chunk, file, start)
             digest.update(chunk.numpy().data)
         return digest.hexdigest()
 
     def _sampled(self) -> Iterator[tuple[Path, int, int]]:
         if self._pickles is not None:
-            for file in sorted(self._headers):
+            for file in sorted(self._weights):
                 size = file.stat().st_size
                 step = max(1, size // 64)
                 yield from ((file, start, min(65536, size - start)) for start in range(0, size, step))
@@ -114,19 +140,19 @@ def open_checkpoint(
     corrupt, when the index names what a shard lacks, and when the weights are pickled and `allow_pickle` is not given.
     """
     folder = _folder(where, revision, allow_pickle)
-    config = _config(folder)
+    config, papers = _config(folder)
     tensors: dict[str, TensorSpec] = {}
-    headers: dict[Path, bytes] = {}
+    weights: dict[Path, Seen] = {}
     pickles = None
-    files, index = _weight_files(folder, SAFE)
+    files, index = _weight_files(folder, SAFE, papers)
     if files:
         for file in files:
-            specs, headers[file] = read_header(file)
+            specs, weights[file] = _header(file)
             for name, spec in specs.items():
                 if index is None or index.get(name, file.name) == file.name:
                     tensors[name] = spec
     else:
-        files, index = _weight_files(folder, PICKLED)
+        files, index = _weight_files(folder, PICKLED, papers)
         if not files:
             raise InputError(_no_weights(folder))
         if not allow_pickle:
@@ -134,8 +160,9 @@ def open_checkpoint(
                 f"{folder}: its weights are pickled ({files[0].name}), and a pickle can run code when it is opened; "
                 f"save it as safetensors, or pass --allow-pickle if you trust it"
             )
+        weights = {file: Seen(Stamp.of(file), b"") for file in files}
         pickles = Pickles(files)
-        tensors, headers = pickles.specs(), dict.fromkeys(files, b"")
+        tensors = pickles.specs()
     if index is not None:
         lacking = [name for name in index if name not in tensors]
         if lacking:
@@ -148,7 +175,26 @@ def open_checkpoint(
         raise InputError(f"{files[0]}: holds no tensor; {AGAIN}")
     code = [] if trust_remote_code else code_in(folder)
     config = config if trust_remote_code else without_code(config)
-    return Checkpoint(folder, config, tensors, _side_files(folder), trust_remote_code, code, headers, pickles)
+    return Checkpoint(folder, config, tensors, _side_files(folder), trust_remote_code, code, weights, papers, pickles)
+
+
+def open_tensors(file: Path) -> Checkpoint:
+    """One safetensors file that is no model, such as a delta's: a checkpoint without a config. Raises InputError."""
+    tensors, seen = _header(file)
+    return Checkpoint(file.parent, {}, tensors, [], _weights={file: seen})
+
+
+def _header(file: Path) -> tuple[dict[str, TensorSpec], Seen]:
+    stamp = Stamp.of(file)
+    specs, raw = read_header(file)
+    return specs, Seen(stamp, len(raw).to_bytes(8, "little") + raw)
+
+
+def _paper(file: Path) -> tuple[str, Seen]:
+    """The text of a small file."""
+    stamp = Stamp.of(file)
+    raw = file.read_bytes()
+    return raw.decode("utf-8"), Seen(stamp, raw)
 
 
 def _folder(where: str | Path, revision: str | None, allow_pickle: bool) -> Path:
@@ -166,7 +212,7 @@ def _folder(where: str | Path, revision: str | None, allow_pickle: bool) -> Path
     return fetch(name, revision or tagged or None, allow_pickle=allow_pickle)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> tuple[dict[str, Any], dict[Path, Seen]]:
     file = folder / "config.json"
     if not file.exists():
         if (folder / "adapter_config.json").exists():
@@ -175,26 +221,30 @@ def _config(folder: Path) -> dict[str, Any]:
         hint = f"; perhaps you mean {folder / below[0]}" if below else "; give the folder that holds a model"
         raise InputError(f"{folder}: no config.json{hint}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        text, seen = _paper(file)
+        config = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid JSON ({error}); {AGAIN}") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object; {AGAIN}")
-    return config
+    return config, {file: seen}
 
 
-def _weight_files(folder: Path, name: str) -> tuple[list[Path], dict[str, str] | None]:
-    """The files that hold the weights, as stock loaders choose them, and the index when there is one."""
+def _weight_files(folder: Path, name: str, papers: dict[Path, Seen]) -> tuple[list[Path], dict[str, str] | None]:
+    """The files that hold the weights, as stock loaders choose them, and the index when there is one (to `papers`)."""
     if (folder / name).exists():
         return [folder / name], None
     file = folder / f"{name}.index.json"
     if not file.exists():
         return [], None
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        text, papers[file] = _paper(file)
+        index = json.loads(text)["weight_map"]
         shards = sorted({str(shard) for shard in index.values()})
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{file}: corrupt, no weight_map can be read; {AGAIN}") from None
     if outside := [shard for shard in shards if Path(shard).name != shard]:
@@ -225,15 +275,3 @@ def _side_files(folder: Path) -> list[Path]:
             continue
         found.append(file)
     return found
-
-
-def _fill(flat: Tensor, file: Path, start: int) -> None:
-    """Read into `flat` uint8 `[bytes]` from byte `start` of `file`."""
-    view = flat.numpy().data
-    with file.open("rb", buffering=0) as opened:
-        opened.seek(start)
-        while len(view):
-            count = opened.readinto(view)
-            if not count:
-                raise InputError(f"{file}: ended early; it became shorter while it was being read")
-            view = view[count:]

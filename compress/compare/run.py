@@ -45,9 +45,10 @@ def compare(
     check_target(out, options.force)
     start = time.perf_counter()
     shared = share(model_in, options)
-    gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
-    seconds = {"shared": time.perf_counter() - start}
-    dense = _dense(shared)
+    with shared.source.checkpoint.unchanged():
+        gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
+        seconds = {"shared": time.perf_counter() - start}
+        dense = _dense(shared)
     rows: list[dict[str, Any]] = []
     for number, candidate in enumerate(chosen, 1):
         say(f"{number}/{len(chosen)}: {candidate.name}")

@@ -37,42 +37,53 @@ def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Opti
     """
     step = recipe.delta
     assert step is not None, "a recipe of another kind"
-    start = time.perf_counter()
     trust, pickles = options.trust_remote_code, options.allow_pickle
     with new_folder(model_out, force=options.force) as folder:
         tuned = open_checkpoint(model_in, revision=options.revision, trust_remote_code=trust, allow_pickle=pickles)
         base = open_checkpoint(step.base, trust_remote_code=trust, allow_pickle=pickles)
-        difference = find_difference(tuned, base, step.skip)
-        trial = _trial(recipe, difference, options) if options.evaluate or step.by == "darex" else None
-        divisors = find_divisors(step, trial, recipe.seed)
-        outputs = _outputs(trial, step, divisors, recipe.seed) if trial else {}
-        del trial  # the model makes room
-        tensors, specs = _layout(difference, step, divisors, recipe.seed)
-        with ShardWriter(folder, specs, shard_bytes=FULL, metadata=METADATA) as writer:
-            for name in track(tuned.tensors, "writing the delta"):
-                if tensors[name].form != "same":
-                    for part, tensor in _parts(difference, step, divisors, recipe.seed, name).items():
-                        writer.add(part, tensor)
-        writer.files[0].rename(folder / TENSORS)
-        kept = sum(prod(spec[2]) for spec in specs if spec[0].endswith(".values"))
-        described = Description(
-            base={"name": step.base, "digest": base.digest, "bytes": base.bytes},
-            tuned={"name": str(model_in), "digest": tuned.digest, "bytes": tuned.bytes},
-            config=tuned.config,
-            method=step.model_dump(mode="json", include=_read_by(step)),
-            tensors=tensors,
-            found={
-                "bytes": writer.bytes,
-                "pruned": sum(prod(tuned.tensors[name].shape) for name in difference.pruned),
-                "kept": kept,
-                "q": divisors.common,
-                "outputs": outputs,
-                "seconds": round(time.perf_counter() - start, 3),
-            },
-            recipe=recipe.dump(),
-        )
-        write_json(folder / DESCRIPTION, described.data())
-        copy_beside(tuned.side_files, tuned.folder, folder, trust_remote_code=trust)
+        with tuned.unchanged(), base.unchanged():
+            described = _write(recipe, tuned, base, str(model_in), options, folder)
+    return described
+
+
+def _write(
+    recipe: Recipe, tuned: Checkpoint, base: Checkpoint, model: str, options: Options, folder: Path
+) -> Description:
+    """The delta of two open checkpoints into `folder`; `model` is the fine-tuned one as it was named."""
+    step = recipe.delta
+    assert step is not None, "a recipe of another kind"
+    start = time.perf_counter()
+    difference = find_difference(tuned, base, step.skip)
+    trial = _trial(recipe, difference, options) if options.evaluate or step.by == "darex" else None
+    divisors = find_divisors(step, trial, recipe.seed)
+    outputs = _outputs(trial, step, divisors, recipe.seed) if trial else {}
+    del trial  # the model makes room
+    tensors, specs = _layout(difference, step, divisors, recipe.seed)
+    with ShardWriter(folder, specs, shard_bytes=FULL, metadata=METADATA) as writer:
+        for name in track(tuned.tensors, "writing the delta"):
+            if tensors[name].form != "same":
+                for part, tensor in _parts(difference, step, divisors, recipe.seed, name).items():
+                    writer.add(part, tensor)
+    writer.files[0].rename(folder / TENSORS)
+    kept = sum(prod(spec[2]) for spec in specs if spec[0].endswith(".values"))
+    described = Description(
+        base={"name": step.base, "digest": base.digest, "bytes": base.bytes},
+        tuned={"name": model, "digest": tuned.digest, "bytes": tuned.bytes},
+        config=tuned.config,
+        method=step.model_dump(mode="json", include=_read_by(step)),
+        tensors=tensors,
+        found={
+            "bytes": writer.bytes,
+            "pruned": sum(prod(tuned.tensors[name].shape) for name in difference.pruned),
+            "kept": kept,
+            "q": divisors.common,
+            "outputs": outputs,
+            "seconds": round(time.perf_counter() - start, 3),
+        },
+        recipe=recipe.dump(),
+    )
+    write_json(folder / DESCRIPTION, described.data())
+    copy_beside(tuned.side_files, tuned.folder, folder, trust_remote_code=tuned.trust_remote_code)
     return described
 
 

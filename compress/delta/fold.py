@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from compress.checkpoint.beside import copy_beside, write_config
-from compress.checkpoint.header import DTYPES, TensorSpec, read_header
+from compress.checkpoint.header import DTYPES
 from compress.checkpoint.model import load_config, model_class, runnable_model
-from compress.checkpoint.open import Checkpoint, open_checkpoint
+from compress.checkpoint.open import Checkpoint, open_checkpoint, open_tensors
 from compress.checkpoint.weights import Weights
 from compress.checkpoint.write import ShardWriter, new_folder
 from compress.console import track
@@ -50,13 +50,13 @@ def apply_delta(
                 f"{base}: not the base of {delta}, which was made from {described.base['name']} "
                 f"(digest {described.base['digest']}, this one's is {opened.digest}); give that model"
             )
-        specs, _ = read_header(delta / TENSORS)
-        file = Checkpoint(delta, {}, specs, [])
-        _check(described, opened, specs, delta)
-        shapes = [(name, DTYPES[one.dtype], tuple(one.shape)) for name, one in described.tensors.items()]
-        with ShardWriter(folder, shapes) as writer:
-            for name, stored in track(described.tensors.items(), "adding the delta"):
-                writer.add(name, _merged(name, stored, opened, file))
+        file = open_tensors(delta / TENSORS)
+        with opened.unchanged(), file.unchanged():
+            _check(described, opened, file)
+            shapes = [(name, DTYPES[one.dtype], tuple(one.shape)) for name, one in described.tensors.items()]
+            with ShardWriter(folder, shapes) as writer:
+                for name, stored in track(described.tensors.items(), "adding the delta"):
+                    writer.add(name, _merged(name, stored, opened, file))
         write_config(folder, described.config, trust_remote_code=trust_remote_code)
         sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in OURS]
         copy_beside(sides, delta, folder, trust_remote_code=trust_remote_code)
@@ -64,8 +64,9 @@ def apply_delta(
     return described
 
 
-def _check(described: Description, base: Checkpoint, specs: dict[str, TensorSpec], delta: Path) -> None:
+def _check(described: Description, base: Checkpoint, file: Checkpoint) -> None:
     """Everything that the description names is there, before anything is written."""
+    delta, specs = file.folder, file.tensors
     for name, stored in described.tensors.items():
         parts = {"whole": [name], "same": []}.get(stored.form, [f"{name}.values", f"{name}.{stored.form}"])
         if lost := [part for part in parts if part not in specs]:
