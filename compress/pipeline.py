@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import new_folder
-from compress.console import say
+from compress.console import detail, say
 from compress.delta.extract import extract
 from compress.delta.format import Description
 from compress.errors import InputError
@@ -99,12 +99,17 @@ def share(model_in: str | Path, options: Options) -> Shared:
 
 
 def _opened(model_in: str | Path, options: Options) -> Checkpoint:
-    return open_checkpoint(
+    """The checkpoint, its digest known: by it statistics and plans are told apart."""
+    checkpoint = open_checkpoint(
         model_in,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
     )
+    if distributed.rank() == 0:
+        detail(f"{model_in}: its digest is {checkpoint.digest}")
+    distributed.agreed(None)  # the others find it remembered, and need not read all weights too
+    return checkpoint
 
 
 def _work(

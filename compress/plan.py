@@ -13,7 +13,8 @@ import numpy as np
 from compress.errors import InputError
 from compress.graph.families import Graph
 
-VERSION = 1
+VERSION = 2
+"""Raised when the form changes, or how the digest of a model is made."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from compress.calibrate.cache import cache_folder
+from compress.cache import cache_folder
 from compress.calibrate.data import batches
 from compress.evaluate.perplexity import perplexity
 from compress.recipe import Calibrate

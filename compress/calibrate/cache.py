@@ -15,13 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from compress.cache import cache_folder
+
 VERSION = 1
 """Raised when a statistic's meaning changes, so that older files are not read."""
-
-
-def cache_folder() -> Path:
-    """Where everything that can be made again is kept."""
-    return Path(os.environ.get("COMPRESS_CACHE") or Path("~/.cache/compress").expanduser())
 
 
 class Stats(Mapping[str, Mapping[str, Tensor]]):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compress.checkpoint.code import code_in, without_code
+from compress.checkpoint.digest import content_digests
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.hub import fetch
 from compress.checkpoint.pickled import Pickles
@@ -28,9 +29,6 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".tflite"}
 FOREIGN = {"onnx", "openvino", "coreml", "gguf", "original", "metal", "__pycache__"}
 """Folders with the same weights in another format: no longer true of what we write, so not carried over."""
-
-WHOLE_HASH = 64_000_000
-"""Weights up to this many bytes enter the digest whole, larger ones as samples of every tensor."""
 
 
 @dataclass(eq=False)
@@ -101,30 +99,17 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the config, the headers and the weights' content (sampled in every tensor when they are large)."""
-        digest = blake2b(json.dumps(self.config, sort_keys=True).encode(), digest_size=20)
-        for file, seen in sorted(self._weights.items()):
-            digest.update(file.name.encode() + seen.stamp.size.to_bytes(8, "little") + seen.head)
-        for file, start, count in self._sampled():
-            chunk = torch.empty(count, dtype=torch.uint8)
-            fill(chunk, file, start)
-            digest.update(chunk.numpy().data)
-        return digest.hexdigest()
+        """Hash of the config and of the whole content of the weights' files, wherever they lie.
 
-    def _sampled(self) -> Iterator[tuple[Path, int, int]]:
-        if self._pickles is not None:
-            for file in sorted(self._weights):
-                size = file.stat().st_size
-                step = max(1, size // 64)
-                yield from ((file, start, min(65536, size - start)) for start in range(0, size, step))
-            return
-        whole = self.bytes <= WHOLE_HASH
-        for spec in self.tensors.values():
-            if whole or spec.bytes <= 3 * 4096:
-                yield spec.file, spec.start, spec.bytes
-            else:
-                for start in (0, spec.bytes // 2, spec.bytes - 4096):
-                    yield spec.file, spec.start + start, 4096
+        Read on first use, unless it is remembered from an earlier run. Raises InputError when a file has changed since
+        it was opened.
+        """
+        places = {name: spec.file.name for name, spec in sorted(self.tensors.items())}
+        digest = blake2b(json.dumps([self.config, places], sort_keys=True).encode(), digest_size=20)
+        for _, content in sorted(content_digests(self._weights).items()):
+            digest.update(content)
+        self.check_unchanged()
+        return digest.hexdigest()
 
 
 def open_checkpoint(

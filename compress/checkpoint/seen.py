@@ -57,10 +57,15 @@ def fill(flat: Tensor, file: Path, start: int) -> None:
             while len(view):
                 count = opened.readinto(view)
                 if not count:
-                    raise InputError(f"{file}: ended early; it became shorter while it was being read; run again")
+                    raise shortened(file)
                 view = view[count:]
     except OSError as error:
         raise unreadable(file, error) from None
+
+
+def shortened(file: Path) -> InputError:
+    """For a file that ends before what it held when it was opened."""
+    return InputError(f"{file}: ended early; it became shorter while it was being read; run again")
 
 
 def unreadable(file: Path, error: OSError) -> InputError:

@@ -10,7 +10,8 @@ from typing import Any
 from compress.delta.sparse import ABOUT
 from compress.errors import InputError
 
-VERSION = 1
+VERSION = 2
+"""Raised when the form changes, or how the digest of a model is made."""
 DESCRIPTION, TENSORS = "delta.json", "delta.safetensors"
 OURS = {DESCRIPTION, TENSORS}
 METADATA = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Literal
 
+from compress.cache import cache_folder
 from compress.console import detail
 from compress.registry import sources
 
@@ -59,8 +60,6 @@ def _split(file: Path, split: str) -> tuple[str, ...]:
 
 def harvest() -> Path:
     """The file with one paragraph on each line; made on first use, again when packages have changed."""
-    from compress.calibrate.cache import cache_folder
-
     file = cache_folder() / "text" / f"docs-{_installed()}.txt"
     if not file.exists():
         detail("harvesting prose from installed packages, once")
