@@ -244,17 +244,6 @@ def test_what_an_interrupted_run_finished_is_kept(tmp_path, monkeypatch):
     assert set(stats["input_norm"]) == keys
 
 
-def test_a_damaged_cache_is_gathered_again(tmp_path):
-    checkpoint, batches, graph = zoo.save("llama", tmp_path), zoo.batches("llama"), zoo.graph("llama")
-    needs = {"input_norm": {"model.layers.0.mlp.down_proj.weight"}}
-    first = collect(checkpoint, graph, needs, batches, data_key="a")
-    value = first["input_norm"]["model.layers.0.mlp.down_proj.weight"]
-    [file] = (tmp_path / "cache").rglob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:20])
-    again = collect(checkpoint, graph, needs, batches, data_key="a")
-    assert torch.equal(again["input_norm"]["model.layers.0.mlp.down_proj.weight"], value)
-
-
 @pytest.mark.parametrize("key", ["model.layers.0.mlp.no_proj.weight", "model.norm.weight"])
 def test_impossible_wishes_are_named(key, tmp_path):
     checkpoint = zoo.save("llama", tmp_path)

@@ -1,24 +1,30 @@
 """Statistics on disk: what one recipe gathered, the next one with the same model and data need not.
 
-One safetensors file per statistic and block, below `COMPRESS_CACHE` (else `~/.cache/compress`), so that an
-interrupted run leaves what it finished.
+One safetensors file per statistic and block, below the cache's folder, so that an interrupted run leaves what it
+finished. Each carries a checksum of the value and of what it is the value of.
 """
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
-from compress.cache import cache_folder
+from compress.cache import cache_folder, new_file
+from compress.checkpoint.header import read_header
+from compress.checkpoint.seen import Stamp, fill
+from compress.checkpoint.write import layout
+from compress.console import warn
+from compress.errors import InputError
 
-VERSION = 1
-"""Raised when a statistic's meaning changes, so that older files are not read."""
+VERSION = 2
+"""Raised when a statistic's meaning or its file's form changes, so that older files are not read."""
 
 
 class Stats(Mapping[str, Mapping[str, Tensor]]):
@@ -30,19 +36,16 @@ class Stats(Mapping[str, Mapping[str, Tensor]]):
     def __init__(self, folder: Path | None = None, tags: Mapping[tuple[str, str], str] | None = None) -> None:
         self.folder, self._tags = folder, tags or {}
         self._here: dict[str, dict[str, Tensor]] = {}
-        self._files: dict[str, dict[str, Path]] = {}
+        self._files: dict[str, dict[str, _Entry]] = {}
 
     def put(self, statistic: str, key: str, value: Tensor) -> None:
         """Keep a value: in memory, or on disk when there is a folder and another process is not doing so."""
         if self.folder is None:
             self._here.setdefault(statistic, {})[key] = value
             return
-        file = self._file(statistic, key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{os.getpid()}-{file.name}")
-        save_file({"value": value.contiguous()}, partial, metadata={"key": self._tagged(statistic, key)})
-        partial.replace(file)
-        self._files.setdefault(statistic, {})[key] = file
+        entry = self._entry(statistic, key)
+        entry.write(value)
+        self._files.setdefault(statistic, {})[key] = entry
 
     def drop(self, keys: Iterable[str]) -> None:
         """Forget what is in memory of these keys."""
@@ -51,12 +54,13 @@ class Stats(Mapping[str, Mapping[str, Tensor]]):
                 del values[key]
 
     def find(self, statistic: str, keys: Iterable[str]) -> set[str]:
-        """Which of the keys are on disk from earlier; a damaged file counts as none."""
+        """Which of the keys are on disk from earlier; what is damaged there is named and counts as missing."""
         if self.folder is None:
             return set()
-        found = {key for key in keys if _whole(self._file(statistic, key), self._tagged(statistic, key))}
-        self._files.setdefault(statistic, {}).update({key: self._file(statistic, key) for key in found})
-        return found
+        entries = {key: self._entry(statistic, key) for key in keys}
+        found = {key: entry for key, entry in entries.items() if entry.file.exists() and entry.whole()}
+        self._files.setdefault(statistic, {}).update(found)
+        return set(found)
 
     def __getitem__(self, statistic: str) -> Mapping[str, Tensor]:
         if statistic not in self._here and statistic not in self._files:
@@ -69,24 +73,87 @@ class Stats(Mapping[str, Mapping[str, Tensor]]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _file(self, statistic: str, key: str) -> Path:
+    def _entry(self, statistic: str, key: str) -> _Entry:
         assert self.folder is not None
-        return self.folder / statistic / f"{_short(self._tagged(statistic, key))}.safetensors"
+        tagged = self._tagged(statistic, key)
+        file = self.folder / statistic / f"{_short(tagged)}.safetensors"
+        return _Entry(file, f"{self.folder.name} {statistic} {tagged}")
 
     def _tagged(self, statistic: str, key: str) -> str:
         tag = self._tags.get((statistic, key))
         return f"{key}@{tag}" if tag else key
 
 
+class _Entry(NamedTuple):
+    """One value in `file`; `name` says of which model and data, which statistic and key."""
+
+    file: Path
+    name: str
+
+    def write(self, value: Tensor) -> None:
+        """Raises InputError when the cache's disk is full."""
+        value = value.contiguous()
+        head, _ = layout([("value", value.dtype, value.shape)], {"checksum": self._checksum(value)})
+        with new_file(self.file) as opened:
+            opened.write(head)
+            opened.write(_bytes(value))
+        _whole[self.file] = Stamp.of(self.file)
+
+    def read(self) -> Tensor:
+        """The value. Raises InputError when the file is damaged."""
+        value = self._value()
+        if value is None:
+            raise InputError(f"{self.file}: damaged while it was in use; run again, and it is gathered again")
+        return value
+
+    def whole(self) -> bool:
+        """Whether the file is what was written; else a warning says so.
+
+        This reads it all, as only now can it still be gathered again; but once in a process, as long as it stays.
+        """
+        stamp = Stamp.of(self.file)
+        if _whole.get(self.file) != stamp:
+            if self._value() is None:
+                warn(f"{self.file}: damaged, so this statistic is gathered again")
+                return False
+            _whole[self.file] = stamp
+        return True
+
+    def _value(self) -> Tensor | None:
+        """What the file holds, if it is what was written."""
+        try:
+            specs, raw = read_header(self.file)
+            checksum, spec = json.loads(raw)["__metadata__"]["checksum"], specs["value"]
+            flat = torch.empty(spec.bytes, dtype=torch.uint8)
+            fill(flat, self.file, spec.start)
+            value = flat.view(spec.dtype).reshape(spec.shape)
+        except Exception:  # whatever the damage has made of the header
+            return None
+        return value if self._checksum(value) == checksum else None
+
+    def _checksum(self, value: Tensor) -> str:
+        """Of the values, the dtype, the shape and the name; `value` is contiguous."""
+        digest = xxh3_128(f"{self.name} {value.dtype} {list(value.shape)} ".encode())
+        digest.update(_bytes(value))
+        return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.reshape(-1).view(torch.uint8).numpy().data
+
+
+_whole: dict[Path, Stamp] = {}
+"""Entries that this process has written or checked, as they were then."""
+
+
 class _Values(Mapping[str, Tensor]):
-    def __init__(self, here: Mapping[str, Tensor], files: Mapping[str, Path]) -> None:
+    def __init__(self, here: Mapping[str, Tensor], files: Mapping[str, _Entry]) -> None:
         self._here, self._files = here, files
 
     def __getitem__(self, key: str) -> Tensor:
         if key in self._here:
             return self._here[key]
-        with safe_open(self._files[key], framework="pt") as opened:
-            return opened.get_tensor("value").clone()
+        return self._files[key].read()
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self._here, *self._files]))
@@ -103,11 +170,3 @@ def statistics_folder(model: str, data: str) -> Path:
 def _short(key: str) -> str:
     """A file name: readable, and unique for long names too."""
     return f"{key[-80:]}-{blake2b(key.encode(), digest_size=6).hexdigest()}"
-
-
-def _whole(file: Path, key: str) -> bool:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return (opened.metadata() or {}).get("key") == key and "value" in opened.keys()  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return False

@@ -20,7 +20,7 @@ from compress.checkpoint.header import NAMES
 from compress.console import human_bytes
 from compress.errors import InputError
 
-__all__ = ["ShardWriter", "Spec", "check_target", "new_folder", "require_space"]
+__all__ = ["ShardWriter", "Spec", "check_target", "layout", "new_folder", "require_space"]
 
 Spec = tuple[str, torch.dtype, Sequence[int]]
 
@@ -54,7 +54,7 @@ class ShardWriter:
         self._left = set(self._specs)
         try:
             for i, shard in enumerate(shards):
-                header, offsets = _layout(shard, {"format": "pt", **(metadata or {})})
+                header, offsets = layout(shard, {"format": "pt", **(metadata or {})})
                 self._places.update({name: (i, offset) for name, offset in offsets.items()})
                 with _full_disk(folder):
                     self._handles.append(os.open(self.files[i], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
@@ -135,8 +135,8 @@ def _file_name(i: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{i + 1:05d}-of-{count:05d}.safetensors"
 
 
-def _layout(shard: Sequence[Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """The file's first bytes, and every tensor's offset in the file."""
+def layout(shard: Sequence[Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """A safetensors file's first bytes, and every tensor's offset in the file."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     starts: dict[str, int] = {}
     end = 0

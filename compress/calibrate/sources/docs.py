@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Literal
 
-from compress.cache import cache_folder
+from compress.cache import cache_folder, new_file
 from compress.console import detail
 from compress.registry import sources
 
@@ -63,11 +63,8 @@ def harvest() -> Path:
     file = cache_folder() / "text" / f"docs-{_installed()}.txt"
     if not file.exists():
         detail("harvesting prose from installed packages, once")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        with partial.open("w", encoding="utf-8") as opened:
-            opened.writelines(f"{paragraph}\n" for paragraph in _harvest())
-        partial.replace(file)
+        with new_file(file) as opened:
+            opened.writelines(f"{paragraph}\n".encode() for paragraph in _harvest())
     return file
 
 
