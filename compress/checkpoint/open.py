@@ -105,7 +105,8 @@ class Checkpoint:
         it was opened.
         """
         places = {name: spec.file.name for name, spec in sorted(self.tensors.items())}
-        digest = blake2b(json.dumps([self.config, places], sort_keys=True).encode(), digest_size=20)
+        papers = [seen.head.decode() for file, seen in self._papers.items() if file.name == "config.json"]
+        digest = blake2b(json.dumps([papers, places], sort_keys=True).encode(), digest_size=20)
         for _, content in sorted(content_digests(self._weights).items()):
             digest.update(content)
         self.check_unchanged()
