@@ -64,7 +64,7 @@ def _families_table(title: str, rows: Iterable[dict[str, Any]], notes: Iterable[
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(title), caption=escape("\n".join(notes)) or None, pad_edge=False)
     for name in ("unit", "families", "groups", "members", "parameters", "FLOPs"):
         drawn.add_column(name, justify="left" if name == "unit" else "right")
-    drawn.add_column("pinned, and why")
+    drawn.add_column("pinned, and why", overflow="fold")
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         last = row["name"].rpartition(".")[2] if row["kind"] == "head_dim" else row["kind"]

@@ -72,6 +72,8 @@ class Graph:
 
     `layouts[tensor][dim]` covers every stored tensor. `blocks` are the names of the repeated modules on the residual
     stream, in order of execution. Axes named `batch` and `sequence` in `works` stand for the calibration shape.
+    `untraced` are the stored tensors that the trace did not run, each with the largest module of which nothing ran:
+    how they are coupled is not known.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -80,6 +82,7 @@ class Graph:
     works: tuple[Work, ...]
     notes: tuple[str, ...] = ()
     shared: Mapping[str, str] = field(default_factory=dict)  # a tied name → the name it is stored under
+    untraced: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Family]:
         """The families of these kinds that may lose groups, in order of execution."""

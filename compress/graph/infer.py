@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain, takewhile
 from math import gcd
 
@@ -14,6 +15,7 @@ from compress.graph.families import Family, Graph, Kind, Member, Role, Work
 from compress.graph.layout import Axis, Layout, Product, Sum
 from compress.graph.record import Recorder
 from compress.graph.routers import ranks, whole_axes
+from compress.graph.untraced import map_readers, own_reason, span_reason, untraced
 
 GROUPED = 8
 """Inner widths of stacked experts are multiples of it: grouped matrix products want rows of 16 bytes, 8 half-precision
@@ -59,6 +61,9 @@ def infer(
             names.update(dict.fromkeys(grouped.get(key, ()), names[key]))
     layouts = {tensor: tuple(_layout(node, names) for node in nodes) for tensor, nodes in dims.items()}
     owners = Graph(layouts, {}, blocks, ())
+    idle = untraced(recorder, stored)
+    wide = {tensor: module for tensor, module in idle.items() if stored[tensor].numel() > 1}
+    partly = {owners.block_of(tensor) for tensor in wide}
     result: dict[str, Family] = {}
     for name, (leaf, kind) in kinds.items():
         members = tuple(
@@ -69,16 +74,20 @@ def infer(
         multiple = gcd(GROUPED, leaf.size) if stacked else 1
         homes = {owners.block_of(m.tensor) for m in members}
         layer = homes.pop() if len(homes) == 1 else None
-        result[name] = Family(
-            name, kind, leaf.size, members, layer, _reason(leaf, kind, members), (), stretches, least, multiple
-        )
+        reason = _reason(leaf, kind, members)
+        if missed := [idle[m.tensor] for m in members if m.tensor in idle]:
+            reason = own_reason(missed)
+        elif wide and reason is None and (layer is None or layer in partly or kind in ("hidden", "vocab")):
+            reason = span_reason(wide.values())  # what lies in one block that ran whole is used up inside of it
+        result[name] = Family(name, kind, leaf.size, members, layer, reason, (), stretches, least, multiple)
     for stack, own in stacks.items():
-        result[f"{stack}.layers"] = _layers(stack, own, runs, layouts)
+        result[f"{stack}.layers"] = _layers(stack, own, runs, layouts, wide)
+    _pin_maps(result, map_readers(wide, stored, _maps(result)))
     place = {name: i for i, name in enumerate(blocks)}
     counted = Counter((tuple(_layout(d, names) for d in ds), place.get(b or "")) for ds, b in recorder.products)
     works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
     notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
-    return Graph(layouts, _in_order(result), blocks, works, notes, dict(shared))
+    return Graph(layouts, _in_order(result), blocks, works, notes, dict(shared), idle)
 
 
 def _layout(node: Node, names: Mapping[int, str]) -> Layout:
@@ -148,7 +157,9 @@ def _reason(leaf: Node, kind: Kind, members: tuple[Member, ...]) -> str | None:
     return None
 
 
-def _layers(stack: str, blocks: list[str], runs: Mapping[str, int], layouts: Mapping[str, object]) -> Family:
+def _layers(
+    stack: str, blocks: list[str], runs: Mapping[str, int], layouts: Mapping[str, object], idle: Mapping[str, str]
+) -> Family:
     """The blocks of a list that are alike: one with a tensor of its own (T5's first has the position table) stays."""
     own = {name: frozenset(t[len(name) + 1 :] for t in layouts if t.startswith(name + ".")) for name in blocks}
     usual = Counter(own.values()).most_common(1)[0][0]
@@ -156,9 +167,24 @@ def _layers(stack: str, blocks: list[str], runs: Mapping[str, int], layouts: Map
     reason = None
     if any(runs[name] > 1 for name in blocks):
         reason = "the blocks share their weights, so that removing one removes no parameters"
+    elif missed := [module for tensor, module in idle.items() if tensor.startswith(stack + ".")]:
+        reason = own_reason(missed)  # a config may name such blocks by number, and all behind a removed one move up
     elif len(alike) < 2:
         reason = "there is only one block of its sort"
     return Family(f"{stack}.layers", "layers", len(alike), pinned=reason, blocks=alike)
+
+
+def _maps(found: Mapping[str, Family]) -> int:
+    """How many attention maps the blocks make: one for each head, or for each query of a key/value head."""
+    queries = {family.layer: family.size for family in found.values() if family.kind == "queries"}
+    heads = [family for family in found.values() if family.kind == "heads" and family.layer is not None]
+    return sum(family.size * queries.get(family.layer, 1) for family in heads)
+
+
+def _pin_maps(found: dict[str, Family], readers: list[str]) -> None:
+    for name, family in found.items():
+        if readers and family.pinned is None and family.kind in ("heads", "queries", "layers"):
+            found[name] = replace(family, pinned=span_reason(readers))
 
 
 def _in_order(found: dict[str, Family]) -> dict[str, Family]:

@@ -63,6 +63,7 @@ class Recorder(TorchDispatchMode):
         self.unknown: dict[str, int] = {}
         self.numbers: dict[int, Node] = {}  # tensor of integers → the axis whose positions they are
         self.ranked: list[tuple[Node, int]] = []  # axes of which so many best positions are picked
+        self.read: set[int] = set()  # every tensor that some operator had as an operand
         self.operators = 0
         self.block: str | None = None
         for name, tensor in stored.items():
@@ -122,6 +123,8 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         self.operators += 1
         name = func.overloadpacket.__name__
+        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        self.read.update(map(id, operands))
         if name == "_local_scalar_dense":
             # Python asks for a value, and there is none: the answer of an empty batch keeps the usual branch.
             self.unknown["a branch on a tensor's value is taken as if the value were 0"] = 1
@@ -130,7 +133,6 @@ class Recorder(TorchDispatchMode):
         handle = RULES.get(name) or RULES.get(name.rstrip("_"))
         if handle is None and torch.Tag.pointwise in func.tags:
             handle = RULES["pointwise"]
-        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         if handle is None:
             self.opaque(name, operands, outputs, "no rule")

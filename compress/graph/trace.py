@@ -40,7 +40,8 @@ def trace(model: nn.Module, config: Any) -> Graph:
         raise
     except Exception as error:
         where = f" in {recorder.block}" if recorder.block else ""
-        raise ModelError(f"the forward of {type(model).__name__} cannot be recorded{where}: {error}") from error
+        given = f" (it was given {' and '.join(inputs)} alone)"
+        raise ModelError(f"the forward of {type(model).__name__} cannot be recorded{where}: {error}{given}") from error
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {}
     if "input_ids" in inputs:
@@ -79,10 +80,18 @@ def _caches(config: Any) -> bool:
 
 def _tie_vocabulary(model: nn.Module, recorder: Recorder) -> None:
     """Token ids mean the same going in and coming out, tied weights or not."""
-    ends = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    ends = [_embeddings(model, end) for end in ("input", "output")]
     rows = [recorder.dims(weight)[0] for end in ends if isinstance(weight := getattr(end, "weight", None), Tensor)]
     if len(rows) == 2 and rows[0].size == rows[1].size:
         unify(*rows)
+
+
+def _embeddings(model: nn.Module, end: str) -> nn.Module | None:
+    """The token embeddings at one end of a model, None where it has none."""
+    try:
+        return getattr(model, f"get_{end}_embeddings", lambda: None)()
+    except NotImplementedError:  # how transformers' models without tokens answer
+        return None
 
 
 class _Blocks:

@@ -1,0 +1,52 @@
+"""What of a model the recorded forward did not run: nothing is known of which widths it takes from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from compress.graph.record import Recorder
+
+
+def untraced(recorder: Recorder, stored: Mapping[str, Tensor]) -> dict[str, str]:
+    """Stored tensor that no operator read → the largest module of which nothing ran (itself, where its module did).
+
+    The inputs of a trace need not reach all of a model: tokens alone do not run a vision tower.
+    """
+    ran = {module for name, t in stored.items() if id(t) in recorder.read for module in _holders(name)}
+    unread = (name for name, t in stored.items() if id(t) not in recorder.read)
+    return {name: next((module for module in _holders(name) if module not in ran), name) for name in unread}
+
+
+def listed(modules: Iterable[str]) -> str:
+    """Modules, each once, in words; three and more by the first of them."""
+    first, *others = dict.fromkeys(modules)
+    if len(others) < 2:
+        return " and ".join([first, *others])
+    return f"{first} and {len(others)} more modules"
+
+
+def own_reason(modules: Iterable[str]) -> str:
+    """Why what lies in these modules is pinned."""
+    return f"the trace did not run {listed(modules)}"
+
+
+def span_reason(modules: Iterable[str]) -> str:
+    """Why what these modules may take its width from is pinned."""
+    return f"it may span {listed(modules)}, which the trace did not run"
+
+
+def map_readers(idle: Mapping[str, str], stored: Mapping[str, Tensor], maps: int) -> list[str]:
+    """Modules of `idle` with one input per attention map of the model, as ESM's contact head has: maps leave blocks."""
+    widths: dict[str, set[int]] = {}
+    for tensor, module in idle.items():
+        widths.setdefault(module, set()).update(stored[tensor].shape)
+    matrices = {module for tensor, module in idle.items() if stored[tensor].dim() == 2}
+    return [module for module, sizes in widths.items() if module in matrices and sizes - {1} == {maps}]
+
+
+def _holders(name: str) -> list[str]:
+    """The modules that hold a tensor, the largest first."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
