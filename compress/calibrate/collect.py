@@ -14,6 +14,7 @@ from compress.calibrate.cache import Stats, statistics_folder
 from compress.calibrate.gather import Gather
 from compress.calibrate.stream import Batch, Stream, Watch
 from compress.calibrate.tape import Tape
+from compress.checkpoint.model import text_config
 from compress.checkpoint.open import Checkpoint
 from compress.checkpoint.weights import Weights, runnable_model
 from compress.console import task
@@ -201,8 +202,9 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
     that are not whole before the round ends."""
     blocks = set(graph.blocks)
     once = {name for block in blocks for name in weights.names(block)} if _once(graph, weights) else set()
-    visits = max(len(graph.blocks), getattr(weights.model.config, "num_hidden_layers", None) or 0)
-    width = getattr(weights.model.config, "hidden_size", 0)
+    text = text_config(weights.model.config)  # pyright: ignore[reportArgumentType]
+    visits = max(len(graph.blocks), getattr(text, "num_hidden_layers", None) or 0)
+    width = getattr(text, "hidden_size", 0)
     late = sum(weights.current(name).numel() for name in waiting - once)
     rounds: list[list[Batch]] = [[]]
     filled = 0
@@ -218,7 +220,8 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
 
 def _once(graph: Graph, weights: Weights) -> bool:
     """Whether no block is executed twice (as ALBERT's are)."""
-    layers = getattr(weights.model.config, "num_hidden_layers", None) or 0
+    text = text_config(weights.model.config)  # pyright: ignore[reportArgumentType]
+    layers = getattr(text, "num_hidden_layers", None) or 0
     return len(set(graph.blocks)) == len(graph.blocks) >= layers
 
 

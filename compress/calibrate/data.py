@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compress.checkpoint.model import text_config
 from compress.errors import InputError
 from compress.registry import sources
 
@@ -58,14 +59,16 @@ def batches(
     `decoder_input_ids`. Masked language models get 15 % of tokens masked, and `labels` that are -100 elsewhere.
 
     Raises InputError without a tokenizer (unless the source gives tokens), when the text is too short, when sequences
-    are longer than the model's positions, and when the tokens are not of the model's vocabulary.
+    are longer than the model's positions, and when the tokens are not of the model's vocabulary. Raises ModelError for
+    a model without one.
     """
+    vocabulary: int = text_config(config).vocab_size
     _check_length(calibrate.length, tokenizer, config)
     decoder = bool(getattr(config, "is_encoder_decoder", False))
     rows = torch.tensor(_rows(calibrate, tokenizer, config, seed, 2 if decoder else 1))
-    if int(rows.max()) >= config.vocab_size:
+    if int(rows.max()) >= vocabulary:
         raise InputError(
-            f"the tokenizer gives token {int(rows.max())}, the model's vocabulary ends at {config.vocab_size - 1}: "
+            f"the tokenizer gives token {int(rows.max())}, the model's vocabulary ends at {vocabulary - 1}: "
             f"they do not belong together"
         )
     named = {"input_ids": rows[:, : calibrate.length]}
@@ -113,7 +116,7 @@ def _rows(
     name = calibrate.data if isinstance(calibrate.data, str) else calibrate.data.name
     before, after = [], []
     if name in sources.names() and sources.get(name).meta.get("tokens"):
-        stream = (token for piece in sources.get(name).target(config.vocab_size, seed) for token in piece)
+        stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
     else:
@@ -162,7 +165,8 @@ def _masked(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(ids.shape, generator=generator) < MASKED
     mask = getattr(tokenizer, "mask_token_id", None)
-    other = torch.randint(config.vocab_size, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
+    tokens = text_config(config).vocab_size
+    other = torch.randint(tokens, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
     if tokenizer is not None:
         chosen &= ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
     chosen[:, ids.shape[1] // 2] = True  # a sample without one would have no loss
@@ -170,7 +174,8 @@ def _masked(
 
 
 def _check_length(length: int, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig) -> None:
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    positions = getattr(text_config(config), "max_position_embeddings", None)
+    limits = [positions, getattr(tokenizer, "model_max_length", None)]
     most = min((limit for limit in limits if limit), default=length)
     if length > most:
         raise InputError(f"calibrate.length: {length} tokens are more than the model's {most} positions; set it lower")

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compress.calibrate.data import batches, load_tokenizer
-from compress.checkpoint.model import load_config, model_class
+from compress.checkpoint.model import load_config, model_class, text_config
 from compress.errors import InputError
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
@@ -58,7 +58,8 @@ def held_out(
     no meaning. Raises InputError when the text is too short or the tokenizer belongs to another model.
     """
     config, tokenizer = load_config(checkpoint), load_tokenizer(checkpoint)
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    positions = getattr(text_config(config), "max_position_embeddings", None)
+    limits = [positions, getattr(tokenizer, "model_max_length", None)]
     length = int(min(limit for limit in [*limits, length] if limit))
     if tokenizer is None:
         data = Part("random")

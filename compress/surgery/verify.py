@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from compress.calibrate.stream import Batch, Stream, Watch
-from compress.checkpoint.model import empty_model, load_config, model_class, runnable_model
+from compress.checkpoint.model import empty_model, load_config, model_class, runnable_model, text_config
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.weights import Weights
 from compress.errors import CompressError, VerifyError
+from compress.graph.untraced import listed
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
 from compress.surgery.names import Names
@@ -47,12 +48,13 @@ def verify(
     be the input's, sliced, bit for bit. The masked dense model's routers do not see the experts that are gone.
     Both models are streamed block by block in float32 over `[rows, length]` random tokens. Where the residual width
     was cut only shapes and finiteness are checked: a norm averages over fewer channels then, which no mask imitates.
-    Raises VerifyError.
+    What a model given tokens does not run (a vision tower) is compared bit for bit, and named.
+    Raises VerifyError, and ModelError for a model that takes no tokens.
     """
+    batch = _tokens(source.config, rows, length, seed)
     try:
         pruned = open_checkpoint(folder, trust_remote_code=source.checkpoint.trust_remote_code)
         _check_shapes(pruned, folder)
-        batch = _tokens(source.config, rows, length, seed)
         names = Names(source.graph, kept)
         blocks = [new for block in source.graph.blocks if (new := names.new(block)) is not None]
         found = _output(pruned, runnable_model(pruned), blocks, batch)
@@ -60,13 +62,15 @@ def verify(
         raise VerifyError(f"what was written cannot be opened: {error}") from error
     if not torch.isfinite(found).all():
         raise VerifyError("the pruned model's output is not finite")
+    rest = _check_untraced(source, kept, pruned)
     if any(source.graph.families[name].kind == "hidden" for name in kept):
-        return "verified: shapes and finite output (a narrower residual stream has no masked equal)"
+        return f"verified: shapes and finite output (a narrower residual stream has no masked equal){rest}"
     if (
         masked := _masked_output(source, kept, opening, pruned, batch, _changed(source, kept, mended, mixes or {}))
     ) is None:
         return (
             "verified: shapes and finite output (these blocks pass on more than hidden states, so none can be masked)"
+            + rest
         )
     if masked.shape != found.shape:
         raise VerifyError(f"the output is {list(found.shape)}, the masked dense model's {list(masked.shape)}")
@@ -76,7 +80,7 @@ def verify(
             f"the pruned model's output differs from the masked dense model's by {apart:.1e} of its largest value "
             f"(at most {TOLERANCE:g} is right)"
         )
-    return f"verified: shapes, and output equal to the masked dense model's to {apart:.0e}"
+    return f"verified: shapes, and output equal to the masked dense model's to {apart:.0e}{rest}"
 
 
 def _check_shapes(pruned: Checkpoint, folder: Path) -> None:
@@ -89,6 +93,19 @@ def _check_shapes(pruned: Checkpoint, folder: Path) -> None:
         for disk in () if weights.pieces(name) else weights.disk_names(name):  # pieces are checked as they are read
             if tuple(shape := pruned.tensors[disk].shape) != wanted:
                 raise VerifyError(f"{folder}: {disk} is {list(shape)}, its config.json asks for {list(wanted)}")
+
+
+def _check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
+    """What is to be said of the parts that no forward of tokens runs: they must be the input's, bit for bit."""
+    names, graph = Names(source.graph, kept), source.graph
+    left = {name: new for name in graph.untraced if (new := names.new(name)) is not None}
+    if not left:
+        return ""
+    weights = Weights(pruned, runnable_model(pruned))
+    for name, new in left.items():
+        if not torch.equal(weights.read(new), source.weights.read(name)):
+            raise VerifyError(f"{new}, which no forward of tokens runs, is not the input's {name}")
+    return f"; {listed(graph.untraced[name] for name in left)}, which tokens alone do not run, bit for bit the input's"
 
 
 class Scattered(Weights):
@@ -197,11 +214,12 @@ def _output(
 
 def _tokens(config: PretrainedConfig, rows: int, length: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    length = min(length, getattr(config, "max_position_embeddings", None) or length)
-    ids = torch.randint(0, config.vocab_size, (rows, length), generator=generator)  # pyright: ignore
-    pad = getattr(config, "pad_token_id", None)
-    if pad is not None and config.vocab_size > 2:  # padding shifts some models' positions
-        ids[ids == pad] = (pad + 1) % config.vocab_size
+    text = text_config(config)
+    length = min(length, getattr(text, "max_position_embeddings", None) or length)
+    ids = torch.randint(0, text.vocab_size, (rows, length), generator=generator)
+    pad = getattr(text, "pad_token_id", None)
+    if pad is not None and text.vocab_size > 2:  # padding shifts some models' positions
+        ids[ids == pad] = (pad + 1) % text.vocab_size
     return (
         {"input_ids": ids, "decoder_input_ids": ids}
         if getattr(config, "is_encoder_decoder", False)
