@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
-from compress.checkpoint.write import new_folder
+from compress.checkpoint.ours import mark
+from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say
 from compress.delta.extract import extract
 from compress.delta.format import Description
@@ -134,9 +135,10 @@ def _write(
     distributed.start()
     if distributed.rank() > 0:
         return _help(recipe, model_in, options, given)
-    with new_folder(out, force=options.force) as folder:
+    with new_folder(out, force=options.force, inputs=[model_in]) as folder:
         start = time.perf_counter()
         work = _work(recipe, model_in, options, given, shared)
+        check_apart(out, [work.first.checkpoint.folder])  # of a hub id it is known only now
         for note in work.first.checkpoint.left_behind:
             say(note)
         with work.first.checkpoint.unchanged():
@@ -187,6 +189,7 @@ def _export(work: Work, folder: Path) -> tuple[Exported | None, Speeds | None]:
     settings, place = work.recipe.export.onnx, folder / "onnx"
     place.mkdir()
     made = export_onnx(open_checkpoint(folder, trust_remote_code=work.options.trust_remote_code), place, settings)
+    mark(place)  # `compress export` may write it anew
     timed = work.options.evaluate and work.options.latency
     return made, speeds(work.first.checkpoint, place / FILE, settings) if timed else None
 

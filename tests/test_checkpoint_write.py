@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.ours import MARK
 from compress.checkpoint.write import ShardWriter, new_folder, require_space
 from compress.errors import InputError, VerifyError
 
@@ -28,6 +29,11 @@ STORED = {
     "e": torch.zeros(0, 4),
 }
 SPECS = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in STORED.items()]
+
+
+def inside(folder: Path) -> list[str]:
+    """The names in a finished folder, its hidden mark apart."""
+    return sorted(file.name for file in folder.iterdir() if file.name != MARK)
 
 
 def read_all(folder: Path) -> dict[str, Tensor]:
@@ -167,7 +173,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     with new_folder(target) as folder:
         (folder / "file").write_text("x")
         assert not target.exists() and folder.parent == target.parent
-    assert [file.name for file in target.iterdir()] == ["file"] and list(target.parent.iterdir()) == [target]
+    assert inside(target) == ["file"] and list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
@@ -188,10 +194,21 @@ def test_a_failed_verification_is_kept_aside(tmp_path: Path) -> None:
     assert (tmp_path / "out.partial" / "file").read_text() == "second"
 
 
+def test_what_is_kept_aside_takes_nobodys_place(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis").write_text("x")
+    with pytest.raises(VerifyError, match=r"kept in .*out.partial-2"), new_folder(tmp_path / "out"):
+        raise VerifyError("wrong")
+    read = [tmp_path / "out.partial-2"]  # ours, but the input of the next run
+    with pytest.raises(VerifyError, match=r"kept in .*out.partial-3"), new_folder(tmp_path / "out", inputs=read):
+        raise VerifyError("wrong")
+    assert (tmp_path / "out.partial" / "thesis").exists() and read[0].exists()
+
+
 def test_an_existing_target(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    target.mkdir()
-    (target / "old").write_text("x")
+    with new_folder(target) as folder:
+        (folder / "old").write_text("x")
     with pytest.raises(InputError, match="out: exists; choose another folder, or pass --force"), new_folder(target):
         pytest.fail("refused before anything is done")
     with pytest.raises(KeyboardInterrupt), new_folder(target, force=True):
@@ -199,7 +216,7 @@ def test_an_existing_target(tmp_path: Path) -> None:
     assert (target / "old").exists()
     with new_folder(target, force=True) as folder:
         (folder / "new").write_text("x")
-    assert [file.name for file in target.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [target]
+    assert inside(target) == ["new"] and list(tmp_path.iterdir()) == [target]
     with pytest.raises(InputError, match="is a file"), new_folder(target / "new", force=True):
         pytest.fail("a file is never replaced")
     with pytest.raises(InputError, match="new is a file"), new_folder(target / "new" / "out"):

@@ -15,12 +15,13 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from compress.checkpoint.folder import check_target, new_folder
+from compress.checkpoint.folder import new_folder
 from compress.checkpoint.header import NAMES
+from compress.checkpoint.target import check_apart, check_target
 from compress.console import human_bytes
 from compress.errors import InputError
 
-__all__ = ["ShardWriter", "Spec", "check_target", "layout", "new_folder", "require_space"]
+__all__ = ["ShardWriter", "Spec", "check_apart", "check_target", "layout", "new_folder", "require_space"]
 
 Spec = tuple[str, torch.dtype, Sequence[int]]
 

@@ -50,7 +50,8 @@ def export(
     from pydantic import ValidationError
 
     from compress.checkpoint.open import open_checkpoint
-    from compress.checkpoint.write import new_folder
+    from compress.checkpoint.target import placed
+    from compress.checkpoint.write import check_apart, new_folder
     from compress.errors import InputError
     from compress.export.onnx import export_onnx, onnx_table
     from compress.recipe.export import Onnx
@@ -62,11 +63,14 @@ def export(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None
-    if to is None and not Path(model).is_dir():
+    if to is None and not Path(model).expanduser().is_dir():
         raise InputError(f"{model}: is no folder to write onnx into; name one with --to")
     more = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
-    checkpoint = open_checkpoint(model, revision=opening.revision, **more)
-    target = to if to is not None else Path(model) / "onnx"
-    with new_folder(target, force=force) as folder:
+    beside = Path(model).expanduser() / "onnx"
+    target = to if to is not None else beside
+    apart = placed(target) != placed(beside)  # MODEL/onnx is the one place inside a model
+    with new_folder(target, force=force, inputs=[model] if apart else []) as folder:
+        checkpoint = open_checkpoint(model, revision=opening.revision, **more)
+        check_apart(target, [checkpoint.folder] if apart else [])  # of a hub id it is known only now
         made = export_onnx(checkpoint, folder, settings)
     console.result(onnx_table(made, target), {"folder": str(target), **made.dump()})

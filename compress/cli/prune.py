@@ -58,7 +58,8 @@ def prune(
     if dry_run:
         from compress.checkpoint.write import check_target
 
-        check_target(out, writing.force)
+        bases = [] if read.delta is None else [read.delta.base]
+        check_target(out, writing.force, [model, *bases])
         _show_plan(read, model, None, opening, writing)
         return
     from compress.pipeline import run

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.checkpoint.folder import check_target
+from compress.checkpoint.ours import MARK
+from compress.checkpoint.target import check_target
 from compress.compare.candidates import Candidate
 from compress.compare.front import fronts
 from compress.compare.statistics import gather_together
@@ -19,7 +20,7 @@ from compress.export import Report, environment
 from compress.pipeline import run, share
 from compress.work import Options, Shared
 
-PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md")
+PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
 """What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
 
 
@@ -40,9 +41,9 @@ def compare(
         raise InputError("no recipe to compare")
     if deltas := [candidate.name for candidate in chosen if candidate.recipe.delta is not None]:
         raise InputError(f"{deltas[0]}: writes the pruned difference of two models, which is no model to compare")
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
-    check_target(out, options.force)
+    check_target(out, options.force, [model_in], fill=True)
+    for candidate in chosen:
+        check_target(out / candidate.name, options.force, [model_in])
     start = time.perf_counter()
     shared = share(model_in, options)
     with shared.source.checkpoint.unchanged():

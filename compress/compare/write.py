@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compress.checkpoint.ours import mark
 from compress.compare.front import COSTS
 from compress.export.rows import count
 
@@ -90,6 +91,7 @@ def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
     from compress.export.plots import svg
 
     folder.mkdir(parents=True, exist_ok=True)
+    mark(folder)
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
     figure = pareto(found)

@@ -13,7 +13,7 @@ from compress.checkpoint.beside import copy_beside
 from compress.checkpoint.header import NAMES
 from compress.checkpoint.model import load_config
 from compress.checkpoint.open import Checkpoint, open_checkpoint
-from compress.checkpoint.write import ShardWriter, Spec, new_folder
+from compress.checkpoint.write import ShardWriter, Spec, check_apart, new_folder
 from compress.console import track
 from compress.delta.difference import Difference, find_difference
 from compress.delta.divisors import Divisors, find_divisors
@@ -38,9 +38,10 @@ def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Opti
     step = recipe.delta
     assert step is not None, "a recipe of another kind"
     trust, pickles = options.trust_remote_code, options.allow_pickle
-    with new_folder(model_out, force=options.force) as folder:
+    with new_folder(model_out, force=options.force, inputs=[model_in, step.base]) as folder:
         tuned = open_checkpoint(model_in, revision=options.revision, trust_remote_code=trust, allow_pickle=pickles)
         base = open_checkpoint(step.base, trust_remote_code=trust, allow_pickle=pickles)
+        check_apart(model_out, [tuned.folder, base.folder])  # of a hub id it is known only now
         with tuned.unchanged(), base.unchanged():
             described = _write(recipe, tuned, base, str(model_in), options, folder)
     return described

@@ -12,8 +12,9 @@ from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.header import DTYPES
 from compress.checkpoint.model import load_config, model_class, runnable_model
 from compress.checkpoint.open import Checkpoint, open_checkpoint, open_tensors
+from compress.checkpoint.ours import MARK
 from compress.checkpoint.weights import Weights
-from compress.checkpoint.write import ShardWriter, new_folder
+from compress.checkpoint.write import ShardWriter, check_apart, new_folder
 from compress.console import track
 from compress.delta.format import DESCRIPTION, OURS, TENSORS, Description, Stored, read_description
 from compress.delta.sparse import positions_of
@@ -41,10 +42,11 @@ def apply_delta(
     """
     delta = delta.expanduser().absolute()
     described = read_description(delta)
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, force=force, inputs=[base, delta]) as folder:
         opened = open_checkpoint(
             base, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
+        check_apart(out, [opened.folder])  # of a hub id it is known only now
         if opened.digest != described.base["digest"]:
             raise InputError(
                 f"{base}: not the base of {delta}, which was made from {described.base['name']} "
@@ -58,7 +60,7 @@ def apply_delta(
                 for name, stored in track(described.tensors.items(), "adding the delta"):
                     writer.add(name, _merged(name, stored, opened, file))
         write_config(folder, described.config, trust_remote_code=trust_remote_code)
-        sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in OURS]
+        sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in {*OURS, MARK}]
         copy_beside(sides, delta, folder, trust_remote_code=trust_remote_code)
         _verify(folder, trust_remote_code)
     return described
