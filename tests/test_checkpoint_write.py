@@ -223,6 +223,16 @@ def test_an_existing_target(tmp_path: Path) -> None:
         pytest.fail("there is no folder to write into")
 
 
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, synced = tmp_path / "out", {False: set(), True: set()}
+    monkeypatch.setattr(os, "fsync", lambda handle: synced[target.exists()].add(os.fstat(handle).st_ino))
+    with new_folder(target) as folder:
+        (folder / "onnx").mkdir()
+        (folder / "onnx" / "graph").write_text("x")
+    assert {path.stat().st_ino for path in [target, *target.rglob("*")]} <= synced[False]
+    assert tmp_path.stat().st_ino in synced[True]
+
+
 def test_a_target_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="appeared while it was being written"), new_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()

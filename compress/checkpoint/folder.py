@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from compress.checkpoint.exchange import exchange
+from compress.checkpoint.leftovers import put_right
 from compress.checkpoint.ours import mark, replaceable
 from compress.checkpoint.signals import ending_raises, undisturbed
-from compress.checkpoint.target import check_target, hidden_name, hidden_prefix, placed
-from compress.console import detail
+from compress.checkpoint.target import GONE, OLD, check_target, hidden_name, placed
 from compress.errors import InputError, VerifyError
 
 
@@ -24,18 +25,24 @@ def new_folder(target: Path, force: bool = False, inputs: Iterable[str | Path] =
     leaves is kept as `<target>.partial`. An existing `target` is replaced only with `force`, only if this program wrote
     it or it is empty, and only at the end. Raises InputError when `target` exists, has to do with the `inputs` (see
     `check_target`), cannot be written or the disk is full.
+
+    A process that is killed leaves `target` as it was or whole and new, at every moment; the next start removes what
+    lies beside it, and says so. Where the system cannot exchange two names at once, `target` is missing for a moment
+    while it is replaced, and the next start puts the new one there. The same holds when the power fails: every file is
+    on the disk before its folder gets its name. That the name is there too is certain once the block has ended.
     """
     target, inputs = placed(target), list(inputs)
+    put_right(target)
     check_target(target, force, inputs)
-    made = _make_parents(target)
     work = target.with_name(hidden_name(target, os.getpid()))
-    _remove_leftovers(target)
+    made: list[Path] = []
     with ending_raises():
         try:
             try:
-                _make(work, target)
+                _make(work, made)
                 yield work
                 mark(work)
+                _to_disk(work)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise InputError(f"{target}: the disk is full; make room or write elsewhere") from None
@@ -49,52 +56,74 @@ def new_folder(target: Path, force: bool = False, inputs: Iterable[str | Path] =
         except BaseException:
             with undisturbed():
                 _remove(work)
-                for folder in made:
+                for folder in reversed(made):
                     if not any(folder.iterdir()):
                         folder.rmdir()
             raise
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """The folders that had to be made, innermost first."""
-    missing = []
-    parent = target.parent
-    while not parent.exists():
-        missing.append(parent)
-        parent = parent.parent
-    for folder in reversed(missing):
-        _make(folder, target)
-    return missing
-
-
-def _make(folder: Path, target: Path) -> None:
+def _make(work: Path, made: list[Path]) -> None:
+    """Make the folder and those above it; the latter are added to `made`, outermost first."""
+    missing = [folder for folder in work.parents if not folder.exists()]
     try:
-        folder.mkdir(exist_ok=True)
+        for folder in reversed(missing):
+            folder.mkdir()
+            made.append(folder)
+        work.mkdir()
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}: {folder}); choose another place") from None
+        raise InputError(f"{error.filename}: cannot be made ({error.strerror}); choose another place") from None
 
 
 def _put(work: Path, target: Path, force: bool) -> None:
-    old = None
-    if force and target.exists():
-        _check_still_ours(target)
-        old = target.with_name(f"{work.name}-old")
-        target.rename(old)
+    """Give what was written its name. What had it before, if anything, is deleted last."""
+    old, gone = (target.with_name(f"{work.name}{end}") for end in (OLD, GONE))
+    if not (force and os.path.lexists(target)):
+        _rename(work, target)
+    else:
+        if not replaceable(target):
+            why = "changed while it was to be replaced, and is not compress's own now"
+            raise InputError(f"{target}: {why}; choose another folder")
+        if exchange(work, target):
+            work.rename(gone)
+        else:
+            target.rename(old)
+            try:
+                _rename(work, target)
+            except BaseException:
+                old.rename(target)
+                raise
+            old.rename(gone)
+    _sync(target.parent)
+    _remove(gone)
+
+
+def _rename(work: Path, target: Path) -> None:
     try:
         work.rename(target)
     except OSError as error:
-        if old is not None:
-            old.rename(target)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(f"{target}: appeared while it was being written; choose another folder") from None
         raise
-    if old is not None:
-        _remove(old)
 
 
-def _check_still_ours(target: Path) -> None:
-    if not replaceable(target):
-        raise InputError(f"{target}: changed while it was to be replaced, compress did not write it; choose another")
+def _to_disk(folder: Path) -> None:
+    """Wait until all in `folder` is on the disk, and not in memory only."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            if not os.path.islink(file := os.path.join(place, name)):
+                _sync(file)
+        _sync(place)
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without, mostly for folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def _keep(work: Path, target: Path, inputs: list[str | Path]) -> Path:
@@ -123,23 +152,3 @@ def _remove(folder: Path) -> None:
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(folder)
-
-
-def _remove_leftovers(target: Path) -> None:
-    """What a run killed outright (no signal reached it) left beside the target on this machine."""
-    prefix = hidden_prefix(target)
-    for folder in target.parent.iterdir():
-        process = folder.name.removeprefix(prefix)
-        if folder.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
-            detail(f"removing {folder}, which an earlier run left")
-            _remove(folder)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()

@@ -10,8 +10,8 @@ from pathlib import Path
 from compress.checkpoint.ours import holds_only_ours, replaceable
 from compress.errors import InputError
 
-OLD, TRIAL = "-old", "-trial"
-"""Ends of hidden names: what is about to be deleted, and a folder made to see whether one can be."""
+OLD, GONE, TRIAL = "-old", "-gone", "-trial"
+"""Ends of hidden names: whole and set aside, about to be deleted, and made to see whether a folder can be."""
 
 SHOWN = 200
 """Characters of a path in a message."""

@@ -13,6 +13,7 @@ from compress.checkpoint.target import check_target
 from compress.compare.candidates import Candidate
 from compress.compare.front import fronts
 from compress.compare.statistics import gather_together
+from compress.compare.write import remove_pages
 from compress.console import say, warn
 from compress.errors import CompressError, InputError
 from compress.evaluate.before_after import LARGEST, Measured
@@ -54,6 +55,8 @@ def compare(
     for number, candidate in enumerate(chosen, 1):
         say(f"{number}/{len(chosen)}: {candidate.name}")
         rows.append(_row(candidate, model_in, out / candidate.name, options, shared, keep))
+        if "error" not in rows[-1]:
+            remove_pages(out)
     seconds["recipes"] = sum(row.get("seconds", 0.0) for row in rows)
     return {
         "model": str(model_in),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,9 @@ from compress.export.rows import count
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+PAGES = ("compare.json", "compare.html", "compare.png")
 
 
 class Line(NamedTuple):
@@ -85,7 +89,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
 def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
     """Write the three files into `folder`; returns the path of compare.html, which is one file and fetches nothing.
 
-    compare.png is not written where no quality was measured.
+    compare.png is not written where no quality was measured. Each file appears whole, compare.json last.
     """
     from compress.compare.plot import pareto
     from compress.export.plots import svg
@@ -93,10 +97,11 @@ def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     mark(folder)
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
     figure = pareto(found)
     if figure is not None:
-        figure.savefig(folder / "compare.png", dpi=160, facecolor="white")
+        drawn = BytesIO()
+        figure.savefig(drawn, format="png", dpi=160, facecolor="white")
+        _put(folder / "compare.png", drawn.getvalue())
     jinja = Environment(
         loader=PackageLoader("compress.compare", "."),
         autoescape=True,
@@ -104,13 +109,25 @@ def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = folder / "compare.html"
     plot = svg(figure, "pareto") if figure is not None else None
     made = jinja.get_template("compare.html.jinja").render(
         found=found, heads=heads(found), lines=lines(found), plot=plot
     )
-    page.write_text(made, encoding="utf-8")
-    return page
+    _put(folder / "compare.html", made.encode())
+    _put(folder / "compare.json", f"{text}\n".encode())
+    return folder / "compare.html"
+
+
+def remove_pages(folder: Path) -> None:
+    """Take away an earlier comparison's files, which are no longer true once a result of it is replaced."""
+    for name in PAGES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _put(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
 
 
 def _latency(row: dict[str, Any]) -> str:
