@@ -95,7 +95,7 @@ def test_any_kill_leaves_the_old_or_the_new(
     old, new, later = (written(tmp_path, text) for text in ("old", "new", "later"))
     force, names = situation != "new", ("a", "b") if situation == "compared" else ("out",)
     seen = set()
-    for number in itertools.count(1, 3 if situation == "compared" else 1):
+    for number in itertools.count(1, 5 if situation == "compared" else 1):
         place = tmp_path / str(number) / "place"
         place.mkdir(parents=True)
         theirs = {"thesis", f".{names[0]}.partial-notes", f".{names[0]}.partial-{socket.gethostname()}-1"}
@@ -207,7 +207,7 @@ def test_a_run_killed_anywhere(situation: str, place: Path, capsys: pytest.Captu
 
     fresh()
     total = changes(lambda: cli.call(command))
-    for number in sorted({round(1 + i * (total - 1) / 3) for i in range(4)}):
+    for number in sorted({round(1 + i * (total - 1) / 2) for i in range(3)}):
         shutil.rmtree("out", ignore_errors=True)
         if situation != "new":
             shutil.copytree("kept", "out")

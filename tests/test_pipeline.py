@@ -11,6 +11,7 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 import compress
+from compress.checkpoint.ours import MARK
 from compress.errors import BudgetError, InputError, ModelError, VerifyError
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe, read_recipe
@@ -99,7 +100,7 @@ def test_files_beside_the_weights(llama, tmp_path):
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"merges.txt", "plan.json", "recipe.yaml", "report.json", "report.html", "README.md"} <= names
     assert "license: mit" in (tmp_path / "out/README.md").read_text()
-    assert not any(name.startswith(".") for name in names)
+    assert {name for name in names if name.startswith(".")} == {MARK}
     again = read_recipe(tmp_path / "out/recipe.yaml")
     assert again.steps[0].remove == pytest.approx(0.2)
 

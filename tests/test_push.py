@@ -121,7 +121,7 @@ def test_what_arrives_is_the_folder(place, hub):
     assert done.returncode == 0, done.stderr
     assert f"published: {hub.address}/org/name" in done.stderr
     sent = {path: content for path, content in hub.state["files"].items()}
-    there = {file.name: file.read_bytes() for file in (place / "out").iterdir() if file.name != ".hidden"}
+    there = {file.name: file.read_bytes() for file in (place / "out").iterdir() if not file.name.startswith(".")}
     assert sent == there
     assert hub.state["commits"] == 1
     assert (hub.state["made"]["name"], hub.state["made"]["organization"]) == ("name", "org")

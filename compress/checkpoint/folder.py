@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from compress.checkpoint import standing
 from compress.checkpoint.exchange import exchange
 from compress.checkpoint.leftovers import put_right
 from compress.checkpoint.ours import mark, replaceable
@@ -93,6 +94,7 @@ def _put(work: Path, target: Path, force: bool) -> None:
                 old.rename(target)
                 raise
             old.rename(gone)
+    standing.add(target)
     _sync(target.parent)
     _remove(gone)
 

@@ -18,7 +18,7 @@ class Ended(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
-        self.name = signal.Signals(number).name
+        self.number, self.name = number, signal.Signals(number).name
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import sys
 from cyclopts import CycloptsError
 
 from compress import console
+from compress.checkpoint import standing
+from compress.checkpoint.signals import Ended, ending_raises
 from compress.cli import compare as _compare
 from compress.cli import delta as _delta
 from compress.cli import evaluate as _evaluate
@@ -41,7 +43,9 @@ def call(arguments: list[str]) -> int:
         if not arguments:
             app.help_print()
             return USAGE
-        app(arguments, exit_on_error=False, print_error=False)
+        standing.begin()
+        with ending_raises():
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         console.complain(f"{_plain(error)}; `compress --help` shows how it is used")
         return USAGE
@@ -49,8 +53,11 @@ def call(arguments: list[str]) -> int:
         console.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        console.complain("interrupted; nothing was written. The same command goes on from the statistics it finished")
+        console.complain(f"interrupted; {standing.sentence()}")
         return INTERRUPTED
+    except Ended as ended:
+        console.complain(f"interrupted ({ended.name}); {standing.sentence()}")
+        return 128 + ended.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

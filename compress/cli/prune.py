@@ -136,6 +136,7 @@ def _check_push(repo: str) -> None:
 
 
 def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:
+    from compress.checkpoint import standing
     from compress.errors import InputError
     from compress.inspect import plan_table
     from compress.pipeline import plan as decide
@@ -147,6 +148,7 @@ def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writi
     console.result(plan_table(made), made.data())
     if to is not None:
         to.write_text(made.dump(), encoding="utf-8")
+        standing.add(to.absolute())
         console.say(f"wrote {to}; execute it with: compress apply {to} {model} OUT")
 
 
