@@ -34,7 +34,7 @@ from compress.recipe.weights import PruneWeights
 from compress.runtime.skipping import KEY
 from compress.steps import skipping, units, weights
 from compress.surgery.source import Source
-from compress.work import Options, Shared, Work
+from compress.work import Options, Shared, Work, open_input
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
 
@@ -101,12 +101,7 @@ def share(model_in: str | Path, options: Options) -> Shared:
 
 def _opened(model_in: str | Path, options: Options) -> Checkpoint:
     """The checkpoint, its digest known: by it statistics and plans are told apart."""
-    checkpoint = open_checkpoint(
-        model_in,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-        allow_pickle=options.allow_pickle,
-    )
+    checkpoint = open_input(model_in, options)
     if distributed.rank() == 0:
         detail(f"{model_in}: its digest is {checkpoint.digest}")
     distributed.agreed(None)  # the others find it remembered, and need not read all weights too

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluator
 from compress.graph.families import Graph
@@ -24,7 +24,8 @@ from compress.tally import Tally
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line may say beside the recipe. `device` is a torch device or `auto`."""
+    """What the command line may say beside the recipe. `device` is a torch device or `auto`; `include` are patterns of
+    files beside the weights that are to travel though no model is known to have them."""
 
     device: str = "auto"
     force: bool = False
@@ -33,6 +34,7 @@ class Options:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     revision: str | None = None
+    include: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -45,6 +47,17 @@ class Options:
             reason = str(error).partition("\n")[0]
             raise InputError(f"--device {self.device}: not usable here ({reason}); take auto or cpu") from None
         return self.device
+
+
+def open_input(model: str | Path, options: Options) -> Checkpoint:
+    """The model that the command line names, opened as it says. Raises what `open_checkpoint` does."""
+    return open_checkpoint(
+        model,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+        allow_pickle=options.allow_pickle,
+        include=options.include,
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,8 @@ class Work:
 
     def open(self, folder: Path | str) -> None:
         """Go on from what a step wrote."""
-        self.source = Source.of(open_checkpoint(folder, trust_remote_code=self.options.trust_remote_code))
+        trust, include = self.options.trust_remote_code, self.options.include
+        self.source = Source.of(open_checkpoint(folder, trust_remote_code=trust, include=include))
 
     def plan(self) -> Plan:
         """All decisions so far."""

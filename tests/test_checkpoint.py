@@ -78,14 +78,12 @@ def test_one_file(single: Path) -> None:
     checkpoint = open_checkpoint(str(single))
     assert_whole(checkpoint)
     assert checkpoint.config == {"model_type": "llama"} and checkpoint.folder == single
-    beside = [
-        "1_Pooling/config.json",
-        "2_Dense/model.safetensors",
-        "modeling.py",
-        "tokenizer.json",
-        "vocab/spiece.model",
-    ]
+    beside = ["1_Pooling/config.json", "2_Dense/model.safetensors", "tokenizer.json"]
     assert [str(file.relative_to(single)) for file in checkpoint.side_files] == beside
+    assert [str(file.relative_to(single)) for file in checkpoint.staying] == ["modeling.py", "vocab/spiece.model"]
+    trusted = open_checkpoint(single, trust_remote_code=True, include=["vocab"])
+    more = ["modeling.py", "tokenizer.json", "vocab/spiece.model"]
+    assert [str(file.relative_to(single)) for file in trusted.side_files] == [*beside[:2], *more]
 
 
 def test_shards(sharded: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,24 +20,24 @@ from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.hub import fetch
 from compress.checkpoint.pickled import Pickles
 from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
+from compress.checkpoint.side_files import WEIGHTS, side_files
 from compress.errors import InputError
 from compress.registry import did_you_mean
 
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx", ".tflite"}
-FOREIGN = {"onnx", "openvino", "coreml", "gguf", "original", "metal", "__pycache__"}
-"""Folders with the same weights in another format: no longer true of what we write, so not carried over."""
+NAMED = 8
+"""Files that are named where more are left behind."""
 
 
 @dataclass(eq=False)
 class Checkpoint:
     """A model on disk. `tensors` are the stored tensors by their name on disk, `config` is config.json's content.
 
-    `side_files` are the other files that belong to the model (tokenizer, processor, generation config, code, …), as
-    absolute paths below `folder`. Unless `trust_remote_code`, `config` is without what names code, and `code` lists
-    what of the folder is code or names some: it is neither run nor passed on.
+    `side_files` are the other files that belong to the model (tokenizer, processor, generation config, …), `staying`
+    those that are not known to, all as absolute paths below `folder`. Unless `trust_remote_code`, `config` is without
+    what names code, and `code` lists what of the folder is code or names some: it is neither run nor passed on.
     """
 
     folder: Path
@@ -46,6 +46,7 @@ class Checkpoint:
     side_files: list[Path]
     trust_remote_code: bool = False
     code: list[str] = field(default_factory=list)
+    staying: list[Path] = field(default_factory=list)
     _weights: dict[Path, Seen] = field(default_factory=dict, repr=False)
     _papers: dict[Path, Seen] = field(default_factory=dict, repr=False)  # config.json and the index
     _pickles: Pickles | None = field(default=None, repr=False)
@@ -58,9 +59,15 @@ class Checkpoint:
     @property
     def left_behind(self) -> list[str]:
         """What no output gets of this folder, a sentence each."""
-        if not self.code:
-            return []
-        return [f"left behind, as --trust-remote-code was not given: {', '.join(self.code)}"]
+        found = []
+        if self.code:
+            found.append(f"left behind, as --trust-remote-code was not given: {_some(self.code)}")
+        others = [str(file.relative_to(self.folder)) for file in self.staying]
+        if others := [name for name in others if name not in self.code]:
+            found.append(
+                f"left behind, as no part of a model is known by that name (--include takes one): {_some(others)}"
+            )
+        return found
 
     def read(self, name: str) -> Tensor:
         """The tensor stored as `name`, in its stored dtype, in memory of its own; any thread may call this.
@@ -119,11 +126,13 @@ def open_checkpoint(
     revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    include: Sequence[str] = (),
 ) -> Checkpoint:
     """The checkpoint in the folder `where`, or of the hub's model `where` (`owner/name`, `owner/name@revision`).
 
-    Raises InputError, naming file and cure, when there is none, when config.json or a shard is missing, truncated or
-    corrupt, when the index names what a shard lacks, and when the weights are pickled and `allow_pickle` is not given.
+    `include` are patterns of files beside the weights that travel though no model is known to have them. Raises
+    InputError, naming file and cure, when there is none, when config.json or a shard is missing, truncated or corrupt,
+    when the index names what a shard lacks, and when the weights are pickled and `allow_pickle` is not given.
     """
     folder = _folder(where, revision, allow_pickle)
     config, papers = _config(folder)
@@ -161,7 +170,19 @@ def open_checkpoint(
         raise InputError(f"{files[0]}: holds no tensor; {AGAIN}")
     code = [] if trust_remote_code else code_in(folder)
     config = config if trust_remote_code else without_code(config)
-    return Checkpoint(folder, config, tensors, _side_files(folder), trust_remote_code, code, weights, papers, pickles)
+    beside = side_files(folder, include, code=trust_remote_code)
+    return Checkpoint(
+        folder,
+        config,
+        tensors,
+        beside.travelling,
+        trust_remote_code,
+        code,
+        beside.staying,
+        weights,
+        papers,
+        pickles,
+    )
 
 
 def open_tensors(file: Path) -> Checkpoint:
@@ -242,22 +263,12 @@ def _weight_files(folder: Path, name: str, papers: dict[Path, Seen]) -> tuple[li
     return [folder / shard for shard in shards], index
 
 
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def _no_weights(folder: Path) -> str:
     others = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS)
     found = f"; found {', '.join(others[:5])}, which stock loaders do not open either" if others else ""
     return f"{folder}: no {SAFE} or {SAFE}.index.json{found}"
-
-
-def _side_files(folder: Path) -> list[Path]:
-    """Everything that is no weight: a file of weights in a subfolder belongs to another module and stays."""
-    found = []
-    for file in sorted(folder.rglob("*")):
-        inside = file.relative_to(folder).parts
-        if not file.is_file() or any(part.startswith(".") for part in inside) or FOREIGN & set(inside[:-1]):
-            continue
-        if len(inside) == 1 and (
-            file.suffix in WEIGHTS or file.name.endswith(".index.json") or file.name == "config.json"
-        ):
-            continue
-        found.append(file)
-    return found

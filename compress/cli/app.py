@@ -67,6 +67,8 @@ class Writing:
     "Where to calibrate: auto, cpu, cuda, cuda:1, mps."
     evaluate: bool = True
     "Measure perplexity (or likeness of embeddings) and latency, before and after."
+    include: Annotated[list[str] | None, Parameter(negative=())] = None
+    "Something beside the weights that OUT gets although no model is known to need it: a file, a folder, a pattern."
     resume: Flag = False
     "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
 
@@ -79,4 +81,10 @@ def options(opening: Opening, writing: Writing) -> Any:
     """The same as the pipeline takes it."""
     from compress.pipeline import Options
 
-    return Options(device=writing.device, force=writing.force, evaluate=writing.evaluate, **asdict(opening))
+    return Options(
+        device=writing.device,
+        force=writing.force,
+        evaluate=writing.evaluate,
+        include=tuple(writing.include or ()),
+        **asdict(opening),
+    )

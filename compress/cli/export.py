@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from compress import console
 from compress.cli.app import Flag, Opening, Talk, To, app
@@ -65,7 +66,7 @@ def export(
         raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None
     if to is None and not Path(model).expanduser().is_dir():
         raise InputError(f"{model}: is no folder to write onnx into; name one with --to")
-    more = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
+    more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
     beside = Path(model).expanduser() / "onnx"
     target = to if to is not None else beside
     apart = placed(target) != placed(beside)  # MODEL/onnx is the one place inside a model

@@ -14,7 +14,7 @@ from compress.checkpoint.header import NAMES
 from compress.checkpoint.model import load_config
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import ShardWriter, Spec, check_apart, new_folder
-from compress.console import track
+from compress.console import say, track
 from compress.delta.difference import Difference, find_difference
 from compress.delta.divisors import Divisors, find_divisors
 from compress.delta.drop import keep
@@ -23,7 +23,7 @@ from compress.delta.sparse import pack
 from compress.delta.trial import Trial
 from compress.recipe.delta import PruneDelta
 from compress.recipe.schema import Recipe
-from compress.work import Options
+from compress.work import Options, open_input
 
 FULL = 10**18  # bytes of a shard: a delta is one file
 
@@ -39,7 +39,9 @@ def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Opti
     assert step is not None, "a recipe of another kind"
     trust, pickles = options.trust_remote_code, options.allow_pickle
     with new_folder(model_out, force=options.force, inputs=[model_in, step.base]) as folder:
-        tuned = open_checkpoint(model_in, revision=options.revision, trust_remote_code=trust, allow_pickle=pickles)
+        tuned = open_input(model_in, options)
+        for note in tuned.left_behind:
+            say(note)
         base = open_checkpoint(step.base, trust_remote_code=trust, allow_pickle=pickles)
         check_apart(model_out, [tuned.folder, base.folder])  # of a hub id it is known only now
         with tuned.unchanged(), base.unchanged():

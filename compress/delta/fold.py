@@ -12,11 +12,11 @@ from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.header import DTYPES
 from compress.checkpoint.model import load_config, model_class, runnable_model
 from compress.checkpoint.open import Checkpoint, open_checkpoint, open_tensors
-from compress.checkpoint.ours import MARK
+from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weights import Weights
 from compress.checkpoint.write import ShardWriter, check_apart, new_folder
-from compress.console import track
-from compress.delta.format import DESCRIPTION, OURS, TENSORS, Description, Stored, read_description
+from compress.console import say, track
+from compress.delta.format import DESCRIPTION, TENSORS, Description, Stored, read_description
 from compress.delta.sparse import positions_of
 from compress.errors import CompressError, InputError, VerifyError
 
@@ -60,8 +60,10 @@ def apply_delta(
                 for name, stored in track(described.tensors.items(), "adding the delta"):
                     writer.add(name, _merged(name, stored, opened, file))
         write_config(folder, described.config, trust_remote_code=trust_remote_code)
-        sides = [path for path in sorted(delta.rglob("*")) if path.is_file() and path.name not in {*OURS, MARK}]
-        copy_beside(sides, delta, folder, trust_remote_code=trust_remote_code)
+        beside = side_files(delta, code=trust_remote_code)
+        copy_beside(beside.travelling, delta, folder, trust_remote_code=trust_remote_code)
+        if others := [str(path.relative_to(delta)) for path in beside.staying if path.name != DESCRIPTION]:
+            say(f"left behind, as no model is known to need it: {', '.join(others)}")
         _verify(folder, trust_remote_code)
     return described
 

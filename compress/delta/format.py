@@ -13,7 +13,6 @@ from compress.errors import InputError
 VERSION = 2
 """Raised when the form changes, or how the digest of a model is made."""
 DESCRIPTION, TENSORS = "delta.json", "delta.safetensors"
-OURS = {DESCRIPTION, TENSORS}
 METADATA = {
     "format": "compress-delta",
     "version": str(VERSION),

@@ -29,7 +29,8 @@ class Upload:
 def prepare(folder: Path, repo: str) -> Upload:
     """The upload of a checkpoint `folder` to `repo` (ORG/NAME); nothing is sent.
 
-    Raises InputError when `folder` is no checkpoint or has no model card, or `repo` is no name of a repository.
+    Raises InputError when `folder` is no checkpoint, has no model card or a link in it, or `repo` is no name of a
+    repository.
     """
     from huggingface_hub.utils import filter_repo_objects
 
@@ -41,6 +42,9 @@ def prepare(folder: Path, repo: str) -> Upload:
         card = (folder / CARD).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{folder / CARD}: not there; a model is published with its card") from None
+    links = [path for path in folder.rglob("*") if path.is_symlink()]
+    if links:
+        raise InputError(f"{links[0]}: is a link, and what it leads to would be published; put the file itself there")
     paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files = [(path, (folder / path).stat().st_size) for path in filter_repo_objects(paths, ignore_patterns=[*HIDDEN])]
     if "\nlicense:" not in card.partition("\n---\n")[0]:
