@@ -10,6 +10,7 @@ import zoo
 from compress import cli
 from compress.checkpoint.beside import WRITTEN
 from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.ours import MARK
 
 RECIPE = "calibrate: {data: random, samples: 2, length: 16}\nsteps:\n- {prune: channels, by: random, remove: 25%}\n"
 OWN = [
@@ -58,7 +59,7 @@ def place(tmp_path, monkeypatch):
 def beside(folder):
     """Files of an output that are neither weights nor written by every run."""
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    return files - WRITTEN - {"model.safetensors"}
+    return files - WRITTEN - {"model.safetensors", MARK}
 
 
 def test_a_models_own_files_travel_and_the_rest_is_named(place, capsys):
