@@ -246,7 +246,7 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
     from compress.calibrate.stream import Stream
     from compress.steps import units
-    from compress.surgery import verify
+    from compress.surgery.verify import forward
 
     def wrong(source, kept, opening, folder, **more):
         written = cut(source, kept, opening, folder, **more)
@@ -258,7 +258,7 @@ def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
 
     cut = units.cut
     monkeypatch.setattr(units, "cut", wrong)
-    monkeypatch.setattr(verify, "Stream", partial(Stream, large=0))  # such modules are not read before they run
+    monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
     with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward of tokens runs"):
         run(HALF, saved, saved.parent / "out", QUICK)
 

@@ -36,9 +36,11 @@ class Call:
 
 
 class Walk(threading.Thread):
-    """The forward of one batch: `batch` name → `[rows, length]`, as keyword arguments of the model."""
+    """The forward of one batch: `batch` name → `[rows, length]`, as keyword arguments of `model`."""
 
-    def __init__(self, model: nn.Module, batch: dict[str, Tensor], back: threading.Semaphore, grad: bool) -> None:
+    def __init__(
+        self, model: Callable[..., Any], batch: dict[str, Tensor], back: threading.Semaphore, grad: bool
+    ) -> None:
         super().__init__(daemon=True)
         self.batch = batch
         self.rows = next(iter(batch.values())).shape[0]

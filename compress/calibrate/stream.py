@@ -55,6 +55,8 @@ class Stream:
     """Runs batches through `model` (parameters on meta) with the weights of one of `blocks` in memory at a time.
 
     Floating weights are computed in `dtype`. Modules outside of blocks with more than `large` parameters come and go.
+    What is loaded already stays. `forward`: what is done with each batch in place of the model's own forward, which may
+    run the model several times.
     """
 
     grad = False
@@ -69,8 +71,10 @@ class Stream:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         large: int = LARGE,
+        forward: Callable[..., Any] | None = None,
     ) -> None:
         self.model, self.weights, self.watch = model, weights, watch
+        self._forward = forward or model
         self.dtype, self.device = dtype, torch.device(device)
         self.blocks = frozenset(blocks)
         self._loaded, self._owned = "", list[str]()  # the station in memory, and what it brought
@@ -82,13 +86,13 @@ class Stream:
         self._within = {name: block for block, names in watch.inside.items() for name in names}
 
     def run(self, batches: Sequence[Batch]) -> None:
-        """One forward per batch; `model` is back on the meta device afterwards, also after an error.
+        """One forward per batch; what was loaded is back on the meta device afterwards, also after an error.
 
         A batch's `labels` are not given to the model. Raises what the model's code or a watcher raises.
         """
         one_arena()
         back = threading.Semaphore(0)
-        walks = [Walk(self.model, {k: v.to(self.device) for k, v in b.items()}, back, self.grad) for b in batches]
+        walks = [Walk(self._forward, {k: v.to(self.device) for k, v in b.items()}, back, self.grad) for b in batches]
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:

@@ -17,7 +17,7 @@ from compress.recipe.skipping import SkipExperts
 from compress.runtime.skipping import KEY
 from compress.surgery.cut import cut
 from compress.surgery.opening import find_opening
-from compress.surgery.verify import verify
+from compress.surgery.verify.run import verify
 from compress.views import Stats
 from compress.work import Work
 

@@ -14,7 +14,7 @@ from compress.plan import Step, indices, shares
 from compress.recipe.prune import Prune
 from compress.surgery.cut import cut, output_specs
 from compress.surgery.opening import Opening, find_opening
-from compress.surgery.verify import verify
+from compress.surgery.verify.run import verify
 from compress.work import Work
 
 Kept = dict[str, np.ndarray]

@@ -1,0 +1,48 @@
+"""What needs no forward: shapes as the config asks, and parts that no tokens run as the input has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compress.checkpoint.model import empty_model, load_config, model_class, runnable_model
+from compress.checkpoint.open import Checkpoint
+from compress.checkpoint.weights import Weights
+from compress.errors import VerifyError
+from compress.graph.untraced import listed
+from compress.surgery.names import Names
+from compress.surgery.source import Source
+
+Kept = Mapping[str, np.ndarray]
+
+
+def check_shapes(pruned: Checkpoint, folder: Path) -> None:
+    """Raises VerifyError where a stored tensor has no place in the model of config.json, or another shape there."""
+    config = load_config(pruned)
+    weights = Weights(pruned, empty_model(config, model_class(config, pruned)))
+    if weights.unexpected:
+        raise VerifyError(f"{folder}: its config.json has no place for {weights.unexpected[0]}")
+    for name in weights.names(""):
+        wanted = tuple(weights.current(name).shape)
+        for disk in () if weights.pieces(name) else weights.disk_names(name):  # pieces are checked as they are read
+            if tuple(shape := pruned.tensors[disk].shape) != wanted:
+                raise VerifyError(f"{folder}: {disk} is {list(shape)}, its config.json asks for {list(wanted)}")
+
+
+def check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
+    """What is to be said of the parts that no forward of tokens runs: they must be the input's, bit for bit.
+
+    Raises VerifyError.
+    """
+    names, graph = Names(source.graph, kept), source.graph
+    left = {name: new for name in graph.untraced if (new := names.new(name)) is not None}
+    if not left:
+        return ""
+    weights = Weights(pruned, runnable_model(pruned))
+    for name, new in left.items():
+        if not torch.equal(weights.read(new), source.weights.read(name)):
+            raise VerifyError(f"{new}, which no forward of tokens runs, is not the input's {name}")
+    return f"; {listed(graph.untraced[name] for name in left)}, which tokens alone do not run, bit for bit the input's"
