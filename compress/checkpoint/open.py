@@ -28,7 +28,7 @@ __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 NAMED = 8
-"""Files that are named where more are left behind."""
+"""Files that are named where more are left behind; code is always named."""
 
 
 @dataclass(eq=False)
@@ -61,7 +61,7 @@ class Checkpoint:
         """What no output gets of this folder, a sentence each."""
         found = []
         if self.code:
-            found.append(f"left behind, as --trust-remote-code was not given: {_some(self.code)}")
+            found.append(f"left behind, as --trust-remote-code was not given: {', '.join(self.code)}")
         others = [str(file.relative_to(self.folder)) for file in self.staying]
         if others := [name for name in others if name not in self.code]:
             found.append(
