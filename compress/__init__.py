@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "apply", "run"]
 
+__version__ = "0.1.0"
+
 
 def __getattr__(name: str) -> Any:
     """The pipeline is imported when it is first asked for: it needs torch, which takes seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from compress.evaluate import Latency, Perplexity, Similarity
-from compress.export import Report, environment, figures, table, write_card, write_report
+from compress.export import Report, environment, figures, markdown, table, write_card, write_report
 from compress.export.card import card
 from compress.export.plots import cut_kinds, kept, shares, svg
 from compress.export.rows import count, percent, rows
@@ -140,3 +141,31 @@ def test_card_of_a_local_folder_links_nothing_and_says_that_no_licence_is_known(
     text = card(report)
     assert "base_model" not in text and "huggingface.co" not in text
     assert "# llama-docs, pruned" in text and "names no licence" in text
+
+
+HOSTILE = "Half gone.\n---\nlicense: mit\n---\n<script>alert(1)</script> [x](javascript:y) ``` <b> `ok <i>`"
+
+
+def test_free_text_in_a_card_is_text(report: Report, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    report["model"] = str(tmp_path / "<img src=x>`<u>`")
+    report["recipe"] = {"about": HOSTILE, "text": f"about: |\n  ```\n  {HOSTILE}\nsteps: []\n"}
+    report["notes"] = [HOSTILE, "call `obey(model)` of q_proj"]
+    report["load"] = "load('<em>```\n# x')"
+    text = card(report)
+    assert "license" not in ModelCard(text).data.to_dict()
+    body = text.split("\n---\n", 1)[1]
+    outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)  # without what is code
+    outside, spans = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", outside), outside
+    assert not re.search(r"<(script|img|b|em)|(?<!\\)\]\(javascript|^---$|^license", outside, re.MULTILINE)
+    assert "&lt;script&gt;" in outside
+    assert "- call `obey(model)` of q_proj" in spans  # what needs no escape has none
+    assert report["load"] in body and report["recipe"]["text"].rstrip() in body
+
+
+def test_code_in_a_card_ends_where_it_should() -> None:
+    assert markdown.code("a`b``c") == "```a`b``c```" and markdown.code("`") == "`` ` ``"
+    assert markdown.fenced("````\nx", "yaml") == "`````yaml\n````\nx\n`````"
+    assert markdown.text("a\\`<b>` _x_ snake_case") == "a\\\\`<b>` \\_x\\_ snake_case"
+    assert "<b>" not in markdown.text("`` x` `<b>`")

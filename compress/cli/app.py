@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from compress import console
+from compress import __version__, console
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -19,8 +19,8 @@ app = App(
     compress RECIPE IN OUT: IN is a folder or a hub id, OUT the folder to write.
 
     Exit codes: 0 done, 1 a bug, 2 recipe or usage, 3 model not understood, 4 budget cannot be met, 5 verification
-    failed (kept as OUT.partial), 130 interrupted (129 by
-    SIGHUP, 143 by SIGTERM).""",
+    failed (kept as OUT.partial), 130 interrupted (129 by SIGHUP, 143 by SIGTERM).""",
+    version=__version__,
     version_flags=["--version"],
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # `call` says what it means

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compress.export import markdown
 from compress.export.rows import rows
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    jinja.filters.update(text=markdown.text, code=markdown.code, fenced=markdown.fenced)
     return jinja.get_template("card.md.jinja").render(
         metadata=metadata.to_yaml(),
         report=report,

@@ -15,6 +15,7 @@ from typing import Any, NotRequired, TypedDict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compress import __version__
 from compress.evaluate.latency import Latency
 from compress.evaluate.ort_latency import OrtSpeed
 from compress.evaluate.perplexity import Perplexity
@@ -99,7 +100,7 @@ def figures(
 
 def environment(packages: tuple[str, ...] = ("torch", "transformers", "safetensors", "numpy")) -> dict[str, str]:
     """Versions and machine that the figures were measured with."""
-    found = {"compress": _version("compress-models"), "python": platform.python_version()}
+    found = {"compress": __version__, "python": platform.python_version()}
     found.update({name: _version(name) for name in packages})
     return {**found, "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"}
 
