@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from compress import registry
-from compress.errors import InputError
+from compress.shipped import RECIPES, names
 
 PARTS = {
     "criteria": registry.criteria,
@@ -17,7 +16,6 @@ PARTS = {
     "sources": registry.sources,
     "statistics": registry.statistics,
 }
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
 def listing(what: str | None) -> tuple[Any, Any]:
@@ -27,9 +25,15 @@ def listing(what: str | None) -> tuple[Any, Any]:
 
         schema = json_schema()
         return json.dumps(schema, indent=2, ensure_ascii=False), schema
-    names = [what] if what else [*PARTS, *(["recipes"] if RECIPES.is_dir() else [])]
-    data = {name: _recipes() if name == "recipes" else _parts(PARTS[name]) for name in names}
-    return _table(data), data[what] if what else data
+    if what is not None:
+        entries = _entries(what)
+        return _table(entries), entries
+    data = {kind: _entries(kind) for kind in (*PARTS, "recipes")}
+    return _overview(data), data
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    return _recipes() if kind == "recipes" else _parts(PARTS[kind])
 
 
 def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
@@ -50,26 +54,36 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
 def _recipes() -> list[dict[str, Any]]:
     from compress.recipe.read import read_recipe
 
-    if not RECIPES.is_dir():
-        raise InputError(f"{RECIPES}: the recipes are part of the source tree, and it is not there")
-    return [
-        {"name": str(path.relative_to(RECIPES.parent)), "about": read_recipe(path).about}
-        for path in sorted(RECIPES.rglob("*.yaml"))
-    ]
+    return [{"name": name, "about": read_recipe(RECIPES / f"{name}.yaml").about} for name in names()]
 
 
-def _table(data: dict[str, list[dict[str, Any]]]) -> Any:
+def _table(entries: list[dict[str, Any]]) -> Any:
+    """One list: names as they are typed, whatever the width, and beside them what each does and takes."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "arguments", "what it does"):
-        table.add_column(column)
-    for kind, entries in data.items():
-        table.add_section()
-        table.add_row(f"[bold]{kind}[/]", "", "")
-        for entry in entries:
-            arguments = ", ".join(f"{key}={value}" for key, value in entry.get("arguments", {}).items())
-            table.add_row(entry["name"], escape(arguments), escape(entry["about"]))
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column("name", no_wrap=True, min_width=max(len(entry["name"]) for entry in entries))
+    table.add_column("what it does", overflow="fold")
+    for entry in entries:
+        about = Text(entry["about"])
+        if arguments := ", ".join(f"{key}={value}" for key, value in entry.get("arguments", {}).items()):
+            about.append(f"\n{arguments}", "dim")
+        table.add_row(Text(entry["name"], "bold"), about)
     return table
+
+
+def _overview(data: dict[str, list[dict[str, Any]]]) -> Any:
+    """All lists, their names only."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False, show_lines=True)
+    table.add_column("list", no_wrap=True)
+    table.add_column("names", overflow="fold")
+    for kind, entries in data.items():
+        table.add_row(Text(kind, "bold"), Text(", ".join(entry["name"] for entry in entries)))
+    return Group(table, Text("compress ls LIST says what each does; compress ls schema, what a recipe may say"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zoo
 
+import compress
 from compress import cli
 from compress.steps import units
 
@@ -104,6 +105,13 @@ def test_ls(what, capsys):
         (["r.yaml", "in", "out", "--bogus"], 2, "--bogus"),
         (["r.yaml", "in"], 2, "OUT"),
         (["ls", "critera"], 2, "critera"),
+        (["evla", "in"], 2, "no command 'evla'; did you mean 'eval'? (a recipe is a .yaml file or one of: a"),
+        (["flap-21", "in", "out"], 2, "did you mean 'flap-20'?"),
+        (["prune", "r.yaml", "in", "out"], 2, "no command 'prune': pruning needs none, write compress RECIPE IN OUT"),
+        (["run", "r.yaml"], 2, "write compress RECIPE IN OUT"),
+        (["r.yaml", "in", "out", "more"], 2, "'more' is more than the command takes; write compress RECIPE MODEL OUT"),
+        (["plan", "r.yaml"], 2, "MODEL is missing; write compress plan RECIPE MODEL"),
+        (["compare", "r.yaml", "in"], 2, "--out is missing"),
         (["r.yaml", "in", "out", "--device", "nonsense"], 2, "--device"),
         (["r.yaml", "in", "out", "--set", "steps.0.by=wnda"], 2, "did you mean 'wanda'"),
         (["r.yaml", "in", "out", "--set", "steps.0.until=30%"], 2, "one budget"),
@@ -167,6 +175,11 @@ def test_a_signal_to_the_process(place):
     assert process.returncode == 130
     assert "interrupted" in said
     assert names(place) == ["in", "r.yaml"]
+
+
+def test_version_is_the_packages_own(capsys):
+    assert cli.call(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == compress.__version__
 
 
 def test_help_imports_nothing_heavy():

@@ -19,6 +19,7 @@ from compress.cli import prune as _prune
 from compress.cli import push as _push
 from compress.cli import schedule as _schedule
 from compress.cli.app import app
+from compress.cli.words import check_first, explain
 from compress.errors import CompressError
 
 assert (
@@ -43,11 +44,12 @@ def call(arguments: list[str]) -> int:
         if not arguments:
             app.help_print()
             return USAGE
+        check_first(arguments[0], app)
         standing.begin()
         with ending_raises():
             app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        console.complain(f"{_plain(error)}; `compress --help` shows how it is used")
+        console.complain(f"{explain(error)}; `compress --help` shows how it is used")
         return USAGE
     except CompressError as error:
         console.complain(str(error))
@@ -62,7 +64,3 @@ def call(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
-
-
-def _plain(error: CycloptsError) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -11,6 +11,7 @@ from pathlib import Path
 from compress.errors import InputError
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
+from compress.shipped import RECIPES
 
 BETWEEN = re.compile(r",(?![^\[{]*[\]}])")
 """A comma between two values; one inside brackets belongs to a value."""
@@ -27,8 +28,8 @@ class Candidate:
 def candidates(recipes: Sequence[Path], sweeps: Sequence[str] = (), overrides: Sequence[str] = ()) -> list[Candidate]:
     """Every recipe, in every combination of the values in `sweeps` (`steps.0.remove=10%,20%`).
 
-    A folder stands for the recipes in it. `overrides` are set in all of them. Raises InputError with all mistakes of
-    the first recipe that has some, and when two would have the same name.
+    A folder stands for the recipes in it; folders and recipes that ship go by name. `overrides` are set in all of them.
+    Raises InputError with all mistakes of the first recipe that has some, and when two would have the same name.
     """
     found: list[Candidate] = []
     for path in (file for given in recipes for file in _files(given)):
@@ -44,6 +45,8 @@ def candidates(recipes: Sequence[Path], sweeps: Sequence[str] = (), overrides: S
 
 
 def _files(path: Path) -> Iterator[Path]:
+    if not path.exists() and (RECIPES / path).is_dir():
+        path = RECIPES / path
     if not path.is_dir():
         yield path
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,23 @@ from compress.recipe.schema import Calibrate, Recipe
 from compress.recipe.source import Place, Source, value_of
 from compress.recipe.step import step_model
 from compress.registry import MISTAKEN_ARGUMENT, did_you_mean, explain
+from compress.shipped import names as shipped_names
+from compress.shipped import shipped, which
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the file `path`, with overrides such as `steps.0.remove=30%` on top.
 
+    Where there is no such file, `path` may be the name of a recipe that ships: `flap-20`, `contrasts/structured`.
     Raises InputError whose message has one line `file:line:col: place: what; did you mean …?` for every mistake.
     """
-    path = Path(path)
+    path = Path(path if isfile(path) else shipped(str(path)) or path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe{_near(path)}") from None
+        raise InputError(f"{path}: no such recipe{_near(path)} ({which()})") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: a recipe is a YAML file, this is a folder") from None
+        raise InputError(f"{path}: a recipe is a YAML file, this is a folder ({which()})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except OSError as error:
@@ -146,4 +150,5 @@ def _step(node: Any, word: str, before: Sequence[str], override: str) -> int | s
 def _near(path: Path) -> str:
     folder = path.parent
     names = [file.name for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern)] if folder.is_dir() else []
-    return did_you_mean(path.name, names)
+    own = path.with_suffix("").as_posix().removeprefix("recipes/")
+    return did_you_mean(path.name, names) or did_you_mean(own, shipped_names())
