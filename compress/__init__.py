@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compress.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from compress.pipeline import Options as Options
     from compress.pipeline import apply as apply
     from compress.pipeline import run as run
 
 __all__ = ["Options", "apply", "run"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

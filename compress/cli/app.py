@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from compress import __version__, console
+from compress import console
+from compress.version import __version__
 
 Flag = Annotated[bool, Parameter(negative=())]
 

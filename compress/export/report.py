@@ -15,12 +15,12 @@ from typing import Any, NotRequired, TypedDict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compress import __version__
 from compress.evaluate.latency import Latency
 from compress.evaluate.ort_latency import OrtSpeed
 from compress.evaluate.perplexity import Perplexity
 from compress.evaluate.similarity import Similarity
 from compress.export.rows import percent, rows
+from compress.version import __version__
 
 
 class Figures(TypedDict):
