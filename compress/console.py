@@ -1,6 +1,7 @@
 """What the user sees: progress and messages on stderr, the result on stdout.
 
-One rich console each. Bars are drawn on a terminal; elsewhere progress is a plain line now and then.
+One rich console each. Bars are drawn on a terminal; elsewhere progress is a plain line now and then. Whatever runs for
+long without saying anything gets such a line too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-EVERY = 10.0
+EVERY = 5.0
 """Seconds between two plain progress lines of one task."""
+
+SILENCE = 5.0
+"""Seconds without a line after which what runs says that it does, where there is no terminal."""
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False, soft_wrap=True)
@@ -34,6 +39,11 @@ class Switches:
     verbose: bool = False
     json: bool = False
 
+    @property
+    def progress(self) -> bool:
+        """Whether progress is shown."""
+        return not (self.quiet or self.json)
+
 
 switches = Switches()
 
@@ -45,7 +55,9 @@ def switch(*, quiet: bool = False, verbose: bool = False, json: bool = False) ->
 
 def say(text: str) -> None:
     """A message of ordinary interest."""
+    global _said
     if not switches.quiet:
+        _said = time.monotonic()
         console.print(text, markup=False)
 
 
@@ -88,7 +100,7 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
 @contextmanager
 def task(label: str, total: float | None = None) -> Iterator[Callable[..., None]]:
     """Show one task's progress; yields `advance(amount=1)`. Tasks may nest and may be advanced from any thread."""
-    if switches.quiet:
+    if not switches.progress:
         yield lambda amount=1: None
     elif console.is_terminal and not console.is_dumb_terminal:
         with _bars() as bars:
@@ -98,9 +110,22 @@ def task(label: str, total: float | None = None) -> Iterator[Callable[..., None]
             finally:
                 bars.remove_task(bar)
     else:
-        lines = _Lines(label, total)
-        yield lines.advance
+        with _running(_Lines(label, total)) as lines:
+            yield lines.advance
         lines.end()
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Around what cannot say how far it is: shows that it runs, where that takes long."""
+    if not switches.progress:
+        yield
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with task(label):
+            yield
+    else:
+        with _running(_Lines(label, None)):
+            yield
 
 
 def human_bytes(count: float) -> str:
@@ -134,15 +159,50 @@ class _Lines:
         now = time.monotonic()
         if now - self.said < EVERY:
             return
-        self.said = now
-        text = f"{self.label}: {self.done:g}"
-        if self.total:
-            left = (now - self.start) * max(self.total - self.done, 0) / self.done if self.done else 0.0
-            text = f"{self.label}: {self.done:g}/{self.total:g}, {human_seconds(left)} left"
-        say(text)
+        self.tell()
+
+    def tell(self) -> None:
+        """How far it is, and how much time is left or, where that is not known, how long it has run."""
+        self.said = time.monotonic()
+        spent = self.said - self.start
+        time_ = f"{human_seconds(spent)} so far"
+        if self.total and self.done:
+            time_ = f"{human_seconds(spent * max(self.total - self.done, 0) / self.done)} left"
+        count = f"{self.done:g}/{self.total:g}, " if self.total else f"{self.done:g}, " if self.done else ""
+        say(f"{self.label}: {count}{time_}")
 
     def end(self) -> None:
         say(f"{self.label}: done in {human_seconds(time.monotonic() - self.start)}")
+
+
+_lines: list[_Lines] = []  # what runs, innermost last
+_said = 0.0  # when the last line was
+
+
+@contextmanager
+def _running(lines: _Lines) -> Iterator[_Lines]:
+    """Something that runs; the first of several nested ones starts the ticker, and stops it at its end."""
+    first = not _lines
+    _lines.append(lines)
+    stop = Event()
+    ticker = Thread(target=_tick, args=(stop,), name="progress", daemon=True)
+    if first:
+        ticker.start()
+    try:
+        yield lines
+    finally:
+        _lines.remove(lines)
+        if first:
+            stop.set()
+            ticker.join()
+
+
+def _tick(stop: Event) -> None:
+    """Whenever nothing was said for a while, the innermost of what runs says how it stands."""
+    started = time.monotonic()
+    while not stop.wait(max(SILENCE - (time.monotonic() - max(_said, started)), 0.01)):
+        if time.monotonic() - max(_said, started) >= SILENCE and (running := _lines[-1:]):
+            running[0].tell()
 
 
 _drawn: list[Any] = []  # the one live display and how many tasks are on it; rich draws no two at a time
@@ -150,11 +210,21 @@ _drawn: list[Any] = []  # the one live display and how many tasks are on it; ric
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
+
+    class Standing(ProgressColumn):
+        """How far, and how much time is left or, where that is not known, how long so far."""
+
+        def render(self, task: Task) -> Text:
+            count = f"{task.completed:g}/{task.total:g}, " if task.total else ""
+            left = task.time_remaining if task.total else None
+            time_ = f"{human_seconds(task.elapsed or 0)} so far" if left is None else f"{human_seconds(left)} left"
+            return Text(count + time_)
 
     if not _drawn:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        _drawn.extend((Progress(*columns, TimeRemainingColumn(), console=console, transient=True), 0))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), Standing())
+        _drawn.extend((Progress(*columns, console=console, transient=True), 0))
         _drawn[0].start()
     bars = _drawn[0]
     _drawn[1] += 1

@@ -98,6 +98,16 @@ def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) 
     return {name: keys for name, keys in wanted.items() if keys}
 
 
+def reads_text(step: Prune, *, decide: bool) -> bool:
+    """Whether any of the step's parts asks for a statistic, as `wants` has it of a model."""
+    asked = [] if step.repair is None else [*statistics_of(repairs.get(step.repair.name), step.repair.arguments)]
+    if decide:
+        asked += statistics_of(criteria.get(step.by.name), step.by.arguments)
+        asked += statistics_of(allocators.get(step.allocate.name), step.allocate.arguments)
+        asked += merging.needs(step)
+    return bool(asked)
+
+
 def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
     """The statistics that the step `wants`, of the dense model."""
     wanted = wants(source, step, families, decide=decide)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.ours import mark
@@ -26,13 +24,11 @@ from compress.export.onnx import export_onnx, speeds
 from compress.export.report import FamilyRow, Figures
 from compress.onnx import FILE, Exported
 from compress.plan import Plan, read_plan
-from compress.recipe.prune import Prune
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
-from compress.recipe.skipping import SkipExperts
-from compress.recipe.weights import PruneWeights
 from compress.runtime.skipping import KEY
-from compress.steps import skipping, units, weights
+from compress.stages import Stages
+from compress.steps.kinds import STEPS, stages
 from compress.surgery.source import Source
 from compress.work import Options, Shared, Work, open_input
 
@@ -40,9 +36,6 @@ __all__ = ["Options", "apply", "plan", "run", "share"]
 
 Speeds = tuple[OrtSpeed, OrtSpeed]
 """Of the dense and of the pruned model."""
-
-STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights, SkipExperts: skipping}
-"""Kind of step → the module that executes it."""
 
 
 def run(
@@ -72,7 +65,7 @@ def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | N
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if read.delta is not None:
         raise InputError("steps.0: `prune: delta` has no plan, its decisions are as many as weights; run the recipe")
-    work = _work(read, model_in, options or Options(), None)
+    work = _work(read, model_in, options or Options(), None, stages(read, written=False))
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number in range(len(read.steps)):
             last = number + 1 == len(read.steps)
@@ -109,14 +102,22 @@ def _opened(model_in: str | Path, options: Options) -> Checkpoint:
 
 
 def _work(
-    recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None, shared: Shared | None = None
+    recipe: Recipe,
+    model_in: str | Path,
+    options: Options,
+    given: Plan | None,
+    course: Stages,
+    shared: Shared | None = None,
 ) -> Work:
-    checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
+    with course("read"):
+        checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
     if KEY in checkpoint.config:
         raise InputError(f"{model_in}: skips experts by thresholds of its own; prune the model it was made from")
-    return Work(recipe, str(model_in), options, shared.source if shared else Source.of(checkpoint), given)
+    with course("read"):
+        source = shared.source if shared else Source.of(checkpoint)
+    return Work(recipe, str(model_in), options, source, given, course)
 
 
 def _write(
@@ -132,7 +133,8 @@ def _write(
         return _help(recipe, model_in, options, given)
     with new_folder(out, force=options.force, inputs=[model_in]) as folder:
         start = time.perf_counter()
-        work = _work(recipe, model_in, options, given, shared)
+        course = stages(recipe, given, written=True, read=shared is None, evaluated=options.evaluate)
+        work = _work(recipe, model_in, options, given, course, shared)
         check_apart(out, [work.first.checkpoint.folder])  # of a hub id it is known only now
         for note in work.first.checkpoint.left_behind:
             say(note)
@@ -161,10 +163,11 @@ def _carry_out(work: Work, folder: Path, out: Path, shared: Shared | None, start
     report = _report(work, made, found, out, in_ort)
     if exported is not None:
         report["onnx"] = exported.dump()
-    (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
-    (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
-    write_report(folder, report)
-    write_card(folder, report, work.first.checkpoint.folder / "README.md")
+    with work.stages("report"):
+        (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
+        write_report(folder, report)
+        write_card(folder, report, work.first.checkpoint.folder / "README.md")
     return report
 
 
@@ -201,7 +204,7 @@ def _step(work: Work, number: int, folder: Path | None) -> None:
 
 def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None) -> None:
     """The other processes of a distributed run calibrate along, and write nothing."""
-    work = _work(recipe, model_in, options, given)
+    work = _work(recipe, model_in, options, given, Stages())
     for number, step in enumerate(recipe.steps):
         with work.source.checkpoint.unchanged():
             STEPS[type(step)].assist(work, step, given and given.steps[number])

@@ -18,6 +18,7 @@ from compress.graph.families import Graph
 from compress.original import Original
 from compress.plan import Plan, Step
 from compress.recipe.schema import Recipe
+from compress.stages import Stages
 from compress.surgery.source import Source
 from compress.tally import Tally
 
@@ -77,6 +78,7 @@ class Work:
     options: Options
     source: Source
     given: Plan | None = None
+    stages: Stages = field(default_factory=Stages)
     steps: list[Step] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -88,7 +90,8 @@ class Work:
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with self.stages(name):
+            yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:

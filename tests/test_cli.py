@@ -177,6 +177,37 @@ def test_a_signal_to_the_process(place):
     assert names(place) == ["in", "r.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "listed"),
+    [
+        ("{prune: channels, by: wanda, remove: 25%}", "calibrate · decide · cut · verify"),
+        ("{prune: channels, by: magnitude, remove: 25%}", "decide · cut · verify"),
+        ("{prune: channels, by: wanda, remove: 25%, propagate: pruned}", "calibrate · decide · cut · verify"),
+        ("{prune: weights, by: wanda, remove: 50%}", "decide · zero · verify"),
+    ],
+)
+def test_every_stage_that_is_listed_is_announced(recipe, listed, place, capsys):
+    Path("r.yaml").write_text(f"calibrate: {{data: random, samples: 4, length: 16}}\nsteps: [{recipe}]\n")
+    assert cli.call(["r.yaml", "in", "out", "--no-evaluate"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"compress {compress.__version__}: r.yaml → in → out"
+    assert f"stages: read · {listed} · report" in said
+    count = listed.count("·") + 3
+    announced = [line.partition("]")[0] for line in said if line.startswith("[")]
+    assert announced == [f"[{number}/{count}" for number in range(1, count + 1)]
+
+
+def test_the_first_line_comes_before_torch():
+    code = (
+        "import sys; from compress import cli, console; say = console.console.print\n"
+        "console.console.print = lambda *a, **k: (say(*a, **k), say('torch' in sys.modules))\n"
+        "cli.call(['flap-20', 'nowhere/at/all', 'out'])"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stderr
+    assert said.splitlines()[:2] == [f"compress {compress.__version__}: flap-20 → nowhere/at/all → out", "False"]
+
+
 def test_version_is_the_packages_own(capsys):
     assert cli.call(["--version"]) == 0
     assert capsys.readouterr().out.strip() == compress.__version__

@@ -2,12 +2,14 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
 from compress import console
+from compress.stages import Stages
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,45 @@ def test_bars_nest_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_units() -> None:
     assert [console.human_bytes(n) for n in (7, 1500, 6.1e9, 2e13)] == ["7 B", "1.5 kB", "6.1 GB", "20.0 TB"]
     assert [console.human_seconds(n) for n in (8.2, 200, 7500)] == ["8 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_what_is_silent_gets_a_sign_of_life(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "SILENCE", 0.01)
+    said = ""
+    with console.task("outer", total=3) as advance:
+        advance(0)
+        with console.working("exporting"):
+            while said.count("\n") < 2:
+                said += capsys.readouterr().err
+    assert all(line == "exporting: 0 s so far" for line in said.splitlines())
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
+    assert capsys.readouterr().err.splitlines()[-1] == "outer: done in 0 s"  # and `working` says nothing at its end
+
+
+@pytest.mark.parametrize("switch", ["quiet", "json"])
+def test_no_progress_when_quiet_or_json(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.switch(**{switch: True})
+    stages = Stages(["read"], [["cut"]], ["report"])
+    with stages("read"), console.task("reading", 2), console.working("waiting"):
+        assert "progress" not in [thread.name for thread in threading.enumerate()]
+    assert capsys.readouterr().err == ""
+
+
+def test_stages_are_listed_and_announced_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = Stages(["read"], [["calibrate", "decide", "cut"], ["decide", "cut"]], ["report"])
+    for name in ("read", "read", "calibrate", "decide", "decide", "cut", "calibrate", "decide", "cut", "report"):
+        with stages(name):
+            pass
+    listed, *announced = capsys.readouterr().err.splitlines()
+    assert listed == "stages: read · step 1 (calibrate · decide · cut) · step 2 (decide · cut) · report"
+    assert announced == [
+        "[1/7] reading the model …",
+        "[2/7] step 1: calibrating …",
+        "[3/7] step 1: deciding …",
+        "[4/7] step 1: cutting …",
+        "[5/7] step 2: deciding …",
+        "[6/7] step 2: cutting …",
+        "[7/7] writing the report …",
+    ]

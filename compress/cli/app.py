@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,16 @@ class Writing:
     "Something beside the weights that OUT gets although no model is known to need it: a file, a folder, a pattern."
     resume: Flag = False
     "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
+
+
+def announce(what: str) -> None:
+    """The first line, before anything heavy is imported: what the command is about to do."""
+    console.say(f"compress {__version__}: {what}")
+
+
+def loading() -> AbstractContextManager[None]:
+    """Around imports of what needs torch, which can take a while."""
+    return console.working("loading PyTorch")
 
 
 To = Annotated[Path | None, Parameter(name=["--to", "-o"])]

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, app
+from compress.cli.app import Flag, Opening, Set, Talk, announce, app, loading
 
 
 @app.command
@@ -48,19 +48,22 @@ def compare(
     device
         Where to calibrate: auto, cpu, cuda, cuda:1, mps.
     """
-    from compress.compare.candidates import candidates
     from compress.errors import InputError
 
     if len(recipes_and_model) < 2:
         raise InputError("compare: name at least one recipe and the model: compress compare RECIPES… IN -o DIR")
     *recipes, model = recipes_and_model
-    chosen = candidates([Path(recipe) for recipe in recipes], sweep or (), set or ())
+    announce(f"{', '.join(recipes)} → {model} → {out}")
+    with loading():
+        from compress.compare.candidates import candidates
 
-    from dataclasses import asdict
+        chosen = candidates([Path(recipe) for recipe in recipes], sweep or (), set or ())
+    with loading():
+        from dataclasses import asdict
 
-    from compress.compare.run import compare as run
-    from compress.compare.write import comparison_table, write_comparison
-    from compress.work import Options
+        from compress.compare.run import compare as run
+        from compress.compare.write import comparison_table, write_comparison
+        from compress.work import Options
 
     options = Options(device=device, force=force, evaluate=evaluate, latency=latency, **asdict(opening))
     found = run(chosen, model, out, options, keep=keep)

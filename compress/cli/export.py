@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import console
-from compress.cli.app import Flag, Opening, Talk, To, app
+from compress.cli.app import Flag, Opening, Talk, To, announce, app, loading
 
 
 @app.command(name="export")
@@ -48,14 +48,16 @@ def export(
     force
         Replace the folder if it exists.
     """
-    from pydantic import ValidationError
+    announce(f"{model} → {to or Path(model) / 'onnx'}, an ONNX graph")
+    with loading():
+        from pydantic import ValidationError
 
-    from compress.checkpoint.open import open_checkpoint
-    from compress.checkpoint.target import placed
-    from compress.checkpoint.write import check_apart, new_folder
-    from compress.errors import InputError
-    from compress.export.onnx import export_onnx, onnx_table
-    from compress.recipe.export import Onnx
+        from compress.checkpoint.open import open_checkpoint
+        from compress.checkpoint.target import placed
+        from compress.checkpoint.write import check_apart, new_folder
+        from compress.errors import InputError
+        from compress.export.onnx import export_onnx, onnx_table
+        from compress.recipe.export import Onnx
 
     axes = [] if dynamic == "none" else [name.strip() for name in dynamic.split(",")]
     asked = {"opset": opset, "dynamic": axes, "batch": batch, "length": length, "cache": cache, "tolerance": tolerance}

@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, app, options
+from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.delta import show_delta
 from compress.cli.push import publish
 
@@ -50,9 +50,11 @@ def prune(
     private
         Make the hub's repository private if it is made.
     """
-    from compress.recipe.read import read_recipe
+    announce(f"{recipe} → {model} → {out}")
+    with loading():
+        from compress.recipe.read import read_recipe
 
-    read = read_recipe(recipe, set or ())
+        read = read_recipe(recipe, set or ())
     if push is not None:
         _check_push(push)
     if dry_run:
@@ -62,8 +64,8 @@ def prune(
         check_target(out, writing.force, [model, *bases])
         _show_plan(read, model, None, opening, writing)
         return
-    from compress.pipeline import run
-
+    with loading():
+        from compress.pipeline import run
     made: Any = run(read, model, out, options(opening, writing))
     show_delta(made, out) if read.delta is not None else _finish(made, out)
     if push is not None and made is not None:
@@ -95,9 +97,12 @@ def plan(
     set
         A field to change: `--set steps.0.remove=30%`.
     """
-    from compress.recipe.read import read_recipe
+    announce(f"{recipe} → {model}, a plan")
+    with loading():
+        from compress.recipe.read import read_recipe
 
-    _show_plan(read_recipe(recipe, set or ()), model, to, opening, writing)
+        read = read_recipe(recipe, set or ())
+    _show_plan(read, model, to, opening, writing)
 
 
 @app.command
@@ -122,8 +127,9 @@ def apply(
     out
         The folder to write.
     """
-    from compress.pipeline import apply as execute
-
+    announce(f"{plan} → {model} → {out}")
+    with loading():
+        from compress.pipeline import apply as execute
     _finish(execute(plan, model, out, options(opening, writing)), out)
 
 
@@ -138,9 +144,10 @@ def _check_push(repo: str) -> None:
 def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:
     from compress.checkpoint import standing
     from compress.errors import InputError
-    from compress.inspect import plan_table
-    from compress.pipeline import plan as decide
 
+    with loading():
+        from compress.inspect import plan_table
+        from compress.pipeline import plan as decide
     if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
         why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
         raise InputError(f"{to}: {why}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.checkpoint.open import Checkpoint
-from compress.console import human_bytes
+from compress.console import human_bytes, working
 from compress.evaluate.before_after import LARGEST, LENGTH
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.ort_latency import OrtSpeed, ort_speed
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exported:
     """Write the model into `folder`, which exists. Raises what `compress.onnx.export_model` does."""
-    return export_model(load_model(checkpoint, obeying=False), folder, settings)
+    with working("exporting to ONNX"):
+        return export_model(load_model(checkpoint, obeying=False), folder, settings)
 
 
 def speeds(dense: Checkpoint, graph: Path, settings: Onnx) -> tuple[OrtSpeed, OrtSpeed] | None:

@@ -47,6 +47,11 @@ def execute(work: Work, step: SkipExperts, given: Step | None, folder: Path | No
     return made
 
 
+def stages(step: SkipExperts, given: bool, *, written: bool) -> list[str]:
+    """Those that `execute` goes through, with a plan `given` or without."""
+    return [*([] if given else ["calibrate"]), *(["cut", "verify"] if written else [])]
+
+
 def assist(work: Work, step: SkipExperts, given: Step | None) -> None:
     """What the other processes of a distributed run do meanwhile: calibrate along."""
     if given is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.alignment import align
 from compress.console import detail, say
-from compress.decide import adds_bias, decide, families_of, gather, in_sequence, mending
+from compress.decide import adds_bias, decide, families_of, gather, in_sequence, mending, reads_text
 from compress.plan import Step, indices, shares
 from compress.recipe.prune import Prune
 from compress.surgery.cut import cut, output_specs
@@ -53,6 +53,12 @@ def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) ->
         with work.timed("verify"):
             made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None, mixes=mixes))
     return made
+
+
+def stages(step: Prune, given: bool, *, written: bool) -> list[str]:
+    """Those that `execute` goes through, with a plan `given` or without."""
+    asks = step.propagate == "pruned" or reads_text(step, decide=not given)
+    return [*(["calibrate"] if asks else []), "decide", *(["cut", "verify"] if written else [])]
 
 
 def assist(work: Work, step: Prune, given: Step | None) -> None:

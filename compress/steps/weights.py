@@ -54,11 +54,16 @@ def execute(work: Work, step: PruneWeights, given: Step | None, folder: Path | N
     zeros = round(sum(shares[name] * prod(axis.size for axis in layouts[name]) for name in inputs))
     made = Step({}, size, {**size, "zeros": zeros}, {}, opens, list(source.graph.notes), sparsity=shares)
     if folder is not None:
-        with work.timed("cut"):
+        with work.timed("zero"):
             _write(work, step, inputs, shares, folder)
         with work.timed("verify"):
             made.notes.append(_verify(work, step, inputs, shares, folder))
     return made
+
+
+def stages(step: PruneWeights, given: bool, *, written: bool) -> list[str]:
+    """Those that `execute` goes through."""
+    return ["decide", *(["zero", "verify"] if written else [])]
 
 
 def assist(work: Work, step: PruneWeights, given: Step | None) -> None:

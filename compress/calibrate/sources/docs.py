@@ -14,7 +14,7 @@ from textwrap import dedent
 from typing import Literal
 
 from compress.cache import cache_folder, new_file
-from compress.console import detail
+from compress.console import track
 from compress.registry import sources
 
 HELD_OUT = 20
@@ -62,7 +62,6 @@ def harvest() -> Path:
     """The file with one paragraph on each line; made on first use, again when packages have changed."""
     file = cache_folder() / "text" / f"docs-{_installed()}.txt"
     if not file.exists():
-        detail("harvesting prose from installed packages, once")
         with new_file(file) as opened:
             opened.writelines(f"{paragraph}\n".encode() for paragraph in _harvest())
     return file
@@ -77,7 +76,7 @@ def _installed() -> str:
 
 def _harvest() -> Iterator[str]:
     seen: set[int] = set()
-    for path in _python_files():
+    for path in track(list(_python_files()), "collecting English prose from installed packages, once; files"):
         try:
             if path.stat().st_size > LONGEST_FILE:
                 continue
