@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from compress.onnx import FILE, Exported
 from compress.plan import Plan, read_plan
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
+from compress.resume import finished_steps, keep, restore
 from compress.runtime.skipping import KEY
 from compress.stages import Stages
 from compress.steps.kinds import STEPS, stages
@@ -131,7 +131,8 @@ def _write(
     distributed.start()
     if distributed.rank() > 0:
         return _help(recipe, model_in, options, given)
-    with new_folder(out, force=options.force, inputs=[model_in]) as folder:
+    hidden = new_folder(out, force=options.force, inputs=[model_in], resume=options.resume)
+    with finished_steps(out) as between, hidden as folder:
         start = time.perf_counter()
         course = stages(recipe, given, written=True, read=shared is None, evaluated=options.evaluate)
         work = _work(recipe, model_in, options, given, course, shared)
@@ -139,20 +140,27 @@ def _write(
         for note in work.first.checkpoint.left_behind:
             say(note)
         with work.first.checkpoint.unchanged():
-            report = _carry_out(work, folder, out, shared, start)
+            report = _carry_out(work, folder, between, out, shared, start)
     return report
 
 
-def _carry_out(work: Work, folder: Path, out: Path, shared: Shared | None, start: float) -> Report:
-    """Every step, then what is measured and said of the result; all of it into `folder`, which becomes `out`."""
+def _carry_out(work: Work, folder: Path, between: Path, out: Path, shared: Shared | None, start: float) -> Report:
+    """Every step, then what is measured and said of the result; all of it into `folder`, which becomes `out`.
+
+    The models of all steps but the last lie in `between`, from where an interrupted run goes on.
+    """
     steps = len(work.recipe.steps)
-    for number in range(steps):
+    done = restore(work, between, out) if work.options.resume else 0
+    distributed.agreed((done, str(between / f"step-{done}")))
+    if done:
+        work.open(between / f"step-{done}")
+    for number in range(done, steps):
         last = number + 1 == steps
-        place = folder if last else folder / f".step-{number + 1}"
-        place.mkdir(exist_ok=True)
+        place = folder if last else between / f"step-{number + 1}"
+        place.mkdir(parents=True, exist_ok=True)
         _step(work, number, place)
-        if number:
-            shutil.rmtree(folder / f".step-{number}")
+        if not last:
+            keep(work, between)
     distributed.agreed(None)  # until here the others read what is in the temporary folders
     with work.timed("evaluate"):
         found = _evaluate(work, folder, shared)
@@ -205,7 +213,10 @@ def _step(work: Work, number: int, folder: Path | None) -> None:
 def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | None) -> None:
     """The other processes of a distributed run calibrate along, and write nothing."""
     work = _work(recipe, model_in, options, given, Stages())
-    for number, step in enumerate(recipe.steps):
+    done, place = distributed.agreed(None)
+    if done:
+        work.open(place)
+    for number, step in list(enumerate(recipe.steps))[done:]:
         with work.source.checkpoint.unchanged():
             STEPS[type(step)].assist(work, step, given and given.steps[number])
         if number + 1 < len(recipe.steps):

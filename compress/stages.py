@@ -36,6 +36,11 @@ class Stages:
         if self._all and switches.progress:
             say(f"stages: {' · '.join(filter(None, (*before, *groups, *after)))}")
 
+    def behind(self, step: int) -> None:
+        """Go on behind the stages of the first `step` steps, which are finished already."""
+        own = [i for i, (prefix, _) in enumerate(self._all, 1) if prefix == f"step {step}: "]
+        self._next = max([self._next, *own])
+
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """In the stage `name`; one that was left is entered again without being announced again."""

@@ -45,6 +45,14 @@ class Tally:
             if not row.now:
                 row.kept = 0
 
+    def state(self) -> dict[str, list[Any]]:
+        """Where it stands, as plain values for `restore`."""
+        return {name: [row.now, row.kept, row.blocks] for name, row in self._rows.items()}
+
+    def restore(self, state: Mapping[str, list[Any]]) -> None:
+        """Stand where another tally of the same graph stood."""
+        self._rows = {name: _Row(*row) for name, row in state.items()}
+
     def rows(self) -> list[dict[str, Any]]:
         """One entry a family: name, kind, layer, size, kept, and for layers the indices `removed`."""
         found = []

@@ -26,7 +26,8 @@ from compress.tally import Tally
 @dataclass(frozen=True)
 class Options:
     """What the command line may say beside the recipe. `device` is a torch device or `auto`; `include` are patterns of
-    files beside the weights that are to travel though no model is known to have them."""
+    files beside the weights that are to travel though no model is known to have them; with `resume` an interrupted run
+    into the same folder goes on behind its last finished step."""
 
     device: str = "auto"
     force: bool = False
@@ -36,6 +37,7 @@ class Options:
     allow_pickle: bool = False
     revision: str | None = None
     include: tuple[str, ...] = ()
+    resume: bool = False
 
     @property
     def where(self) -> str:

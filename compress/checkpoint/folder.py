@@ -19,7 +19,9 @@ from compress.errors import InputError, VerifyError
 
 
 @contextmanager
-def new_folder(target: Path, force: bool = False, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+def new_folder(
+    target: Path, force: bool = False, inputs: Iterable[str | Path] = (), *, resume: bool = False
+) -> Iterator[Path]:
     """Yields a hidden sibling of `target` to write into, which becomes `target` when the block ends.
 
     When the block raises, or the process is interrupted or told to end, the sibling is removed; what a VerifyError
@@ -28,12 +30,13 @@ def new_folder(target: Path, force: bool = False, inputs: Iterable[str | Path] =
     `check_target`), cannot be written or the disk is full.
 
     A process that is killed leaves `target` as it was or whole and new, at every moment; the next start removes what
-    lies beside it, and says so. Where the system cannot exchange two names at once, `target` is missing for a moment
-    while it is replaced, and the next start puts the new one there. The same holds when the power fails: every file is
-    on the disk before its folder gets its name. That the name is there too is certain once the block has ended.
+    lies beside it, and says so; with `resume` the finished steps that lie there stay (see `compress.resume`). Where the
+    system cannot exchange two names at once, `target` is missing for a moment while it is replaced, and the next start
+    puts the new one there. The same holds when the power fails: every file is on the disk before its folder gets its
+    name. That the name is there too is certain once the block has ended.
     """
     target, inputs = placed(target), list(inputs)
-    put_right(target)
+    put_right(target, resume)
     check_target(target, force, inputs)
     work = target.with_name(hidden_name(target, os.getpid()))
     made: list[Path] = []
@@ -43,7 +46,7 @@ def new_folder(target: Path, force: bool = False, inputs: Iterable[str | Path] =
                 _make(work, made)
                 yield work
                 mark(work)
-                _to_disk(work)
+                to_disk(work)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise InputError(f"{target}: the disk is full; make room or write elsewhere") from None
@@ -108,7 +111,7 @@ def _rename(work: Path, target: Path) -> None:
         raise
 
 
-def _to_disk(folder: Path) -> None:
+def to_disk(folder: Path) -> None:
     """Wait until all in `folder` is on the disk, and not in memory only."""
     for place, _, files in os.walk(folder):
         for name in files:

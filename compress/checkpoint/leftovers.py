@@ -9,21 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from compress.checkpoint.ours import is_ours
-from compress.checkpoint.target import GONE, OLD, TRIAL, hidden_prefix
+from compress.checkpoint.target import GONE, OLD, STEPS, TRIAL, hidden_prefix
 from compress.console import say, warn
 
 
-def put_right(target: Path) -> None:
-    """Finish or undo what a dead process of this machine did not, remove the rest, and say so.
+def put_right(target: Path, resume: bool = False) -> None:
+    """Finish or undo what a dead process of this machine did not, remove the rest, and say so; finished steps stay for
+    a run that is to `resume` them.
 
     Where names cannot be exchanged there is a moment when `target` has been set aside and what replaces it, whole
     already, is not in its place yet: it is put there, or where it is not whole, the old one is put back.
     """
-    try:
-        beside = sorted(target.parent.iterdir())
-    except OSError:  # not there yet, or not to be listed
-        return
-    left = [path for path in beside if _left(path.name, hidden_prefix(target))]
+    steps = left_steps(target)
+    left = [path for path in _beside(target) if path not in steps]
     for old in left:
         if old.name.endswith(OLD) and not os.path.lexists(target):
             _put_back(old, target)
@@ -37,10 +35,27 @@ def put_right(target: Path) -> None:
             say(f"a run was killed here: removed what it left ({folder.name}); {target} is whole")
         else:
             say(f"a run was killed here: removed its unfinished output ({folder.name}); nothing else was lost")
+    for folder in () if resume else steps:
+        shutil.rmtree(folder, ignore_errors=True)
+        say(f"an interrupted run had finished steps here: removed them ({folder.name}); --resume would go on from them")
+
+
+def left_steps(target: Path) -> list[Path]:
+    """The finished steps of runs into `target` that are dead, each run's in a folder."""
+    return [path for path in _beside(target) if path.name.endswith(STEPS)]
+
+
+def _beside(target: Path) -> list[Path]:
+    """What dead processes left beside `target`."""
+    try:
+        beside = sorted(target.parent.iterdir())
+    except OSError:  # not there yet, or not to be listed
+        return []
+    return [path for path in beside if _left(path.name, hidden_prefix(target))]
 
 
 def _left(name: str, prefix: str) -> bool:
-    found = re.fullmatch(rf"{re.escape(prefix)}(\d+)({OLD}|{GONE}|{TRIAL})?", name)
+    found = re.fullmatch(rf"{re.escape(prefix)}(\d+)({OLD}|{GONE}|{TRIAL}|{STEPS})?", name)
     return found is not None and not _alive(int(found[1]))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from compress.checkpoint.ours import holds_only_ours, replaceable
 from compress.errors import InputError
 
-OLD, GONE, TRIAL = "-old", "-gone", "-trial"
-"""Ends of hidden names: whole and set aside, about to be deleted, and made to see whether a folder can be."""
+OLD, GONE, TRIAL, STEPS = "-old", "-gone", "-trial", "-steps"
+"""Ends of hidden names: whole and set aside, about to be deleted, made to see whether a folder can be, and finished
+steps of a run that may be interrupted."""
 
 SHOWN = 200
 """Characters of a path in a message."""

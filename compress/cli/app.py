@@ -72,7 +72,7 @@ class Writing:
     include: Annotated[list[str] | None, Parameter(negative=())] = None
     "Something beside the weights that OUT gets although no model is known to need it: a file, a folder, a pattern."
     resume: Flag = False
-    "Go on where an interrupted run stopped. Runs always do: finished statistics are kept in COMPRESS_CACHE."
+    "Go on behind the last finished step of an interrupted run. Finished statistics are always used again."
 
 
 def announce(what: str) -> None:
@@ -97,6 +97,7 @@ def options(opening: Opening, writing: Writing) -> Any:
         device=writing.device,
         force=writing.force,
         evaluate=writing.evaluate,
+        resume=writing.resume,
         include=tuple(writing.include or ()),
         **asdict(opening),
     )
