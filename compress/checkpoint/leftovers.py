@@ -20,8 +20,8 @@ def put_right(target: Path, resume: bool = False) -> None:
     Where names cannot be exchanged there is a moment when `target` has been set aside and what replaces it, whole
     already, is not in its place yet: it is put there, or where it is not whole, the old one is put back.
     """
-    steps = left_steps(target)
-    left = [path for path in _beside(target) if path not in steps]
+    beside = _beside(target)
+    left = [path for path in beside if not path.name.endswith(STEPS)]
     for old in left:
         if old.name.endswith(OLD) and not os.path.lexists(target):
             _put_back(old, target)
@@ -35,7 +35,9 @@ def put_right(target: Path, resume: bool = False) -> None:
             say(f"a run was killed here: removed what it left ({folder.name}); {target} is whole")
         else:
             say(f"a run was killed here: removed its unfinished output ({folder.name}); nothing else was lost")
-    for folder in () if resume else steps:
+    for folder in () if resume else beside:
+        if not folder.name.endswith(STEPS):
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         say(f"an interrupted run had finished steps here: removed them ({folder.name}); --resume would go on from them")
 
