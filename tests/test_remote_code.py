@@ -11,6 +11,7 @@ import spoken
 import transformers
 
 from compress import cli
+from compress.checkpoint.code import without_code
 
 TEXT = "calibrate: {data: random, samples: 2, length: 16}\nsteps:\n"
 RECIPES = {
@@ -152,3 +153,8 @@ def test_a_tokenizer_that_is_only_code_is_refused(marks, capsys):
     assert cli.call(["docs.yaml", "other", "out"]) == 2
     assert "--trust-remote-code" in capsys.readouterr().err
     assert list(marks.iterdir()) == []
+
+
+def test_labels_by_number_are_no_code():
+    config = {"id2label": {0: "good", 1: "bad"}, "auto_map": {"AutoConfig": "evil_config.EvilConfig"}}
+    assert without_code(config) == {"id2label": {0: "good", 1: "bad"}}

@@ -71,7 +71,7 @@ def _cleaned(value: Any) -> Any:
 def _names_code(key: str, value: Any, own: bool) -> bool:
     if key == "auto_map" and own and isinstance(value, dict):
         return not all(isinstance(name, str) and re.fullmatch(rf"{OUR_MODULE}\.\w+", name) for name in value.values())
-    return key in KEYS or (key.removeprefix("_") in CHOICES and _is_kernel(value))
+    return key in KEYS or (str(key).removeprefix("_") in CHOICES and _is_kernel(value))  # labels go by numbers
 
 
 def _is_kernel(value: Any) -> bool:
