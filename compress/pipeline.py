@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from compress.delta.extract import extract
 from compress.delta.format import Description
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
-from compress.evaluate.ort_latency import OrtSpeed
+from compress.evaluate.budget import Budget, quick
+from compress.evaluate.load import apart_from
+from compress.evaluate.ort_latency import Speeds
 from compress.export import Report, environment, figures, write_card, write_report
 from compress.export.onnx import export_onnx, speeds
 from compress.export.report import FamilyRow, Figures
 from compress.onnx import FILE, Exported
 from compress.plan import Plan, read_plan
+from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
 from compress.resume import finished_steps, keep, restore
@@ -34,8 +38,6 @@ from compress.work import Options, Shared, Work, open_input
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
 
-Speeds = tuple[OrtSpeed, OrtSpeed]
-"""Of the dense and of the pruned model."""
 
 
 def run(
@@ -85,11 +87,18 @@ def apply(
     return _write(recipe, model_in, Path(model_out), options or Options(), given)
 
 
-def share(model_in: str | Path, options: Options) -> Shared:
-    """What any number of recipes on one model have in common, found out once."""
-    checkpoint = _opened(model_in, options)
-    evaluator = Evaluator(checkpoint, device=options.where, timed=options.latency) if options.evaluate else None
-    return Shared(Source.of(checkpoint), evaluator)
+def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> Shared:
+    """What the `recipes` on one model have in common, found out once."""
+    source, evaluator = Source.of(_opened(model_in, options)), None
+    if options.evaluate:
+        evaluator = _evaluator(source, options, [recipe.calibrate.data for recipe in recipes], 0)
+    return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
+
+
+def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str], seed: int) -> Evaluator:
+    """It measures on a text of another source than any that was calibrated on."""
+    data = apart_from(calibrated)
+    return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
 
 
 def _opened(model_in: str | Path, options: Options) -> Checkpoint:
@@ -117,7 +126,7 @@ def _work(
         raise InputError(f"{model_in}: skips experts by thresholds of its own; prune the model it was made from")
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
-    return Work(recipe, str(model_in), options, source, given, course)
+    return Work(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 
 
 def _write(
@@ -162,10 +171,11 @@ def _carry_out(work: Work, folder: Path, between: Path, out: Path, shared: Share
         if not last:
             keep(work, between)
     distributed.agreed(None)  # until here the others read what is in the temporary folders
+    seconds = None if work.options.evaluate == "full" else quick(time.perf_counter() - start)
     with work.timed("evaluate"):
-        found = _evaluate(work, folder, shared)
+        found = _evaluate(work, folder, shared, seconds)
     with work.timed("export"):
-        exported, in_ort = _export(work, folder)
+        exported, in_ort = _export(work, folder, found, seconds)
     made = work.plan()
     work.seconds["total"] = time.perf_counter() - start
     report = _report(work, made, found, out, in_ort)
@@ -179,25 +189,41 @@ def _carry_out(work: Work, folder: Path, between: Path, out: Path, shared: Share
     return report
 
 
-def _evaluate(work: Work, folder: Path, shared: Shared | None) -> Evaluation:
-    options = work.options
-    if not options.evaluate:
+def _evaluate(work: Work, folder: Path, shared: Shared | None, seconds: float | None) -> Evaluation:
+    """The model in `folder` beside the dense one, in about so many `seconds`."""
+    if not work.options.evaluate:
         return Evaluation()
-    if shared is not None and shared.evaluator is not None:
-        return shared.evaluator(folder)
-    return Evaluator(work.first.checkpoint, seed=work.recipe.seed, device=options.where, timed=options.latency)(folder)
+    evaluator = shared.evaluator if shared is not None else None
+    if evaluator is None:
+        evaluator = _evaluator(work.first, work.options, [work.recipe.calibrate.data], work.recipe.seed)
+    return evaluator(folder, seconds)
 
 
-def _export(work: Work, folder: Path) -> tuple[Exported | None, Speeds | None]:
-    """The exports that the recipe asks for, inside `folder`; where figures are wanted, their speed beside the dense."""
+def _export(
+    work: Work, folder: Path, found: Evaluation, seconds: float | None
+) -> tuple[Exported | None, Speeds | None]:
+    """The exports that the recipe asks for, inside `folder`; where figures are wanted, their speed beside the dense
+    model's, if what the evaluation has left of its `seconds` is enough to export that one too."""
     if work.recipe.export is None:
         return None, None
-    settings, place = work.recipe.export.onnx, folder / "onnx"
+    settings, place, options = work.recipe.export.onnx, folder / "onnx", work.options
     place.mkdir()
-    made = export_onnx(open_checkpoint(folder, trust_remote_code=work.options.trust_remote_code), place, settings)
+    start = time.perf_counter()
+    made = export_onnx(open_checkpoint(folder, trust_remote_code=options.trust_remote_code), place, settings)
     mark(place)  # `compress export` may write it anew
-    timed = work.options.evaluate and work.options.latency
-    return made, speeds(work.first.checkpoint, place / FILE, settings) if timed else None
+    if not (options.evaluate and options.latency):
+        return made, None
+    took = time.perf_counter() - start
+    budget = Budget(None if seconds is None else seconds - work.seconds["evaluate"])
+    timed = speeds(work.first.checkpoint, place / FILE, settings, budget) if took < budget.left else None
+    if timed is None:
+        found.notes.append(
+            "latency in ONNX Runtime not measured: the dense model is too large to be exported for it, or that takes "
+            "too long (`--evaluate full` takes the time)"
+        )
+        return made, None
+    found.changes.update(timed.changes)
+    return made, timed
 
 
 def _step(work: Work, number: int, folder: Path | None) -> None:
@@ -225,10 +251,10 @@ def _help(recipe: Recipe, model_in: str | Path, options: Options, given: Plan | 
 
 
 def _report(work: Work, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
-    before_ort, after_ort = in_ort or (None, None)
+    before_ort, after_ort = (in_ort.before, in_ort.after) if in_ort is not None else (None, None)
     before, after = made.before, made.after
     opens = made.steps[-1].opens_with
-    return Report(
+    report = Report(
         model=work.model,
         recipe={"about": work.recipe.about, "text": made.recipe},
         before=_figures(before, latency=found.latency_before, onnx=before_ort, perplexity=found.perplexity_before),
@@ -245,7 +271,11 @@ def _report(work: Work, made: Plan, found: Evaluation, out: Path, in_ort: Speeds
         notes=[*made.notes, *found.notes, *work.first.checkpoint.left_behind],
         environment=environment(),
         seconds={name: round(value, 3) for name, value in work.seconds.items()},
+        changes={name: asdict(change) for name, change in found.changes.items()},
     )
+    if found.text is not None:
+        report["text"] = found.text
+    return report
 
 
 def _figures(counted: Mapping[str, int], **measured: Any) -> Figures:

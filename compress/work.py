@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,11 +28,15 @@ from compress.tally import Tally
 class Options:
     """What the command line may say beside the recipe. `device` is a torch device or `auto`; `include` are patterns of
     files beside the weights that are to travel though no model is known to have them; with `resume` an interrupted run
-    into the same folder goes on behind its last finished step."""
+    into the same folder goes on behind its last finished step.
+
+    `evaluate`: `quick` measures for about 20 s, or half as long as pruning took where that is longer; `full` on all
+    samples; None or False not at all.
+    """
 
     device: str = "auto"
     force: bool = False
-    evaluate: bool = True
+    evaluate: Literal["quick", "full", False] | None = "quick"
     latency: bool = True
     trust_remote_code: bool = False
     allow_pickle: bool = False
@@ -65,10 +70,12 @@ def open_input(model: str | Path, options: Options) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Shared:
-    """What several recipes on one model have in common: all that is known of it unread, and its evaluation."""
+    """What several recipes on one model have in common: all that is known of it unread, its evaluation, and the
+    sequence length in `tokens` that FLOPs are counted at."""
 
     source: Source
     evaluator: Evaluator | None
+    tokens: int
 
 
 @dataclass
@@ -81,6 +88,7 @@ class Work:
     source: Source
     given: Plan | None = None
     stages: Stages = field(default_factory=Stages)
+    tokens: int | None = None
     steps: list[Step] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -98,7 +106,7 @@ class Work:
 
     def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
         """`params`, `flops` (of `flops_length` tokens) and `bytes` of what is left, as a plan has them."""
-        tokens = self.original.tokens
+        tokens = self.tokens or self.original.tokens
         flops = graph.flops(kept, sequence=tokens)
         return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, "flops_length": tokens}
 

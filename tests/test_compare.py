@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spoken
+import torch
 import zoo
 
 from compress import cli
 from compress.calibrate import collect as collecting
+from compress.checkpoint.open import open_checkpoint
 from compress.compare import run as running
 from compress.compare.candidates import candidates
 from compress.compare.front import fronts
+from compress.compare.write import lines
 from compress.errors import InputError
+from compress.evaluate.load import held_out, load_model
 
 CONTRASTS = Path(__file__).parent.parent / "recipes" / "contrasts"
 TINY = ["--set", "calibrate.data=random", "--set", "calibrate.samples=4", "--set", "calibrate.length=16"]
@@ -69,6 +75,69 @@ def test_one_table_one_page_one_plot(place, capsys):
         assert found["dense"]["quality"]["value"] == report["before"]["perplexity"]["value"]
         assert Path("out", row["name"], "model.safetensors").is_file()
     assert set(found["front"]) == {"params", "flops", "latency"}
+
+
+def test_rows_that_do_not_compare_carry_a_warning(place, capsys):
+    spoken.save("llama", Path("in"), num_hidden_layers=4)
+    longer = RECIPE.format("magnitude").replace("samples: 4, length: 16", "samples: 8, length: 32")
+    Path("longer.yaml").write_text(longer.replace("25%", "75%"))
+    assert cli.call(["compare", "wanda.yaml", "longer.yaml", "in", "-o", "out", "--no-latency"]) == 0
+    shown, found, page = capsys.readouterr().out, read(), Path("out/compare.html").read_text()
+    text, gone = found["warnings"]
+    assert text == (
+        "calibrated on unlike texts: 64 tokens of random (4 × 16): wanda; 256 tokens of random (8 × 32): longer"
+    )
+    one, other = (1 - row["params"] / found["dense"]["params"] for row in found["rows"])
+    assert f"from {one:.1%} (wanda) to {other:.1%} (longer)" in gone
+    assert "Warning: calibrated on unlike texts" in page and "Warning: unlike shares" in page
+    assert "Warning: calibrated on unlike texts" in " ".join(shown.split())
+    assert found["flops_length"] == 32
+    for row in found["rows"]:
+        plan = json.loads(Path("out", row["name"], "plan.json").read_text())["steps"][-1]
+        assert plan["after"]["flops_length"] == 32
+        assert row["flops"] == plan["after"]["flops"] / plan["before"]["flops"]
+
+
+def test_neighbours_in_the_ranking_are_told_apart_by_the_same_texts(place, capsys):
+    spoken.save("llama", Path("in"))
+    given = ["--sweep", "steps.0.by=random,wanda", "--set", "steps.0.remove=50%"]
+    assert cli.call(["compare", "wanda.yaml", "magnitude.yaml", "in", "-o", "out", "--no-latency", *given]) == 0
+    found = read()
+    losses = {}
+    rows = held_out(open_checkpoint(Path("in")), length=256, samples=64)
+    for name in [None, *(row["name"] for row in found["rows"])]:
+        model = load_model(open_checkpoint(Path("out", name) if name else Path("in")))
+        with torch.no_grad():
+            losses[name] = np.array(
+                [model(input_ids=row[None], labels=row[None]).loss.item() for some in rows for row in some["input_ids"]]
+            )
+    assert found["text"] == "manuals"
+    means = [losses[one["name"]].mean() for one in found["ranking"]]
+    assert means == pytest.approx(sorted(means), rel=1e-6)
+    for above, one in pairwise(found["ranking"]):
+        apart = losses[one["name"]] - losses[above["name"]]
+        assert one["difference"] == pytest.approx(apart.mean(), abs=1e-6)
+        assert one["error"] == pytest.approx(apart.std(ddof=1) / 8, rel=1e-2, abs=1e-7)
+        assert one["measurable"] == (abs(one["difference"]) > 2 * one["error"])
+    for row in found["rows"]:
+        apart = losses[row["name"]] - losses[None]
+        low = np.exp(apart.mean() - 2 * apart.std(ddof=1) / 8)
+        assert row["quality"]["change"]["low"] == pytest.approx(low, rel=1e-4)
+    same = [one["name"] for one in found["ranking"] if not one.get("measurable", True)]
+    assert same  # one method under two names
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "≈ cannot be told apart from the next better recipe" in shown
+    marked = [line.name for line in lines(found) if line.quality.startswith("≈")]
+    assert marked == [row["name"] for row in found["rows"] if row["name"] in same]
+
+
+def test_latencies_that_cannot_be_told_apart_are_equal_on_the_front():
+    def row(name, latency, between, value):
+        quality = {"value": value, "higher_is_better": False}
+        return {"name": name, "latency": latency, "latency_range": between, "quality": quality}
+
+    rows = [row("worse", 0.80, [0.7, 0.9], 9), row("better", 0.85, [0.75, 0.95], 5), row("fast", 0.5, [0.4, 0.6], 12)]
+    assert fronts(rows) == {"latency": ["fast", "better"]}  # by the figures alone `worse` would be on it
 
 
 def test_one_calibration_for_all(place, monkeypatch):

@@ -1,11 +1,11 @@
-"""compress eval: accuracy, speed and likeness by hand; and one model in memory at a time."""
+"""compress eval: accuracy, speed and likeness by hand; and how long the evaluation of a run may take."""
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
-import weakref
+import subprocess
+import sys
 
 import pytest
 import spoken
@@ -21,11 +21,15 @@ from transformers import (
 from compress import cli
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
-from compress.evaluate import before_after, embed
+from compress.evaluate import before_after, turns
 from compress.evaluate.accuracy import read_labelled
-from compress.evaluate.load import held_out, load_model
-from compress.evaluate.similarity import compare
+from compress.evaluate.load import apart_from, held_out, load_model
+from compress.evaluate.perplexity import perplexity
+from compress.evaluate.similarity import compare, embed
 from compress.evaluate.speed import speed
+from compress.recipe.part import Part
+from compress.registry import sources
+from compress.surgery.source import Source
 
 QUICK = ["--samples", "4", "--length", "32", "--json"]
 
@@ -112,19 +116,96 @@ def test_an_encoder_is_compared_with_the_dense_one(tmp_path, capsys):
     assert "--against" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
-def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
-    folder, alive, most = spoken.save("llama", tmp_path / "model"), [], []
+def test_times_of_both_models_are_taken_in_turns(tmp_path, monkeypatch, capsys):
+    dense = spoken.save("llama", tmp_path / "dense")
+    other = spoken.save("llama", tmp_path / "other", num_hidden_layers=1)
+    calls, plain = [], LlamaForCausalLM.forward
 
-    def counted(checkpoint, device="cpu"):
-        gc.collect()
-        most.append(sum(reference() is not None for reference in alive))
-        model = load_model(checkpoint, device)
-        alive.append(weakref.ref(model))
-        return model
+    def noted(self, *given, **more):
+        calls.append((len(self.model.layers), *more["input_ids"].shape))
+        return plain(self, *given, **more)
 
-    monkeypatch.setattr(before_after, "load_model", counted)
-    evaluator = before_after.Evaluator(open_checkpoint(folder))
-    first, second = evaluator(folder), evaluator(folder)
-    assert most == [0, 0, 0]  # dense once, pruned twice, each alone
-    assert first.perplexity_before == first.perplexity_after == second.perplexity_after
-    assert second.latency_before is first.latency_before
+    monkeypatch.setattr(LlamaForCausalLM, "forward", noted)
+    assert cli.call(["eval", str(other), "--against", str(dense), "--latency", *QUICK]) == 0
+    found = json.loads(capsys.readouterr().out)
+    one, two = (spoken_layers(folder) for folder in (dense, other))
+    many = [layers for layers, rows, _ in calls if rows == 8]  # throughput is of eight sequences
+    assert many == [one, two] * turns.WARM_UP + [one, two, two, one] * (turns.ROUNDS // 2) + [one, two]
+    assert set(found["changes"]) == {"perplexity", "prefill", "decode", "throughput"}
+    for name in ("prefill", "decode", "throughput"):
+        assert found["changes"][name]["low"] <= found["changes"][name]["value"] <= found["changes"][name]["high"]
+
+
+def spoken_layers(folder):
+    return json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+
+
+def test_a_task_that_there_is_not_is_told_before_torch_is_loaded(tmp_path):
+    pytest.importorskip("lm_eval")
+    code = (
+        "import sys; from compress import cli; code = cli.call(['eval', 'in', '--tasks', 'docs_order,nosuch_task']);"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["2", "False"]
+    assert "no task 'nosuch_task'" in done.stderr and "docs_word" in done.stderr
+
+
+class Ticking:
+    """A clock that goes on by a second each time that it is looked at: once at the start, and from the second batch on
+    after each; 70 % of the time is for quality."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(None, 16), (1000, 16), (10, 8), (0, 2)])
+def test_quality_is_measured_batch_by_batch_until_the_time_is_up(tmp_path, seconds, batches):
+    folder = spoken.save("llama", tmp_path / "model")
+    source = Source.of(open_checkpoint(folder))
+    evaluator = before_after.Evaluator(source, timed=False, clock=Ticking())
+    found = evaluator(folder, seconds)
+    assert found.perplexity_after is not None and found.perplexity_before is not None
+    assert found.perplexity_before == found.perplexity_after
+    assert found.perplexity_after.samples == 4 * batches
+    rows = held_out(source.checkpoint, length=256, samples=64)[:batches]
+    assert found.perplexity_after == perplexity(load_model(source.checkpoint), rows)
+    assert not found.changes["perplexity"].measurable
+    again = evaluator(folder, None)  # as many as the first, or the two would not compare
+    assert again.perplexity_after == found.perplexity_after
+
+
+@pytest.mark.parametrize("name", ["llama", "bert_encoder"])
+def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypatch, name):
+    dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", num_hidden_layers=1)
+    source = Source.of(open_checkpoint(dense))
+    whole = before_after.Evaluator(source)(other)
+    monkeypatch.setattr(before_after, "LARGEST", 1)
+    monkeypatch.setattr("compress.evaluate.whole.load_model", None)  # nothing is loaded whole
+    streamed = before_after.Evaluator(source)(other)
+    assert set(whole.changes) - set(streamed.changes) == {"latency"}
+    for figure, change in streamed.changes.items():
+        assert change.value == pytest.approx(whole.changes[figure].value, rel=1e-4)
+        assert (change.low, change.high) == pytest.approx((whole.changes[figure].low, whole.changes[figure].high), 1e-4)
+    assert streamed.latency_after is None and "latency not measured" in streamed.notes[0]
+    few = before_after.Evaluator(source, clock=Ticking())(other, 0)
+    assert few.changes[figure].samples == 4 * before_after.FEWEST
+
+
+def test_a_model_that_cannot_be_evaluated_says_why(tmp_path, capsys):
+    folder = spoken.save("llama", tmp_path / "model")
+    source = Source.of(open_checkpoint(folder))
+    found = before_after.Evaluator(source, data=Part("text", {"path": str(tmp_path / "none.txt")}))(folder)
+    assert found.perplexity_after is None and "no such file" in found.notes[0]
+    assert "warning: not evaluated" in capsys.readouterr().err
+
+
+def test_the_text_is_of_another_source_than_calibrations():
+    assert apart_from([Part("docs"), "some/data"]) == Part("manuals")
+    assert apart_from([Part("docs"), Part("manuals")]) == Part("docs", {"split": "test"})
+    calibration, other = set(sources.get("docs").target()), list(sources.get("manuals").target())
+    assert len(other) > 200 and len(set(other)) == len(other)
+    assert sum(text in calibration for text in other) < 0.05 * len(other)

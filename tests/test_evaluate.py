@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from torch.nn import functional
 from transformers import (
     BertConfig,
@@ -18,8 +21,13 @@ from transformers import (
 )
 
 from compress.errors import InputError
-from compress.evaluate import Perplexity, embed, latency, peak_memory, perplexity, similarity, size
-from compress.evaluate.similarity import compare
+from compress.evaluate.budget import Budget
+from compress.evaluate.change import Change, difference, likeness_change, loss_change, time_change
+from compress.evaluate.latency import latency
+from compress.evaluate.perplexity import Perplexity, all_losses, perplexity
+from compress.evaluate.similarity import compare, embed, sampled, similarity
+from compress.evaluate.size import peak_memory, size
+from compress.evaluate.turns import ROUNDS, in_turns
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=61)
 
@@ -94,7 +102,7 @@ def test_perplexity_refuses_an_encoder_and_single_tokens(bert: BertModel, llama:
 
 
 def test_perplexity_says_its_length() -> None:
-    assert str(Perplexity(12.345, 128, 1000)) == "12.35 (sequences of 128 tokens)"
+    assert str(Perplexity(12.345, 128, 1000, 8)) == "12.35 (8 sequences of 128 tokens)"
 
 
 def test_embedding_is_the_mean_of_unmasked_tokens(bert: BertModel) -> None:
@@ -135,6 +143,80 @@ def test_latency_is_the_median_of_its_repeats(llama: LlamaForCausalLM) -> None:
     assert len(calls) == 6
     assert 0 < found.fastest <= found.seconds < 5
     assert (found.batch, found.length, found.repeats) == (2, 9, 5)
+
+
+def test_the_error_of_a_difference_is_that_of_the_texts_differences(llama: LlamaForCausalLM) -> None:
+    other = LlamaForCausalLM(llama.config).eval()
+    batches = [{"input_ids": rows} for rows in ids(12).split(4)]
+    one, two = all_losses(llama, batches), all_losses(other, batches)
+    with torch.no_grad():
+        by_hand = [
+            np.array([model(input_ids=row[None], labels=row[None]).loss.item() for row in ids(12)])
+            for model in (llama, other)
+        ]
+    apart = by_hand[1] - by_hand[0]
+    error = apart.std(ddof=1) / np.sqrt(12)
+    assert difference(one.mean, two.mean) == (pytest.approx(apart.mean(), rel=1e-4), pytest.approx(error, rel=1e-4))
+    change = loss_change(one.mean, two.mean)
+    expected = np.exp([apart.mean(), apart.mean() - 2 * error, apart.mean() + 2 * error])
+    assert (change.value, change.low, change.high) == pytest.approx(tuple(expected), rel=1e-4)
+    assert not loss_change(one.mean, one.mean).measurable
+
+
+def test_the_error_of_a_correlation_is_what_other_texts_would_give() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(texts: int) -> tuple[torch.Tensor, torch.Tensor]:
+        one = torch.randn(texts, 16, generator=generator)
+        return one, one + 0.3 * torch.randn(texts, 16, generator=generator)
+
+    values = {name: np.array([sampled(*drawn(40))[name].value for _ in range(60)]) for name in ("cosine", "ranks")}
+    one, other = drawn(40)
+    found, whole = sampled(one, other), compare(one, other, 5)
+    assert (found["cosine"].value, found["ranks"].value) == (pytest.approx(whole.cosine), pytest.approx(whole.ranks))
+    for name, value in found.items():
+        change = likeness_change(value, 40)
+        assert (change.high - change.low) / 4 == pytest.approx(values[name].std(), rel=0.5)
+        assert change.measurable
+    assert not any(likeness_change(value, 40).measurable for value in sampled(one, one).values())
+    cosines = functional.cosine_similarity(one, other).numpy()
+    change = likeness_change(found["cosine"], 40)
+    assert (change.high - change.low) / 4 == pytest.approx(cosines.std(ddof=1) / np.sqrt(40), rel=1e-4)
+
+
+def test_ratios_of_times_have_the_interval_of_the_sign_test() -> None:
+    before = [1.0] * 9
+    after = [0.5, 0.9, 0.7, 0.6, 0.8, 2.0, 0.65, 0.75, 0.72]  # of nine, the second smallest to the second largest
+    assert time_change(before, after) == Change(0.72, 0.6, 0.9, 9)
+    assert time_change(before, after).measurable
+    assert not time_change(before, [*after[:7], 1.2, 1.3]).measurable
+    assert time_change([1.0] * 6, [0.5, 0.9, 0.7, 0.6, 0.8, 1.1]).high == 1.1  # all of six
+    assert binom.cdf(1, 9, 0.5) * 2 <= 0.05 < binom.cdf(2, 9, 0.5) * 2
+    assert time_change([1.0] * 15, [float(i) for i in range(1, 16)]).low == binom.ppf(0.025, 15, 0.5)
+
+
+def test_rounds_go_in_turns_until_the_budget_is_spent() -> None:
+    said: list[str] = []
+
+    def timed(name: str, now: list[float]) -> Callable[[], float]:
+        def run() -> float:
+            said.append(name)
+            now[0] += 1
+            return 1.0
+
+        return run
+
+    def rounds(seconds: float | None) -> int | None:
+        said.clear()
+        now = [0.0]
+        found = in_turns(timed("A", now), timed("B", now), Budget(seconds, lambda: now[0]))
+        return None if found is None else len(found[0])
+
+    assert rounds(None) == ROUNDS
+    assert said[4:12] == ["A", "B", "B", "A", "A", "B", "B", "A"]
+    assert rounds(20) == 8  # two rounds to warm up, then 16 seconds
+    assert rounds(16) == 6
+    assert rounds(12) is None and len(said) == 2  # six rounds do not fit into what the first leaves
 
 
 def test_size_counts_ties_once(tmp_path) -> None:

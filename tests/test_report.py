@@ -6,12 +6,16 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from compress.evaluate import Latency, Perplexity, Similarity
+from compress.evaluate.change import Change
+from compress.evaluate.latency import Latency
+from compress.evaluate.perplexity import Perplexity
+from compress.evaluate.similarity import Similarity
 from compress.export import Report, environment, figures, markdown, table, write_card, write_report
 from compress.export.card import card
 from compress.export.plots import cut_kinds, kept, shares, svg
@@ -26,16 +30,22 @@ def report() -> Report:
     return Report(
         model="someone/small-llama",
         recipe={"about": "a <script>alert(1)</script> & more", "text": "about: it\nsteps:\n  - prune: heads\n"},
-        before=figures(
-            1_000_000, 2_000_000_000, 4_000_000, latency=_latency(0.02), perplexity=Perplexity(20.0, 128, 99)
+        before=figures(1_000_000, 2_000_000_000, 4_000_000, latency=_latency(0.02), perplexity=_perplexity(20.0)),
+        after=figures(
+            800_000, 1_500_000_000, 3_200_000, latency=_latency(0.015), perplexity=Perplexity(25.0, 128, 99, 4)
         ),
-        after=figures(800_000, 1_500_000_000, 3_200_000, latency=_latency(0.015), perplexity=Perplexity(25.0, 128, 99)),
         families=[*heads, whole, layers],  # pyright: ignore[reportArgumentType]
         opens_with="stock transformers",
         load='AutoModelForCausalLM.from_pretrained("out")',
         notes=["a note"],
         environment=environment(),
+        changes={"latency": asdict(Change(0.75, 0.7, 0.8, 9)), "perplexity": asdict(Change(1.25, 1.2, 1.3, 4))},
+        text="manuals",
     )
+
+
+def _perplexity(value: float) -> Perplexity:
+    return Perplexity(value, 128, 99, 4)
 
 
 def _latency(seconds: float) -> Latency:
@@ -48,14 +58,35 @@ def test_rows_hold_what_was_measured(report: Report) -> None:
     assert found["FLOPs of 512 tokens"].change == "−25.0 %"
     assert found["Weights on disk"].after == "3.2 MB"
     assert found["Latency, 1 × 128 tokens"][1:3] == ("20.0 ms", "15.0 ms")
-    assert found["Perplexity at 128 tokens"].change == "+25.0 %"
-    assert (found["Parameters"].better, found["Perplexity at 128 tokens"].better) == (True, False)
+    assert found["Latency, 1 × 128 tokens"].change == "−25.0 % (−30.0 to −20.0)"
+    assert found["Perplexity, 4 × 128 tokens"].change == "+25.0 % (+20.0 to +30.0)"
+    assert (found["Parameters"].better, found["Perplexity, 4 × 128 tokens"].better) == (True, False)
+
+
+def test_what_chance_explains_is_no_difference_and_no_latency_of_the_card(report: Report, tmp_path: Path) -> None:
+    report["changes"] = {  # pyright: ignore[reportGeneralTypeIssues]
+        "latency": asdict(Change(0.75, 0.7, 1.1, 9)),
+        "perplexity": asdict(Change(1.25, 0.99, 1.5, 4)),
+    }
+    found = {row.label: row for row in rows(report)}
+    for label in ("Latency, 1 × 128 tokens", "Perplexity, 4 × 128 tokens"):
+        assert (found[label].change, found[label].better) == ("no difference measurable", None)
+    text = card(report)
+    assert "Latency" not in text
+    assert "| Perplexity, 4 × 128 tokens | 20.00 | 25.00 | no difference measurable |" in text
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(table(report))
+    assert shown.getvalue().count("no difference measurable") == 2
+    page = write_report(tmp_path, report).read_text()
+    assert page.count('class="none">no difference measurable') == 2
+    report["changes"]["latency"] = asdict(Change(0.75, 0.7, 0.8, 9))
+    assert "| Latency, 1 × 128 tokens | 20.0 ms | 15.0 ms | −25.0 % (−30.0 to −20.0) |" in card(report)
 
 
 def test_a_figure_that_was_not_measured_has_no_row(report: Report) -> None:
     report["after"] = figures(800_000, 1_500_000_000, 3_200_000, similarity=Similarity(0.98, 0.9, None, 2, 64))
     labels = [row.label for row in rows(report)]
-    assert labels[-1] == "Embedding cosine to the dense model"
+    assert labels[-1] == "Embedding cosine to the dense model, 2 texts"
     assert not any(label.startswith(("Latency", "Perplexity", "Rank")) for label in labels)
 
 
@@ -80,7 +111,7 @@ def test_files_are_written_and_the_page_stands_alone(report: Report, tmp_path: P
     links = {"src=", "<link", "@import", "url(http"}
     assert not any(link in text for link in links)
     for row in rows(report):
-        assert row.change in text
+        assert row.change.partition(" (")[0] in text
     assert report["recipe"]["text"].splitlines()[0] in text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -13,6 +13,7 @@ from compress import console
 from compress.version import __version__
 
 Flag = Annotated[bool, Parameter(negative=())]
+Evaluate = Annotated[Literal["quick", "full"] | None, Parameter(negative="--no-evaluate")]
 
 app = App(
     name="compress",
@@ -67,8 +68,8 @@ class Writing:
     "Replace OUT if it exists."
     device: str = "auto"
     "Where to calibrate: auto, cpu, cuda, cuda:1, mps."
-    evaluate: bool = True
-    "Measure perplexity (or likeness of embeddings) and latency, before and after."
+    evaluate: Evaluate = "quick"
+    "Measure perplexity (or likeness of embeddings) and latency, before and after: for about 20 s (quick), or fully."
     include: Annotated[list[str] | None, Parameter(negative=())] = None
     "Something beside the weights that OUT gets although no model is known to need it: a file, a folder, a pattern."
     resume: Flag = False

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, announce, app, loading
+from compress.cli.app import Evaluate, Flag, Opening, Set, Talk, announce, app, loading
 
 
 @app.command
@@ -18,7 +18,7 @@ def compare(
     sweep: Annotated[list[str] | None, Parameter(negative=())] = None,
     set: Set = None,
     latency: bool = True,
-    evaluate: bool = True,
+    evaluate: Evaluate = "quick",
     keep: bool = True,
     force: Flag = False,
     device: str = "auto",
@@ -40,7 +40,7 @@ def compare(
     latency
         Measure latency too.
     evaluate
-        Measure quality and latency.
+        Measure quality and latency: for about 20 s a recipe (quick), or fully.
     keep
         Keep the models' weights; without, their reports and plans only.
     force

@@ -40,25 +40,21 @@ def evaluate(
     limit
         The most questions of each task.
     data
-        Text to take the perplexity on: a source's name, a file or a hub id; for a classifier a .jsonl of text and
-        label.
+        Text to take the perplexity on: a source's name (manuals by default), a file or a hub id; for a classifier a
+        .jsonl of text and label.
     length
         Tokens of a sequence. Perplexities compare only at equal length.
     samples
         Sequences, or labelled texts.
     latency
-        Time prefill, decoding and throughput too.
+        Time prefill, decoding and throughput too; with --against both models in turns.
     card
         Write the tasks' scores into the model card of the folder MODEL, which `compress push` sends.
     against
         The dense model, to measure beside MODEL and to compare embeddings with.
     """
-    from compress.checkpoint.open import open_checkpoint
     from compress.errors import InputError
-    from compress.evaluate.folder import Questions, evaluate_folder
-    from compress.export.card import add_scores
-    from compress.export.evaluation import evaluation_table
-    from compress.work import Options
+    from compress.evaluate.harness import Harness
 
     for name, value in (("length", length), ("samples", samples), ("limit", limit)):
         if value is not None and value < 1:
@@ -66,7 +62,15 @@ def evaluate(
     names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
     if card and not (names and (Path(model) / "README.md").is_file()):
         raise InputError(f"--card: writes the scores of --tasks into {model}/README.md; both must be there")
-    questions = Questions(data, samples, length, names, task_folder, limit, latency, device=Options(device).where)
+    harness = Harness(names, task_folder) if names else None  # a wrong name is told before torch is imported
+
+    from compress.checkpoint.open import open_checkpoint
+    from compress.evaluate.folder import Questions, evaluate_folder
+    from compress.export.card import add_scores
+    from compress.export.evaluation import evaluation_table
+    from compress.work import Options
+
+    questions = Questions(data, samples, length, harness, limit, latency, device=Options(device).where)
     more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
     opened = open_checkpoint(model, revision=opening.revision, **more)
     dense = open_checkpoint(against, **more) if against is not None else None

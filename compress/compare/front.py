@@ -11,7 +11,8 @@ COSTS = {"params": "Parameters", "flops": "FLOPs", "latency": "Latency"}
 def fronts(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Cost → names of the rows on its front, cheapest first. Rows without a `quality` or that cost are left out.
 
-    A row is on the front when no other is at least as good and at least as cheap, and better in one of the two.
+    A row is on the front when no other is at least as good and at least as cheap, and better in one of the two. Of two
+    latencies whose ranges overlap neither is cheaper.
     """
     found = {}
     for cost in COSTS:
@@ -28,5 +29,15 @@ def goodness(quality: Mapping[str, Any]) -> float:
 
 def _beats(other: Mapping[str, Any], row: Mapping[str, Any], cost: str) -> bool:
     better = goodness(other["quality"]) - goodness(row["quality"])
-    cheaper = row[cost] - other[cost]
+    cheaper = _cheaper(other, row, cost)
     return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
+
+
+def _cheaper(other: Mapping[str, Any], row: Mapping[str, Any], cost: str) -> float:
+    """Positive where `other` costs less, zero where that cannot be said."""
+    between = f"{cost}_range"
+    if between in row and between in other:
+        (low, high), (other_low, other_high) = row[between], other[between]
+        if low <= other_high and other_low <= high:
+            return 0.0
+    return row[cost] - other[cost]

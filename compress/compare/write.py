@@ -37,7 +37,9 @@ class Line(NamedTuple):
 def lines(found: dict[str, Any]) -> list[Line]:
     """The dense model first, then every recipe in the order given."""
     dense = found["dense"]
-    made = [Line("★", "dense", count(dense["params"]), "100 %", _latency(dense), _quality(dense), "", "")]
+    same = {one["name"] for one in found["ranking"] if not one.get("measurable", True)}
+    quality = _quality(dense, same)
+    made = [Line("★", "dense", count(dense["params"]), "100 %", _latency(dense), quality, "", "")]
     for number, row in enumerate(found["rows"], 1):
         if "error" in row:
             made.append(Line(str(number), row["name"], "", "", "", "", "", "", row["error"]))
@@ -49,12 +51,24 @@ def lines(found: dict[str, Any]) -> list[Line]:
                 f"{100 * row['params'] / dense['params']:.1f} %",
                 f"{100 * row['flops']:.1f} %",
                 _latency(row),
-                _quality(row),
+                _quality(row, same),
                 f"{row['seconds']:.1f} s",
                 ", ".join(COSTS[cost].lower() for cost, names in found["front"].items() if row["name"] in names),
             )
         )
     return made
+
+
+def captions(found: dict[str, Any]) -> list[str]:
+    """What the reader of the table has to know: how it was measured, and why rows may not compare."""
+    said = [f"FLOPs of {found['flops_length']} tokens, as a share of the dense model's"]
+    if "latency" in found["dense"]:
+        said.append("Latency: share of the dense model's, taken in turns with it; (=) no difference measurable")
+    if found["text"]:
+        said.append(f"Quality on {found['text']}, ± 2 standard errors of the difference to the dense model")
+    if any(not one.get("measurable", True) for one in found["ranking"]):
+        said.append("≈ cannot be told apart from the next better recipe")
+    return [*said, *(f"Warning: {text}" for text in found["warnings"])]
 
 
 def heads(found: dict[str, Any]) -> list[str]:
@@ -73,7 +87,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(found["model"]), padding=(0, 1, 0, 0), pad_edge=False)
     for head in heads(found):
         left = head in ("", "Recipe")
-        width = 22 if head == "Recipe" else None  # longer names are folded, other columns stay whole
+        width = 19 if head == "Recipe" else None  # longer names are folded, other columns stay whole
         drawn.add_column(head.partition(" of")[0], justify="left" if left else "right", overflow="fold", width=width)
     for line in lines(found):
         *cells, front, error = line
@@ -82,7 +96,8 @@ def comparison_table(found: dict[str, Any]) -> Table:
     failed = [f"{line.number} {line.name}: {line.error}" for line in lines(found) if line.error]
     letters = ", ".join(f"{COSTS[cost][0]} {COSTS[cost]}" for cost in found["front"])
     legend = [f"Front: beaten by none in quality and {letters}"] if letters else []
-    drawn.caption = escape("\n".join([*legend, *failed])) or None
+    drawn.caption = escape("\n".join([*legend, *captions(found), *failed]))
+    drawn.caption_justify = "left"
     return drawn
 
 
@@ -111,7 +126,7 @@ def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
     )
     plot = svg(figure, "pareto") if figure is not None else None
     made = jinja.get_template("compare.html.jinja").render(
-        found=found, heads=heads(found), lines=lines(found), plot=plot
+        found=found, heads=heads(found), lines=lines(found), captions=captions(found), plot=plot
     )
     _put(folder / "compare.html", made.encode())
     _put(folder / "compare.json", f"{text}\n".encode())
@@ -131,11 +146,21 @@ def _put(file: Path, content: bytes) -> None:
 
 
 def _latency(row: dict[str, Any]) -> str:
-    return f"{1000 * row['latency']:.1f} ms" if row.get("latency") is not None else "–"
+    if row.get("latency") is None:
+        return "–"
+    if "latency_range" not in row:  # the dense model's own
+        return "100 %"
+    low, high = row["latency_range"]
+    return "(=)" if low <= 1 <= high else f"{100 * row['latency']:.0f}±{50 * (high - low):.0f} %"
 
 
-def _quality(row: dict[str, Any]) -> str:
+def _quality(row: dict[str, Any], same: set[str]) -> str:
     quality = row.get("quality")
     if not quality:
         return "–"
-    return f"{quality['value']:.4f}" if quality["higher_is_better"] else f"{quality['value']:.2f}"
+    digits, mark = (4 if quality["higher_is_better"] else 2), "≈ " if row["name"] in same else ""
+    text = f"{mark}{quality['value']:.{digits}f}"
+    change = quality.get("change")
+    if row["name"] == "dense" or change is None:
+        return text
+    return f"{text}±{quality['value'] / change['value'] * (change['high'] - change['low']) / 2:.{digits}f}"

@@ -14,30 +14,31 @@ from compress.checkpoint.open import Checkpoint
 from compress.console import say
 from compress.errors import InputError, ModelError
 from compress.evaluate.accuracy import CURE, accuracy, read_labelled
+from compress.evaluate.budget import Budget
+from compress.evaluate.change import Change, likeness_change, loss_change
 from compress.evaluate.harness import Harness
-from compress.evaluate.load import held_out, load_model, text_of
-from compress.evaluate.ort_latency import ort_speed
-from compress.evaluate.perplexity import perplexity
-from compress.evaluate.similarity import compare, embed
+from compress.evaluate.load import held_out, load_model, named, predicts, text_of
+from compress.evaluate.ort_latency import ort_speed, ort_speeds
+from compress.evaluate.perplexity import Losses, all_losses
+from compress.evaluate.similarity import compare, embed, sampled
 from compress.evaluate.size import peak_memory, size
-from compress.evaluate.speed import speed
+from compress.evaluate.speed import speed, speeds
+from compress.evaluate.whole import Read
 from compress.onnx import FILE
 from compress.surgery.source import Source
 
-PREDICTS = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
 CLASSIFIES = "ForSequenceClassification"
 
 
 @dataclass(frozen=True)
 class Questions:
     """What is asked of a model: text (`data`, a source's name, a file, or a hub id) in `samples` sequences of `length`
-    tokens, lm-eval's `tasks` (`limit` questions of each at most), and whether it is `timed`."""
+    tokens, the tasks of the `harness` (`limit` questions of each at most), and whether it is `timed`."""
 
     data: str | None = None
     samples: int = 64
     length: int = 256
-    tasks: tuple[str, ...] = ()
-    task_folder: Path | None = None
+    harness: Harness | None = None
     limit: int | None = None
     timed: bool = False
     seed: int = 0
@@ -49,33 +50,51 @@ class _Asked:
     """The questions in the form in which each model is asked them."""
 
     questions: Questions
-    harness: Harness | None
+    text: str | None = None
     rows: list[dict[str, Tensor]] = field(default_factory=list)
     labelled: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        return self.rows[0]["input_ids"].shape[1]
 
 
 def evaluate_folder(checkpoint: Checkpoint, questions: Questions, dense: Checkpoint | None = None) -> dict[str, Any]:
     """All figures of a model as data: `parameters`, `bytes`, `flops` (of `flops_length` tokens), `peak_memory` of this
     process, and those of perplexity, accuracy, similarity, speed, speed of its ONNX graph (`onnx`) and tasks that it
-    has; `notes` say what it has not.
+    has; `text` is what perplexity and similarity are of, `notes` say what it has not.
 
-    `against` holds the same of `dense`, which is asked the same questions after the first model has been let go.
-    Raises InputError for unusable text, labels or task names, before any weight is read.
+    `against` holds the same of `dense`, which is asked the same questions after the first model has been let go;
+    `changes` say how sure the differences are. Both are timed in turns, side by side in memory. Raises InputError for
+    unusable text or labels, before any weight is read.
     """
     asked = _prepare(checkpoint, questions)
-    found, embedded = _ask(checkpoint, asked)
-    found["peak_memory"] = peak_memory()
+    found, read = _ask(checkpoint, asked)
     if dense is not None:
         found["against"], other = _ask(dense, asked)
-        if embedded is not None and other is not None:
-            found["similarity"] = asdict(compare(other, embedded, asked.rows[0]["input_ids"].shape[1]))
-    elif embedded is not None:
+        found["changes"] = {name: asdict(change) for name, change in _changes(found, other, read, asked.length).items()}
+    elif isinstance(read, Tensor):
         found["notes"].append("an encoder's quality is the likeness of its embeddings: pass --against DENSE")
+    if questions.timed:
+        _time(checkpoint, dense, asked, found)
+    found["peak_memory"] = peak_memory()
     return found
 
 
+def _changes(found: dict[str, Any], before: Read | None, after: Read | None, length: int) -> dict[str, Change]:
+    """How the answers of the same texts differ; the similarity is put into `found`."""
+    if isinstance(before, Losses) and isinstance(after, Losses):
+        same = before.tokens == after.tokens  # two tokenizers cut a text differently
+        return {"perplexity": loss_change(before.mean, after.mean)} if same else {}
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        found["similarity"] = asdict(compare(before, after, length))
+        return {name: likeness_change(value, len(after)) for name, value in sampled(before, after).items()}
+    return {}
+
+
 def _prepare(checkpoint: Checkpoint, questions: Questions) -> _Asked:
-    asked = _Asked(questions, Harness(questions.tasks, questions.task_folder) if questions.tasks else None)
+    asked = _Asked(questions)
     config = load_config(checkpoint)
     if CLASSIFIES in model_class(config, checkpoint).__name__:
         if questions.data is None or Path(questions.data).suffix != ".jsonl":
@@ -85,14 +104,16 @@ def _prepare(checkpoint: Checkpoint, questions: Questions) -> _Asked:
     asked.rows = held_out(
         checkpoint, data=data, length=questions.length, samples=questions.samples, seed=questions.seed
     )
+    if load_tokenizer(checkpoint) is not None and not asked.labelled:
+        asked.text = named(data)
     return asked
 
 
-def _ask(checkpoint: Checkpoint, asked: _Asked) -> tuple[dict[str, Any], Tensor | None]:
-    """The figures of one model, and the embeddings of the texts where it is an encoder."""
-    found: dict[str, Any] = {"model": str(checkpoint.folder), "notes": []}
-    found |= _cost(checkpoint, asked.rows[0]["input_ids"].shape[1], found["notes"])
-    tokenizer, embedded = load_tokenizer(checkpoint), None
+def _ask(checkpoint: Checkpoint, asked: _Asked) -> tuple[dict[str, Any], Read | None]:
+    """The figures of one model, and the losses or embeddings of the texts."""
+    found: dict[str, Any] = {"model": str(checkpoint.folder), "notes": [], "text": asked.text}
+    found |= _cost(checkpoint, asked.length, found["notes"])
+    tokenizer, read = load_tokenizer(checkpoint), None
     say(f"evaluating {checkpoint.folder}")
     model = load_model(checkpoint, asked.questions.device)
     found["architecture"] = type(model).__name__
@@ -101,19 +122,37 @@ def _ask(checkpoint: Checkpoint, asked: _Asked) -> tuple[dict[str, Any], Tensor 
     elif asked.labelled:
         right = accuracy(model, tokenizer, asked.labelled, length=asked.questions.length)
         found["accuracy"] = asdict(right)
-    elif any(word in type(model).__name__ for word in PREDICTS):
-        found["perplexity"] = asdict(perplexity(model, asked.rows))
+    elif predicts(model):
+        read = all_losses(model, asked.rows)
+        found["perplexity"] = asdict(read.perplexity)
     else:
-        embedded, _ = embed(model, asked.rows)
-    if asked.questions.timed:
-        prompt = asked.rows[0]["input_ids"][:1]
-        found["speed"] = asdict(speed(model, prompt))
-        if (graph := checkpoint.folder / "onnx" / FILE).is_file():
-            found["onnx"] = asdict(ort_speed(graph, prompt.numpy()))
-    if asked.harness is not None:
-        scores = asked.harness.run(model, tokenizer, limit=asked.questions.limit)
+        read, _ = embed(model, asked.rows)
+    if asked.questions.harness is not None:
+        scores = asked.questions.harness.run(model, tokenizer, limit=asked.questions.limit)
         found["tasks"] = [asdict(score) for score in scores]
-    return found, embedded
+    return found, read
+
+
+def _time(checkpoint: Checkpoint, dense: Checkpoint | None, asked: _Asked, found: dict[str, Any]) -> None:
+    """Add `speed`, and `onnx` where there is a graph, to the figures of both models."""
+    prompt, device = asked.rows[0]["input_ids"][:1], asked.questions.device
+    graphs = [one.folder / "onnx" / FILE for one in (dense, checkpoint) if one is not None]
+    model = load_model(checkpoint, device)
+    if dense is None:
+        found["speed"] = asdict(speed(model, prompt))
+        if graphs[0].is_file():
+            found["onnx"] = asdict(ort_speed(graphs[0], prompt.numpy()))
+        return
+    before, after, changes = speeds(load_model(dense, device), model, prompt)
+    found["against"]["speed"], found["speed"] = asdict(before), asdict(after)
+    if graphs[0].is_file() and graphs[1].is_file():
+        timed = ort_speeds(graphs[0], graphs[1], prompt.numpy(), Budget())
+        assert timed is not None  # a budget without end holds it
+        found["against"]["onnx"], found["onnx"] = asdict(timed.before), asdict(timed.after)
+        changes |= timed.changes
+    elif graphs[1].is_file():
+        found["onnx"] = asdict(ort_speed(graphs[1], prompt.numpy()))
+    found["changes"] |= {name: asdict(change) for name, change in changes.items()}
 
 
 def _cost(checkpoint: Checkpoint, length: int, notes: list[str]) -> dict[str, int]:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import nn
 
 from compress.console import say
 from compress.errors import InputError
 from compress.registry import did_you_mean
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
 SHIPPED = Path(__file__).parent / "tasks"
@@ -40,8 +41,8 @@ class Score:
 class Harness:
     """The tasks `names`, among those that ship, those of the folder `own`, and all that lm-eval knows.
 
-    Made before the model is loaded, so that a wrong name costs nothing. Raises InputError when lm-eval is not
-    installed, `own` is no folder, or a name is unknown.
+    Made before torch is imported, so that a wrong name costs little. Raises InputError when lm-eval is not installed,
+    `own` is no folder, or a name is unknown.
     """
 
     def __init__(self, names: Sequence[str], own: Path | None = None) -> None:
@@ -56,12 +57,13 @@ class Harness:
         self._tasks = TaskManager(include_path=paths, include_defaults=False)  # the others are thousands of files
         if not set(self.names) <= set(self._tasks.all_tasks):
             here = self._tasks.all_tasks
+            for name in self.names:
+                if name not in here and not _mentioned(name):
+                    raise _unknown(name, here, here)
             self._tasks = TaskManager(include_path=paths)
             for name in self.names:
                 if name not in self._tasks.all_tasks:
-                    near = did_you_mean(name, here) or did_you_mean(name, self._tasks.all_tasks)
-                    listed = f"here are {', '.join(here)}; all others: `lm-eval ls tasks`"
-                    raise InputError(f"--tasks: no task {name!r}{near} ({listed})")
+                    raise _unknown(name, here, self._tasks.all_tasks)
 
     def run(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, *, batch: int = 8, limit: int | None = None
@@ -101,14 +103,33 @@ def _scores(task: str, results: Mapping[str, Any], found: Mapping[str, Any]) -> 
             yield Score(task, metric, float(value), error, samples, bool(better.get(metric, True)))
 
 
+def _mentioned(name: str) -> bool:
+    """Whether any file of lm-eval's tasks has the name in it: in a second, where reading all of them takes many."""
+    found = find_spec("lm_eval")
+    root = Path(found.origin).parent / "tasks" if found is not None and found.origin else None
+    files = (Path(place, file) for place, _, files in os.walk(root or "") for file in files)
+    return any(name.encode() in file.read_bytes() for file in files if file.suffix != ".py")
+
+
+def _unknown(name: str, here: Sequence[str], known: Sequence[str]) -> InputError:
+    near = did_you_mean(name, here) or did_you_mean(name, known)
+    return InputError(f"--tasks: no task {name!r}{near} (here are {', '.join(here)}; all others: `lm-eval ls tasks`)")
+
+
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """lm-eval's warnings and bars are not the user's to mend; what it raises is shown."""
+    """lm-eval's warnings and bars are not the user's to mend, nor what git says when it looks for its own version; what
+    it raises is shown."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # git is another process
     try:
         with redirect_stderr(io.StringIO()):
             yield
     finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
         logger.setLevel(level)

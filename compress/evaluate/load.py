@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +20,39 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 BATCH = 4
+OTHER = Part("manuals")
+"""What is measured on: prose of another kind than `docs`, which recipes calibrate on."""
+
 KEPT_BACK = Part("docs", {"split": "test"})
-"""What no calibration sees."""
+"""What no calibration on `docs` sees."""
+
+PREDICTS = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
+
+
+def predicts(model: nn.Module) -> bool:
+    """Whether the model predicts tokens, so that its quality is a perplexity."""
+    return any(word in type(model).__name__ for word in PREDICTS)
+
+
+def apart_from(calibrated: Iterable[Part | str]) -> Part:
+    """A text of another source than any of those `calibrated` on; where they leave none, what `docs` keeps back."""
+    names = {data if isinstance(data, str) else data.name for data in calibrated}
+    return KEPT_BACK if OTHER.name in names else OTHER
+
+
+def named(data: Part | str) -> str:
+    """A text as it is shown: `manuals`, `docs, split test`."""
+    if isinstance(data, str):
+        return data
+    return ", ".join([data.name, *(f"{key} {value}" for key, value in data.arguments.items())])
 
 
 def text_of(data: str | None) -> Part | str:
     """What `--data` names; `docs` is the part of it that is kept back. Raises InputError when it names nothing."""
+    if data is None:
+        return OTHER
     try:
-        found = TypeAdapter(Data).validate_python(data or "docs")
+        found = TypeAdapter(Data).validate_python(data)
     except ValidationError as error:
         raise InputError(f"--data: {error.errors(include_url=False)[0]['msg']}") from None
     return KEPT_BACK if found == Part("docs") else found
@@ -50,9 +76,9 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = T
 
 
 def held_out(
-    checkpoint: Checkpoint, *, data: Part | str = KEPT_BACK, length: int, samples: int, seed: int = 0
+    checkpoint: Checkpoint, *, data: Part | str = OTHER, length: int, samples: int, seed: int = 0
 ) -> list[dict[str, Tensor]]:
-    """Batches of `input_ids` `[4, length]` (with labels for masked models), by default of the text `docs` keeps back.
+    """Batches of `input_ids` `[4, length]` (with labels for masked models), by default of `manuals`.
 
     The length is cut to what the model takes. A model without a tokenizer gets random tokens, which have a latency but
     no meaning. Raises InputError when the text is too short or the tokenizer belongs to another model.

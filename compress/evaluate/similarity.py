@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.console import track
 from compress.errors import InputError
+from compress.evaluate.change import Sampled
+
+GROUPS = 64
+"""Into which texts are parted at most, to leave out one after the other."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +48,28 @@ def embed(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tuple[Te
     """
     encoder = model.get_encoder() if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else model  # pyright: ignore[reportCallIssue]
     device, found, length = next(model.parameters()).device, [], 0
-    for batch in batches:
+    for batch in track(batches, "embedding"):
         given = {name: batch[name].to(device) for name in ("input_ids", "attention_mask") if name in batch}
         output = encoder(**given, output_hidden_states=True)
-        state = getattr(output, "last_hidden_state", None)
-        if state is None and getattr(output, "hidden_states", None):
-            state = output.hidden_states[-1]
-        if state is None or state.shape[:2] != given["input_ids"].shape:
-            raise InputError(f"{type(model).__name__} gives no hidden state per token, so it has no embedding")
-        mask = given.get("attention_mask", torch.ones_like(given["input_ids"]))[..., None].float()
-        found.append(((state.float() * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu())
-        length = max(length, state.shape[1])
+        found.append(pooled(model, given, output))
+        length = max(length, given["input_ids"].shape[1])
     if not found:
         raise InputError("no text to embed")
     return torch.cat(found), length
+
+
+def pooled(model: nn.Module, batch: Mapping[str, Tensor], output: Any) -> Tensor:
+    """Mean over the unmasked tokens of the last hidden state in `output`, float32 `[samples, hidden]`.
+
+    Raises InputError when there is none `[batch, length, hidden]`.
+    """
+    state = getattr(output, "last_hidden_state", None)
+    if state is None and getattr(output, "hidden_states", None):
+        state = output.hidden_states[-1]
+    if state is None or state.shape[:2] != batch["input_ids"].shape:
+        raise InputError(f"{type(model).__name__} gives no hidden state per token, so it has no embedding")
+    mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))[..., None].float()
+    return ((state.float() * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu()
 
 
 def similarity(dense: nn.Module, pruned: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Similarity:
@@ -74,6 +89,22 @@ def compare(one: Tensor, other: Tensor, length: int) -> Similarity:
         samples=len(one),
         length=length,
     )
+
+
+def sampled(one: Tensor, other: Tensor) -> dict[str, Sampled]:
+    """`cosine` and `ranks` of `compare` where they exist, with what they are without some of the texts.
+
+    One text is left out at a time, and of many a group, as each time all pairs are ranked anew.
+    """
+    found, texts = {}, np.arange(len(one))
+    rest = [np.setdiff1d(texts, some) for some in np.array_split(texts, min(len(one), GROUPS))]
+    if one.shape == other.shape and len(one) > 1:
+        cosine = functional.cosine_similarity(one, other).double().numpy()
+        found["cosine"] = Sampled(float(cosine.mean()), np.array([cosine[some].mean() for some in rest]))
+    if len(one) > 3:
+        ranks = [_spearman(_pairs(one[some]), _pairs(other[some])) for some in rest]
+        found["ranks"] = Sampled(_spearman(_pairs(one), _pairs(other)), np.array(ranks))
+    return found
 
 
 def _pairs(embeddings: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.export import markdown
-from compress.export.rows import rows
+from compress.export.rows import LIKENESS, rows
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 """What the base model's card says that stays true of the smaller model."""
 
-HELD_OUT: dict[str, Any] = {
-    "dataset_type": "docs",
-    "dataset_name": "Docstrings of installed packages, held out",
-    "dataset_split": "test",
+TEXTS = {
+    "manuals": "Python's language reference and readmes of installed packages",
+    "docs, split test": "Docstrings of installed packages, held out",
 }
+"""What quality is measured on, in words."""
 
 
 def write_card(folder: Path, report: Report, base_card: Path | None = None) -> Path:
@@ -68,7 +68,8 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
         name=name,
         hub_id=hub_id,
         license=base.get("license_name") or base.get("license"),
-        rows=rows(report),
+        rows=[row for row in rows(report) if row.lasting],
+        text=TEXTS.get(report.get("text", ""), report.get("text")),
     )
 
 
@@ -105,14 +106,16 @@ def evaluation_results(report: Report) -> list[EvalResult]:
 
     after, found = report["after"], []
     if quality := after.get("perplexity"):
-        found.append(("text-generation", "perplexity", f"Perplexity at {quality['length']} tokens", quality["value"]))
+        name = f"Perplexity, {quality['samples']} × {quality['length']} tokens"
+        found.append(("text-generation", "perplexity", name, quality["value"]))
     alike = after.get("similarity") or {}
-    names = {"cosine": "Embedding cosine to the dense model", "ranks": "Rank correlation of text pairs"}
-    for key, name in names.items():
+    for key, name in LIKENESS.items():
         if alike.get(key) is not None:
             found.append(("feature-extraction", key, name, alike[key]))
+    text = report.get("text", "")
+    data: dict[str, Any] = {"dataset_type": text.partition(",")[0], "dataset_name": TEXTS.get(text, text)}
     return [
-        EvalResult(task_type=task, metric_type=kind, metric_name=name, metric_value=round(value, 4), **HELD_OUT)
+        EvalResult(task_type=task, metric_type=kind, metric_name=name, metric_value=round(value, 4), **data)
         for task, kind, name, value in found
     ]
 

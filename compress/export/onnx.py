@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from compress.checkpoint.open import Checkpoint
 from compress.console import human_bytes, working
 from compress.evaluate.before_after import LARGEST, LENGTH
+from compress.evaluate.budget import Budget
 from compress.evaluate.load import held_out, load_model
-from compress.evaluate.ort_latency import OrtSpeed, ort_speed
+from compress.evaluate.ort_latency import Speeds, ort_speeds
 from compress.onnx import FILE, Exported, export_model
 from compress.recipe.export import Onnx
 
@@ -24,15 +25,15 @@ def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exporte
         return export_model(load_model(checkpoint, obeying=False), folder, settings)
 
 
-def speeds(dense: Checkpoint, graph: Path, settings: Onnx) -> tuple[OrtSpeed, OrtSpeed] | None:
-    """Both models in ONNX Runtime on one prompt, the dense one exported for it; None where that is above 2 GB."""
+def speeds(dense: Checkpoint, graph: Path, settings: Onnx, budget: Budget) -> Speeds | None:
+    """Both models in ONNX Runtime on one prompt, the dense one exported for it; None where that is above 2 GB or the
+    budget too small."""
     if dense.bytes > LARGEST:
         return None
     prompt = held_out(dense, length=LENGTH, samples=1)[0]["input_ids"][:1].numpy()
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         export_onnx(dense, Path(folder), settings)
-        before = ort_speed(Path(folder) / FILE, prompt)
-    return before, ort_speed(graph, prompt)
+        return ort_speeds(Path(folder) / FILE, graph, prompt, budget)
 
 
 def onnx_table(made: Exported, folder: Path) -> Table:

@@ -19,7 +19,7 @@ from compress.evaluate.latency import Latency
 from compress.evaluate.ort_latency import OrtSpeed
 from compress.evaluate.perplexity import Perplexity
 from compress.evaluate.similarity import Similarity
-from compress.export.rows import percent, rows
+from compress.export.rows import NO_DIFFERENCE, percent, rows
 from compress.version import __version__
 
 
@@ -62,7 +62,8 @@ class RecipeText(TypedDict):
 
 class Report(TypedDict):
     """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
-    exported and how near to torch ONNX Runtime is."""
+    exported and how near to torch ONNX Runtime is. `changes`, by figure: fields of `compress.evaluate.change.Change`,
+    where 1 is no difference. `text` is what quality was measured on."""
 
     model: str
     recipe: RecipeText
@@ -75,6 +76,8 @@ class Report(TypedDict):
     environment: dict[str, str]
     onnx: NotRequired[dict[str, Any]]
     seconds: NotRequired[dict[str, float]]
+    changes: NotRequired[dict[str, dict[str, Any]]]
+    text: NotRequired[str]
 
 
 def figures(
@@ -128,6 +131,7 @@ def render(report: Report) -> str:
     return jinja.get_template("report.html.jinja").render(
         report=report,
         rows=rows(report),
+        no_difference=NO_DIFFERENCE,
         saved=percent(report["before"]["params"], report["after"]["params"]),
         shares=plots.svg(plots.shares(report), "shares"),
         kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
