@@ -154,7 +154,7 @@ def test_the_card_says_what_was_measured(place):
     data: Any = card.data
     assert data.license == "mit"
     (result,) = data.eval_results
-    assert (result.task_type, result.metric_type, result.dataset_split) == ("text-generation", "perplexity", "test")
+    assert (result.task_type, result.metric_type, result.dataset_type) == ("text-generation", "perplexity", "manuals")
     assert result.metric_value == pytest.approx(report["after"]["perplexity"]["value"], abs=1e-4)
     assert str(report["after"]["perplexity"]["length"]) in (result.metric_name or "")
     assert "## Limits" in card.text and "Quality was measured on one small sample" in card.text
