@@ -39,7 +39,6 @@ from compress.work import Options, Shared, Work, open_input
 __all__ = ["Options", "apply", "plan", "run", "share"]
 
 
-
 def run(
     recipe: str | Path | Recipe,
     model_in: str | Path,
@@ -143,7 +142,7 @@ def _write(
     hidden = new_folder(out, force=options.force, inputs=[model_in], resume=options.resume)
     with finished_steps(out) as between, hidden as folder:
         start = time.perf_counter()
-        course = stages(recipe, given, written=True, read=shared is None, evaluated=options.evaluate)
+        course = stages(recipe, given, written=True, read=shared is None, evaluated=bool(options.evaluate))
         work = _work(recipe, model_in, options, given, course, shared)
         check_apart(out, [work.first.checkpoint.folder])  # of a hub id it is known only now
         for note in work.first.checkpoint.left_behind:
