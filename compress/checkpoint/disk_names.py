@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputError
-
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
@@ -99,18 +97,12 @@ def find_pieces(
 
 
 def put_together(pieces: Sequence[Piece], shape: Sequence[int], tensors: Iterator[Tensor]) -> Tensor:
-    """The model's tensor of its pieces, in their dtype; one piece in memory beside it.
-
-    Raises InputError where a piece has another shape than its place.
-    """
+    """The model's tensor of its pieces, in their dtype; one piece in memory beside it."""
     whole: Tensor | None = None
     for piece, tensor in zip(pieces, tensors, strict=True):
         if whole is None:
             whole = torch.empty(tuple(shape), dtype=tensor.dtype)
-        place = piece.of(whole)
-        if tensor.shape != place.shape:
-            raise InputError(f"{piece.disk} is {list(tensor.shape)}, config.json asks for {list(place.shape)}")
-        place.copy_(tensor)
+        piece.of(whole).copy_(tensor)
     assert whole is not None
     return whole
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import clear_frames
 
 from compress.checkpoint import standing
 from compress.checkpoint.exchange import exchange
@@ -57,7 +58,9 @@ def new_folder(
             with undisturbed():
                 kept = _keep(work, target, inputs)
             raise VerifyError(f"{error}\nwhat was written is kept in {kept}") from error
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, MemoryError):
+                clear_frames(error.__traceback__)  # without what they hold not even a folder can be listed
             with undisturbed():
                 _remove(work)
                 for folder in reversed(made):

@@ -15,6 +15,7 @@ import torch
 
 from compress.console import human_bytes
 from compress.errors import InputError
+from compress.ordinary import check_ordinary
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -64,6 +65,7 @@ def read_header(file: Path) -> tuple[dict[str, TensorSpec], bytes]:
 
     Raises InputError, naming the file and the cure, when the file is missing, truncated or not what its header says.
     """
+    check_ordinary(file)
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -83,10 +85,9 @@ def read_header(file: Path) -> tuple[dict[str, TensorSpec], bytes]:
     try:
         header: dict[str, Any] = json.loads(raw)
         header.pop("__metadata__", None)
-        entries = [(name, item["dtype"], tuple(item["shape"]), *item["data_offsets"]) for name, item in header.items()]
-        entries.sort(key=lambda entry: entry[3:])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{file}: its header is corrupt; {AGAIN}") from None
+    entries = sorted((_entry(file, name, item) for name, item in header.items()), key=lambda entry: entry[3:])
     specs: dict[str, TensorSpec] = {}
     end = 0
     for name, kind, shape, start, stop in entries:
@@ -102,3 +103,21 @@ def read_header(file: Path) -> tuple[dict[str, TensorSpec], bytes]:
     if size > whole:
         raise InputError(f"{file}: {size - whole} bytes too long for its header, so corrupt; {AGAIN}")
     return {name: specs[name] for name in header}, raw
+
+
+def _entry(file: Path, name: str, item: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+    """Name, dtype, shape, first byte and end of one tensor. Raises InputError where one of them is no such thing."""
+    item = item if isinstance(item, dict) else {}
+    kind, shape, offsets = (item.get(key) for key in ("dtype", "shape", "data_offsets"))
+    for key, value, right in (
+        ("dtype", kind, isinstance(kind, str)),
+        ("shape", shape, _counts(shape)),
+        ("data_offsets", offsets, _counts(offsets) and len(offsets) == 2),
+    ):
+        if not right:
+            raise InputError(f"{file}: its header is corrupt at tensor {name}: {key} is {value!r}; {AGAIN}")
+    return name, kind, tuple(shape), *offsets  # pyright: ignore
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from compress.checkpoint.fields import check_auto_map, check_fields, reason
 from compress.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     AutoConfig.register(MODEL_TYPE, CompressedConfig, exist_ok=True)
     raw = checkpoint.config
     file = checkpoint.folder / "config.json"
+    check_fields(checkpoint)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
     except Exception as error:  # transformers raises whatever its validators do
@@ -41,8 +43,8 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
             raise InputError(_needs_code(checkpoint)) from None
         if not raw.get("model_type"):
             raise InputError(f"{file}: no model_type, so the architecture is unknown; add it") from None
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{file}: not understood by transformers: {reason}") from error
+        raise InputError(f"{file}: not understood by transformers: {reason(error, raw)}") from error
+    check_auto_map(checkpoint, config)
     config._attn_implementation = config._experts_implementation = None  # a kernel of the hub would be fetched and run
     return config
 
@@ -86,7 +88,7 @@ def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) 
     if not name and type(config) in AutoModel._model_mapping:  # pyright: ignore[reportOperatorIssue]
         return AutoModel._model_mapping[type(config)]  # pyright: ignore
     raise ModelError(
-        f"no class {name or 'for the config ' + type(config).__name__} in the installed transformers "
+        f"{_file(config)}no class {name or 'for the config ' + type(config).__name__} in the installed transformers "
         f"{transformers.__version__}; install the version that the checkpoint was made with"
     )
 
@@ -143,9 +145,14 @@ def _build(
         with torch.device("meta"):
             model = build._from_config(config, dtype=dtype, **{k: v for k, v in chosen.items() if v is not None})
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{cls.__name__} cannot be built from its config: {reason}") from error
+        why = reason(error, config.to_dict())
+        raise ModelError(f"{_file(config)}{cls.__name__} cannot be built from its config: {why}") from error
     return model.eval().requires_grad_(False)
+
+
+def _file(config: PretrainedConfig) -> str:
+    """Where the config was read, as a message begins."""
+    return f"{config.name_or_path}/config.json: " if config.name_or_path else ""
 
 
 def _keep_nothing(model: nn.Module, *names: str) -> None:

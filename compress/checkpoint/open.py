@@ -19,14 +19,16 @@ from compress.checkpoint.digest import content_digests
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.hub import fetch
 from compress.checkpoint.pickled import Pickles
+from compress.checkpoint.quantised import check_gguf, check_quantised
 from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
-from compress.checkpoint.side_files import WEIGHTS, side_files
+from compress.checkpoint.side_files import side_files
+from compress.checkpoint.weight_files import PICKLED, SAFE, no_weights, read_small, weight_files
 from compress.errors import InputError
+from compress.ordinary import check_ordinary, is_path
 from compress.registry import did_you_mean
 
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 NAMED = 8
 """Files that are named where more are left behind; code is always named."""
 
@@ -132,14 +134,19 @@ def open_checkpoint(
 
     `include` are patterns of files beside the weights that travel though no model is known to have them. Raises
     InputError, naming file and cure, when there is none, when config.json or a shard is missing, truncated or corrupt,
-    when the index names what a shard lacks, and when the weights are pickled and `allow_pickle` is not given.
+    when the index names what a shard lacks, and when the weights are pickled and `allow_pickle` is not given. Raises
+    ModelError when they are quantised.
     """
     folder = _folder(where, revision, allow_pickle)
+    for file in folder.iterdir():  # what stands beside the weights is read too, by transformers
+        if file.exists() and not file.is_dir():
+            check_ordinary(file)
     config, papers = _config(folder)
+    check_quantised(folder, config, {})
     tensors: dict[str, TensorSpec] = {}
     weights: dict[Path, Seen] = {}
     pickles = None
-    files, index = _weight_files(folder, SAFE, papers)
+    files, index = weight_files(folder, SAFE, papers)
     if files:
         for file in files:
             specs, weights[file] = _header(file)
@@ -147,9 +154,10 @@ def open_checkpoint(
                 if index is None or index.get(name, file.name) == file.name:
                     tensors[name] = spec
     else:
-        files, index = _weight_files(folder, PICKLED, papers)
+        files, index = weight_files(folder, PICKLED, papers)
         if not files:
-            raise InputError(_no_weights(folder))
+            check_gguf(folder)
+            raise InputError(no_weights(folder))
         if not allow_pickle:
             raise InputError(
                 f"{folder}: its weights are pickled ({files[0].name}), and a pickle can run code when it is opened; "
@@ -168,6 +176,7 @@ def open_checkpoint(
             )
     if not tensors:
         raise InputError(f"{files[0]}: holds no tensor; {AGAIN}")
+    check_quantised(folder, config, tensors)
     code = [] if trust_remote_code else code_in(folder)
     config = config if trust_remote_code else without_code(config)
     beside = side_files(folder, include, code=trust_remote_code)
@@ -197,18 +206,15 @@ def _header(file: Path) -> tuple[dict[str, TensorSpec], Seen]:
     return specs, Seen(stamp, len(raw).to_bytes(8, "little") + raw)
 
 
-def _paper(file: Path) -> tuple[str, Seen]:
-    """The text of a small file."""
-    stamp = Stamp.of(file)
-    raw = file.read_bytes()
-    return raw.decode("utf-8"), Seen(stamp, raw)
-
-
 def _folder(where: str | Path, revision: str | None, allow_pickle: bool) -> Path:
+    if not str(where) or not is_path(Path(where)):
+        shown = repr(str(where)[:80])
+        raise InputError(f"{shown}: names no folder; give the folder of a model, or a hub id (owner/name)")
     folder = Path(where).expanduser()
     if folder.is_dir():
         return folder.absolute()
     if folder.exists():
+        check_gguf(folder)
         raise InputError(f"{where}: a model is a folder with config.json, this is a file; give {folder.parent}")
     name, _, tagged = str(where).partition("@")
     if isinstance(where, Path) or str(where).startswith(("/", ".", "~")) or name.count("/") > 1 or not name:
@@ -221,6 +227,7 @@ def _folder(where: str | Path, revision: str | None, allow_pickle: bool) -> Path
 
 def _config(folder: Path) -> tuple[dict[str, Any], dict[Path, Seen]]:
     file = folder / "config.json"
+    check_ordinary(file)
     if not file.exists():
         if (folder / "adapter_config.json").exists():
             raise InputError(f"{folder}: an adapter, not a model; merge it into its base model first")
@@ -228,7 +235,7 @@ def _config(folder: Path) -> tuple[dict[str, Any], dict[Path, Seen]]:
         hint = f"; perhaps you mean {folder / below[0]}" if below else "; give the folder that holds a model"
         raise InputError(f"{folder}: no config.json{hint}")
     try:
-        text, seen = _paper(file)
+        text, seen = read_small(file)
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid JSON ({error}); {AGAIN}") from None
@@ -239,36 +246,6 @@ def _config(folder: Path) -> tuple[dict[str, Any], dict[Path, Seen]]:
     return config, {file: seen}
 
 
-def _weight_files(folder: Path, name: str, papers: dict[Path, Seen]) -> tuple[list[Path], dict[str, str] | None]:
-    """The files that hold the weights, as stock loaders choose them, and the index when there is one (to `papers`)."""
-    if (folder / name).exists():
-        return [folder / name], None
-    file = folder / f"{name}.index.json"
-    if not file.exists():
-        return [], None
-    try:
-        text, papers[file] = _paper(file)
-        index = json.loads(text)["weight_map"]
-        shards = sorted({str(shard) for shard in index.values()})
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise InputError(f"{file}: corrupt, no weight_map can be read; {AGAIN}") from None
-    if outside := [shard for shard in shards if Path(shard).name != shard]:
-        raise InputError(f"{file}: names the shard {outside[0]!r}, which is not in the folder")
-    if missing := [shard for shard in shards if not (folder / shard).exists()]:
-        raise InputError(f"{folder}: {len(missing)} of {len(shards)} shards missing: {', '.join(missing)}; {AGAIN}")
-    if not shards:
-        raise InputError(f"{file}: names no tensor; {AGAIN}")
-    return [folder / shard for shard in shards], index
-
-
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _no_weights(folder: Path) -> str:
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS)
-    found = f"; found {', '.join(others[:5])}, which stock loaders do not open either" if others else ""
-    return f"{folder}: no {SAFE} or {SAFE}.index.json{found}"

@@ -63,6 +63,8 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise InputError(f"{file}: truncated or corrupt ({reason}); {AGAIN}") from None
     if not isinstance(loaded, dict):
         raise InputError(f"{file}: holds a {type(loaded).__name__}, not a mapping of names to tensors; {AGAIN}")
+    if strange := [name for name in loaded if not isinstance(name, str)]:
+        raise InputError(f"{file}: holds a tensor under {strange[0]!r}, which is no name; {AGAIN}")
     return {name: tensor.detach() for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 

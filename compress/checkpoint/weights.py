@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from compress.checkpoint.blocks import wrong_count
 from compress.checkpoint.disk_names import Piece, find_names, find_pieces, put_together
 from compress.checkpoint.model import runnable_model
 from compress.checkpoint.open import Checkpoint
+from compress.checkpoint.shapes import Wanted, check_shapes
 from compress.errors import InputError, ModelError
 
 __all__ = ["Weights", "runnable_model"]
@@ -22,7 +24,7 @@ class Weights:
     """Which stored tensor is which parameter or persistent buffer of `model`, a tree on the meta device.
 
     Names are those of `model.state_dict()`; a tensor tied under several names goes by the first one. Raises ModelError
-    when something the model needs is in no file.
+    when something the model needs is in no file, or stored in another shape.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -148,11 +150,6 @@ class Weights:
                 continue
             empty = self._empty[name]
             tensor = self.read(name, dtype, device)
-            if tuple(tensor.shape) != tuple(empty.shape):
-                spec = self.checkpoint.tensors[self._disk[name][0]]
-                raise InputError(
-                    f"{spec.file}: {spec.name} is {list(tensor.shape)}, config.json asks for {list(empty.shape)}"
-                )
             if isinstance(empty, nn.Parameter):
                 tensor = nn.Parameter(tensor, requires_grad=False)
             loaded[name] = tensor
@@ -178,11 +175,21 @@ class Weights:
         return tensor
 
     def _check(self) -> None:
+        check_shapes(self._wanted())
+        if said := wrong_count(self.model, self.checkpoint.tensors, self.missing, self.unexpected):
+            raise ModelError(f"{self.checkpoint.folder / 'config.json'}: {said}")
         if not self.missing:
             return
         more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
         near = f" (the file has {self.unexpected[0]}, for one, which the model does not)" if self.unexpected else ""
         raise ModelError(
-            f"{self.checkpoint.folder}: {type(self.model).__name__} needs {self.missing[0]}{more}, "
-            f"which is neither stored nor tied to what is{near}"
+            f"{self.checkpoint.folder / 'config.json'}: {type(self.model).__name__} needs {self.missing[0]}{more}, "
+            f"which is neither stored nor tied to what is{near}; mend config.json, or fetch the weights again"
         )
+
+    def _wanted(self) -> Iterator[Wanted]:
+        for name, empty in self._empty.items():
+            for piece in self._pieces.get(name, ()):
+                yield self.checkpoint.tensors[piece.disk], piece.of(empty).shape, empty.dtype
+            for disk in () if name in self._pieces else self._disk.get(name, ()):
+                yield self.checkpoint.tensors[disk], empty.shape, empty.dtype

@@ -12,6 +12,7 @@ from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.header import DTYPES
 from compress.checkpoint.model import load_config, model_class, runnable_model
 from compress.checkpoint.open import Checkpoint, open_checkpoint, open_tensors
+from compress.checkpoint.shapes import check_shapes
 from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weights import Weights
 from compress.checkpoint.write import ShardWriter, check_apart, new_folder
@@ -76,12 +77,12 @@ def _check(described: Description, base: Checkpoint, file: Checkpoint) -> None:
         if lost := [part for part in parts if part not in specs]:
             raise InputError(f"{delta / TENSORS}: lacks {lost[0]}, which {DESCRIPTION} names; prune anew")
         whole = specs[name] if stored.form == "whole" else base.tensors.get(stored.base or "")
-        if whole is not None and list(whole.shape) != stored.shape:
-            raise InputError(f"{delta / DESCRIPTION}: {name} is {stored.shape} there, but stored {list(whole.shape)}")
         if stored.form not in ("whole", "same", "gaps", "bits") or stored.dtype not in DTYPES:
             raise InputError(f"{delta / DESCRIPTION}: {name}: unknown form {stored.form!r} or dtype {stored.dtype!r}")
         if stored.form != "whole" and stored.base not in base.tensors:
             raise InputError(f"{delta / DESCRIPTION}: {name}: the base has no {stored.base}")
+        if whole is not None:
+            check_shapes([(whole, stored.shape, whole.dtype)], f"{delta / DESCRIPTION} says")
 
 
 def _merged(name: str, stored: Stored, base: Checkpoint, file: Checkpoint) -> Tensor:

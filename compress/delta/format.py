@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.delta.sparse import ABOUT
 from compress.errors import InputError
+from compress.ordinary import check_ordinary
 
 VERSION = 2
 """Raised when the form changes, or how the digest of a model is made."""
@@ -58,6 +59,7 @@ class Description:
 def read_description(folder: Path) -> Description:
     """Raises InputError when `folder` holds no delta, or one of another version."""
     file = folder / DESCRIPTION
+    check_ordinary(file)
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         if raw["version"] != VERSION:

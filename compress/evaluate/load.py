@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.calibrate.data import batches, load_tokenizer
 from compress.checkpoint.model import load_config, model_class, text_config
-from compress.errors import InputError
+from compress.errors import InputError, ModelError
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 from compress.runtime import obey
@@ -69,10 +69,28 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = T
     config = load_config(checkpoint)
     cls: Any = model_class(config, checkpoint)
     dtype = torch.float32 if device == "cpu" else "auto"
-    model = cls.from_pretrained(checkpoint.folder, config=config, dtype=dtype).to(device).eval()
+    model, found = cls.from_pretrained(
+        checkpoint.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    _check_loaded(checkpoint, cls, found)
+    model = model.to(device).eval()
     if obeying:
         obey(model)
     return model
+
+
+def _check_loaded(checkpoint: Checkpoint, cls: type[nn.Module], found: dict[str, Any]) -> None:
+    """Raise ModelError where stock transformers would go on with random numbers for what does not fit or is missing."""
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
+        raise ModelError(
+            f"{checkpoint.folder}: {name} is {list(stored)}, config.json asks for {list(wanted)}; they belong to two "
+            f"models, or one is damaged: fetch or save both again"
+        )
+    for name in sorted(found["missing_keys"]):
+        raise ModelError(
+            f"{checkpoint.folder / 'config.json'}: {cls.__name__} needs {name}, which is not stored; mend config.json, "
+            f"or fetch the weights again"
+        )
 
 
 def held_out(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from compress.checkpoint.blocks import left_over
 from compress.checkpoint.model import empty_model, load_config, model_class
 from compress.checkpoint.open import Checkpoint
 from compress.checkpoint.weights import Weights
@@ -27,6 +28,14 @@ class Source:
     model: nn.Module
     graph: Graph
     weights: Weights
+
+    @property
+    def left_behind(self) -> list[str]:
+        """What no output gets of the checkpoint, a sentence each."""
+        found = left_over(self.model, self.weights.unexpected)
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        strays = [f"left behind, as {self.cls.__name__} has no place for it: {found[0]}{more}"] if found else []
+        return [*self.checkpoint.left_behind, *strays]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Source:

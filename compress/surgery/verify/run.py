@@ -25,7 +25,7 @@ from compress.surgery.verify.cached import STEPS, check_cache, decodes
 from compress.surgery.verify.forward import Advance, output, tokens
 from compress.surgery.verify.masked import Kept, changed_tensors, masked_output
 from compress.surgery.verify.noise import apart
-from compress.surgery.verify.shapes import check_shapes, check_untraced
+from compress.surgery.verify.shapes import check_places, check_untraced
 
 LEAST = 1e-5
 """Largest difference of two outputs that is always right, as a share of the largest magnitude in the second."""
@@ -54,7 +54,7 @@ def verify(
     blocks = [new for block in source.graph.blocks if (new := Names(source.graph, kept).new(block)) is not None]
     try:
         pruned = open_checkpoint(folder, trust_remote_code=source.checkpoint.trust_remote_code)
-        check_shapes(pruned, folder)
+        check_places(pruned, folder)
         model = runnable_model(pruned)
         weights = Weights(pruned, model)
     except CompressError as error:

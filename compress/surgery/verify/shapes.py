@@ -19,17 +19,13 @@ from compress.surgery.source import Source
 Kept = Mapping[str, np.ndarray]
 
 
-def check_shapes(pruned: Checkpoint, folder: Path) -> None:
-    """Raises VerifyError where a stored tensor has no place in the model of config.json, or another shape there."""
+def check_places(pruned: Checkpoint, folder: Path) -> None:
+    """Raises VerifyError where a stored tensor has no place in the model of config.json, and what `Weights` raises
+    where it has another shape than its place."""
     config = load_config(pruned)
     weights = Weights(pruned, empty_model(config, model_class(config, pruned)))
     if weights.unexpected:
         raise VerifyError(f"{folder}: its config.json has no place for {weights.unexpected[0]}")
-    for name in weights.names(""):
-        wanted = tuple(weights.current(name).shape)
-        for disk in () if weights.pieces(name) else weights.disk_names(name):  # pieces are checked as they are read
-            if tuple(shape := pruned.tensors[disk].shape) != wanted:
-                raise VerifyError(f"{folder}: {disk} is {list(shape)}, its config.json asks for {list(wanted)}")
 
 
 def check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
