@@ -53,5 +53,6 @@ def _writing(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             cure = "make room there, or set COMPRESS_CACHE to a folder on another disk"
             raise InputError(f"{folder}: the disk of the cache is full; {cure}") from None
-        reason = "is a file" if folder.is_file() else f"cannot be written ({error.strerror})"
-        raise InputError(f"{folder}: the folder of the cache {reason}; set COMPRESS_CACHE to another folder") from None
+        reason = "is a file" if os.path.isfile(folder) else f"cannot be written ({error.strerror})"
+        shown = folder if len(str(folder)) < 300 else f"{str(folder)[:300]}…"
+        raise InputError(f"{shown}: the folder of the cache {reason}; set COMPRESS_CACHE to another folder") from None

@@ -27,8 +27,8 @@ EVERY = 5.0
 SILENCE = 5.0
 """Seconds without a line after which what runs says that it does, where there is no terminal."""
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # `cpu:-1:` is a place
+output = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
 from compress.export import table
 from compress.export.rows import count, percent
+from compress.ordinary import check_ordinary
 from compress.surgery.source import Source
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def plan_table(plan: Plan) -> Table:
 def read_report(folder: Path) -> tuple[Table, dict[str, Any]]:
     """The table and the content of a folder's report.json. Raises InputError when there is none."""
     file = folder / "report.json"
+    check_ordinary(file)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return table(found), found

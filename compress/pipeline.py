@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from compress.calibrate import distributed
+from compress.calibrate.data import foreign_tokens
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
-from compress.console import detail, say
+from compress.console import detail, say, warn
 from compress.delta.extract import extract
 from compress.delta.format import Description
-from compress.errors import InputError
+from compress.errors import BudgetError, InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.evaluate.budget import Budget, quick
 from compress.evaluate.load import apart_from
@@ -145,8 +146,10 @@ def _write(
         course = stages(recipe, given, written=True, read=shared is None, evaluated=bool(options.evaluate))
         work = _work(recipe, model_in, options, given, course, shared)
         check_apart(out, [work.first.checkpoint.folder])  # of a hub id it is known only now
-        for note in work.first.checkpoint.left_behind:
+        for note in work.first.left_behind:
             say(note)
+        if work.options.evaluate and (said := foreign_tokens(work.first.checkpoint, work.first.config)):
+            warn(said)
         with work.first.checkpoint.unchanged():
             report = _carry_out(work, folder, between, out, shared, start)
     return report
@@ -229,7 +232,10 @@ def _step(work: Work, number: int, folder: Path | None) -> None:
     """Decide one step and, with a folder, execute it there and go on from what was written."""
     step, given = work.recipe.steps[number], work.given and work.given.steps[number]
     with work.source.checkpoint.unchanged():
-        work.steps.append(STEPS[type(step)].execute(work, step, given, folder))
+        try:
+            work.steps.append(STEPS[type(step)].execute(work, step, given, folder))
+        except BudgetError as error:
+            raise BudgetError(f"steps.{number}: {error}") from None
     if folder is not None and number + 1 < len(work.recipe.steps):
         distributed.agreed(str(folder))
         work.open(folder)
@@ -267,7 +273,7 @@ def _report(work: Work, made: Plan, found: Evaluation, out: Path, in_ort: Speeds
         families=[FamilyRow(**row) for row in work.tally.rows()],  # pyright: ignore[reportArgumentType]
         opens_with=opens["who"],
         load=opens["how"].format(folder=str(out)),
-        notes=[*made.notes, *found.notes, *work.first.checkpoint.left_behind],
+        notes=[*made.notes, *found.notes, *work.first.left_behind],
         environment=environment(),
         seconds={name: round(value, 3) for name, value in work.seconds.items()},
         changes={name: asdict(change) for name, change in found.changes.items()},

@@ -12,6 +12,7 @@ import numpy as np
 
 from compress.errors import InputError
 from compress.graph.families import Graph
+from compress.ordinary import check_ordinary
 
 VERSION = 2
 """Raised when the form changes, or how the digest of a model is made."""
@@ -94,6 +95,7 @@ class Plan:
 
 def read_plan(path: Path) -> Plan:
     """Read a plan. Raises InputError when the file is missing, or no plan of this version."""
+    check_ordinary(path)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["version"] != VERSION:

@@ -154,6 +154,8 @@ def explain(
         elif item["type"] == "missing":
             text = f"{what} {place[-1]!r} is missing"
             place = place[:-1]
+        elif item["type"] == "too_short" and not item["input"]:
+            text = "at least one is needed, this is empty"
         elif item["type"] in ("value_error", "assertion_error"):
             text = str(item.get("ctx", {}).get("error", text))
         elif item["type"] not in (MISTAKE, MISTAKEN_ARGUMENT):

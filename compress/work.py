@@ -23,6 +23,9 @@ from compress.stages import Stages
 from compress.surgery.source import Source
 from compress.tally import Tally
 
+USABLE = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that give results."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -50,6 +53,10 @@ class Options:
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
+            if torch.device(self.device).type not in USABLE:
+                raise InputError(
+                    f"--device {self.device}: nothing is computed there; take auto or one of {', '.join(USABLE)}"
+                )
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]

@@ -162,11 +162,11 @@ def test_a_recipe_that_fails_is_a_row(place, capsys):
     Path("impossible.yaml").write_text(RECIPE.format("wanda").replace("channels", "heads").replace("25%", "99%"))
     assert cli.call(["compare", "impossible.yaml", "wanda.yaml", "in", "-o", "out", "--no-evaluate"]) == 0
     failed, done = read()["rows"]
-    assert failed["exit_code"] == 4 and "ask for that or more" in failed["error"]
+    assert failed["exit_code"] == 4 and "let at least that much stay" in failed["error"]
     assert done["params"] < read()["dense"]["params"]
     assert "failed" in capsys.readouterr().out
     assert not Path("out/impossible").exists()
-    assert "ask for that or more" in Path("out/compare.html").read_text()
+    assert "let at least that much stay" in Path("out/compare.html").read_text()
 
 
 def test_models_that_are_not_kept_leave_their_papers(place):

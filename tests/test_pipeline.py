@@ -200,7 +200,7 @@ def test_skip(llama, tmp_path):
 @pytest.mark.parametrize(
     ("step", "error", "words"),
     [
-        ("{prune: heads, by: random, remove: 99%}", BudgetError, "ask for that or more"),
+        ("{prune: heads, by: random, remove: 99%}", BudgetError, "let at least that much stay"),
         ("{prune: channels, by: random, remove: 1%, round: 48}", BudgetError, "nothing can be removed"),
         ("{prune: heads, by: random, until: 90%}", BudgetError, "remain"),
         ("{prune: hidden, by: random, remove: 20%, repair: bias}", InputError, "this step removes none"),
@@ -246,7 +246,7 @@ def _wider(folder):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "its config.json asks for")],
+    [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "config.json asks for")],
 )
 def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
     from compress.steps import units

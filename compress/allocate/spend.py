@@ -77,7 +77,7 @@ def allocate(
     if least > target * (1 + 1e-9):
         raise BudgetError(
             f"at most {named(target)} should be left, but {named(least)} remain at the least, as {_least(families)}; "
-            "ask for that or more, or prune more kinds"
+            "let at least that much stay, or prune more kinds"
         )
     kept = _search(spend, left, pools, now, target)
     value, bundle = left(kept), max(float(pool.cost[pool.minimum :].max(initial=0)) for pool in pools)

@@ -49,6 +49,20 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
         raise InputError(f"{checkpoint.folder}: the tokenizer cannot be loaded: {reason}") from error
 
 
+def foreign_tokens(checkpoint: Checkpoint, config: PretrainedConfig) -> str | None:
+    """What to say of a tokenizer with more tokens than the model: text that has one of those cannot be given to it."""
+    tokenizer = load_tokenizer(checkpoint)
+    last = max(tokenizer.get_vocab().values(), default=0) if tokenizer is not None else 0
+    vocabulary = text_config(config).vocab_size if tokenizer is not None else 0
+    if last < vocabulary or tokenizer is None:
+        return None
+    return (
+        f"{checkpoint.folder}: the tokenizer's tokens go up to {last}, the model's vocabulary ends at "
+        f"{vocabulary - 1}; text with such tokens is neither calibrated nor evaluated on: put the model's own "
+        f"tokenizer there"
+    )
+
+
 def batches(
     calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0
 ) -> tuple[list[dict[str, Tensor]], str]:

@@ -19,6 +19,7 @@ from compress.cli import prune as _prune
 from compress.cli import push as _push
 from compress.cli import schedule as _schedule
 from compress.cli.app import app
+from compress.cli.exhausted import exhausted
 from compress.cli.words import check_first, explain
 from compress.errors import CompressError
 
@@ -63,4 +64,9 @@ def call(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if (words := exhausted(error)) is None:
+            raise
+        console.complain(words)
+        return USAGE
     return 0

@@ -55,10 +55,15 @@ def evaluate(
     """
     from compress.errors import InputError
     from compress.evaluate.harness import Harness
+    from compress.recipe.schema import MOST_TOKENS
 
     for name, value in (("length", length), ("samples", samples), ("limit", limit)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: is no number of {'tokens' if name == 'length' else name}; at least 1")
+    if samples * length > MOST_TOKENS:
+        raise InputError(
+            f"--samples {samples} of --length {length}: more than {MOST_TOKENS:,} tokens; lower one of them"
+        )
     names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
     if card and not (names and (Path(model) / "README.md").is_file()):
         raise InputError(f"--card: writes the scores of --tasks into {model}/README.md; both must be there")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError
+from compress.ordinary import check_ordinary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +38,7 @@ def read_labelled(file: Path, names: dict[int, str], most: int | None = None) ->
     """
     numbers: dict[Any, int] = {name: number for number, name in names.items()} | {number: number for number in names}
     found: list[tuple[str, int]] = []
+    check_ordinary(file)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compress.console import warn
 from compress.export import markdown
 from compress.export.rows import LIKENESS, rows
 
@@ -125,8 +126,14 @@ def _metadata(base_card: Path | None) -> dict[str, Any]:
     if base_card is None or not base_card.is_file():
         return {}
     from huggingface_hub.repocard import ModelCard
+    from yaml import YAMLError  # the hub client reads cards by it
 
-    return ModelCard(base_card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+    try:
+        return ModelCard(base_card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, YAMLError) as error:  # of a text that was written by hand, after all the work
+        reason = " ".join(str(error).split())[:200]
+        warn(f"{base_card}: its head cannot be read ({reason}), so nothing of it is in the new model card")
+        return {}
 
 
 def _listed(value: Any) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import PlainSerializer, PlainValidator, ValidationError, WithJsonS
 from pydantic_core import InitErrorDetails
 
 from compress.errors import InputError
+from compress.ordinary import is_path
 from compress.recipe.mistake import mistake
 from compress.registry import MISTAKEN_ARGUMENT, Registry, allocators, criteria, did_you_mean, ratios, repairs, sources
 
@@ -69,6 +70,8 @@ def _data(value: Any) -> Part | str:
     text = str(value)
     if text in sources.names():
         return _checked(text, sources)
+    if not is_path(Path(text)):
+        raise mistake(f"{text[:80]!r}… names no file, as no file system takes such a name")
     if Path(text).expanduser().exists():
         return text
     if "/" not in text or Path(text).suffix in (".txt", ".jsonl", ".json", ".parquet"):

@@ -90,7 +90,7 @@ class Prune(BaseModel):
     stay: Criterion | None = None
     merge: Merge | None = None
     align: bool = False
-    round: Annotated[int, Field(ge=1, strict=True)] = 1
+    round: Annotated[int, Field(ge=1, le=2**31, strict=True)] = 1
     widths: Literal["uniform", "per-layer"] = "uniform"
     propagate: Literal["dense", "pruned"] = "dense"
     reduce: Literal["sum", "mean", "max", "l2"] = "sum"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from os.path import isfile
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from compress.errors import InputError
+from compress.ordinary import check_ordinary
 from compress.recipe.schema import Calibrate, Recipe
 from compress.recipe.source import Place, Source, value_of
 from compress.recipe.step import step_model
@@ -27,6 +28,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path if isfile(path) else shipped(str(path)) or path)
     try:
+        if not isdir(path):
+            check_ordinary(path)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe{_near(path)} ({which()})") from None
@@ -118,7 +121,7 @@ def _apply(data: dict[str, Any], override: str) -> Place:
     try:
         value = value_of(text)
     except InputError as error:
-        raise InputError(f"--set {override}: {error}") from None
+        raise InputError(f"--set {override[:200]}: {error}") from None
     node: Any = data
     place: list[int | str] = []
     words = path.strip().split(".")

@@ -14,6 +14,11 @@ from compress.recipe.skipping import SkipExperts
 from compress.recipe.source import to_yaml
 from compress.recipe.step import Step
 
+MOST_TOKENS = 100_000_000
+"""Of all samples together. Every block's inputs for them are held: 800 GB of 4,096 channels in half precision."""
+
+LARGEST_SEED = 2**63 - 1
+
 
 class Calibrate(BaseModel):
     """The text whose statistics steer the criteria: `samples` sequences of `length` tokens, `batch` at a time."""
@@ -25,6 +30,15 @@ class Calibrate(BaseModel):
     length: Annotated[int, Field(ge=1, strict=True)] = 512
     batch: Annotated[int, Field(ge=1, strict=True)] = 8
 
+    @model_validator(mode="after")
+    def _held(self) -> Calibrate:
+        if self.samples * self.length > MOST_TOKENS:
+            raise mistake(
+                f"{self.samples:,} samples of {self.length:,} tokens are more than memory holds (at most "
+                f"{MOST_TOKENS:,} tokens); lower samples or length"
+            )
+        return self
+
 
 class Recipe(BaseModel):
     """The whole recipe: `steps` in their order, then what to `export` the result to."""
@@ -32,7 +46,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str = ""
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = 0
     calibrate: Calibrate = Calibrate()
     steps: Annotated[list[Step], Field(min_length=1)]
     export: Exports | None = None

@@ -14,12 +14,19 @@ from compress.errors import InputError
 
 Place = tuple[int | str, ...]
 
+LONGEST = 1_000_000
+"""Characters of a recipe."""
+
+DEEPEST = 100
+"""Brackets and braces inside each other."""
+
 
 class Source:
     """A YAML text: `data` is what it says, plain dicts and lists; `locate` says where. Raises InputError."""
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
+        _check_extent(text, name)
         try:
             self.data: Any = _yaml().load(text)
             self._root: Node | None = _yaml().compose(text)
@@ -52,6 +59,18 @@ class Source:
         if found is None:
             return 1, 1
         return found.start_mark.line + 1, found.start_mark.column + 1
+
+
+def _check_extent(text: str, name: str) -> None:
+    """Raise InputError for what would keep the parser busy for long, and is no recipe."""
+    if len(text) > LONGEST:
+        raise InputError(f"{name}: {len(text):,} characters long, so no recipe (the longest has {LONGEST:,})")
+    depth = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        for character in line:
+            depth += (character in "[{") - (character in "]}")
+            if depth > DEEPEST:
+                raise InputError(f"{name}:{number}: lists and mappings are nested more than {DEEPEST} deep; mend that")
 
 
 def value_of(text: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError
+from compress.ordinary import check_ordinary
 from compress.registry import sources
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")
@@ -36,10 +37,13 @@ def text(*, path: str, field: str = "text") -> Iterator[str]:
 
 
 def _decoded(file: Path) -> str:
+    check_ordinary(file)
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8; convert the file") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def _json(file: Path, field: str) -> Iterator[str]:
@@ -47,7 +51,7 @@ def _json(file: Path, field: str) -> Iterator[str]:
     whole = file.suffix == ".json" and _decoded(file).lstrip()[:1] == "["
     try:
         lines: list[Any] = json.loads(_decoded(file)) if whole else _decoded(file).splitlines()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid JSON ({error})") from None
     for number, line in enumerate(lines, 1):
         place = f"{file}:{number}"
@@ -56,7 +60,7 @@ def _json(file: Path, field: str) -> Iterator[str]:
                 continue
             try:
                 line = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{place}: not valid JSON ({error})") from None
         value = line if isinstance(line, str) else line.get(field) if isinstance(line, dict) else None
         if not isinstance(value, str):
@@ -72,6 +76,7 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
     except ImportError:
         raise InputError(f"{file}: reading parquet needs pyarrow; pip install 'compress-models[data]'") from None
     try:
+        check_ordinary(file)
         opened = ParquetFile(file)
         if field not in opened.schema_arrow.names:
             known = ", ".join(opened.schema_arrow.names)
