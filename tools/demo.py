@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "recipes/flap-20.yaml"
+RECIPE = "recipes/flap-uniform-20.yaml"
 
 
 def run(*command: str) -> None:
