@@ -10,7 +10,8 @@ from compress.registry import criteria
 BLOCK, INNER = 128, 32
 """Columns that are chosen among together, and those of them that errors reach one by one; the others, in one product.
 
-A pattern's m has to divide the latter, or else all of a block's errors go one by one.
+A pattern's m divides the number of the former that is taken; where it does not divide the latter, all of a block's
+errors go one by one.
 """
 
 
@@ -34,9 +35,10 @@ def sparsegpt(
     columns = weight.T.float().contiguous()  # a column of the weight lies in one piece
     factor, dead = inverse_factor(input_gram, damping)
     columns[dead] = 0
-    inner = INNER if block is None or INNER % block[1] == 0 else BLOCK
-    for start in range(0, len(columns), BLOCK):
-        stop = min(start + BLOCK, len(columns))
+    size = BLOCK if block is None else max(BLOCK // block[1], 1) * block[1]
+    inner = INNER if block is None or INNER % block[1] == 0 else size
+    for start in range(0, len(columns), size):
+        stop = min(start + size, len(columns))
         part, own = columns[start:stop], factor[start:stop, start:stop].contiguous()
         scale = own.diagonal().square()[:, None]
         gone = None if block else _least(part.square() / scale, share)
@@ -59,11 +61,15 @@ def sparsegpt(
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Upper Cholesky factor of the inverse Hessian `[in, in]`, and which inputs are never active, bool `[in]`."""
+    """Upper Cholesky factor of the inverse Hessian `[in, in]`, and which inputs are never active, bool `[in]`.
+
+    The published code puts 1 on the diagonal where inputs are dead, in a Hessian that is 2 · length times this one: next
+    to nothing. Here the mean of the others stands there, so that the damping is theirs whatever the inputs' scale.
+    """
     # With J the reversal of rows, J·H·J = L·Lᵀ for a lower L, so that H⁻¹ = UᵀU for the upper U = J·L⁻¹·J.
     turned = gram.float().flip(0, 1)
     dead = turned.diagonal() == 0
-    turned.diagonal()[dead] = 1
+    turned.diagonal()[dead] = 1 if dead.all() else turned.diagonal()[~dead].mean()
     turned.diagonal().add_(damping * turned.diagonal().mean())
     torch.linalg.cholesky(turned, out=turned)
     inverse = torch.eye(len(turned), device=turned.device)
