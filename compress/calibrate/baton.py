@@ -43,7 +43,8 @@ class Walk(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.batch = batch
-        self.rows = next(iter(batch.values())).shape[0]
+        self.rows, length = next(iter(batch.values())).shape[:2]
+        self.tokens = self.rows * length
         self.call: Call | None = None
         self.output: Any = None
         self.error: BaseException | None = None

@@ -23,7 +23,7 @@ from compress.checkpoint.write import layout
 from compress.console import warn
 from compress.errors import InputError
 
-VERSION = 2
+VERSION = 3
 """Raised when a statistic's meaning or its file's form changes, so that older files are not read."""
 
 

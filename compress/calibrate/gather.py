@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from compress.calibrate.baton import Call
+from compress.calibrate.baton import Call, Walk
 from compress.calibrate.distributed import add_up
 from compress.calibrate.expert_totals import add_moments, add_visits
 from compress.calibrate.experts import Tell, Visit, watch
@@ -122,12 +122,13 @@ class Gather:
         known = self._wanted[key] <= values.keys() and "projection" not in self._sums[key]
         return known and len(seen) == len(given) and all(last() is x for last, x in zip(seen, given, strict=True))
 
-    def gradient(self, key: str, gradient: Tensor, rows: int) -> None:
-        """The gradient of the mean loss of `rows` samples; for the fisher `rows` is 1 and it is the whole gradient."""
+    def gradient(self, key: str, gradient: Tensor, walk: Walk) -> None:
+        """The gradient of the mean loss of a batch; for the fisher, of one sample, it is the whole one."""
         totals = self._of(key)
         if "gradient" in self._sums[key]:
-            totals.add("gradient", gradient.float() * rows)
-        if "fisher" in self._sums[key] and rows == 1:
+            totals.add("gradient", gradient.float() * walk.rows)
+        if "fisher" in self._sums[key] and walk.rows == 1:
+            totals.tokens += walk.tokens
             totals.add("fisher", gradient.float().square())
 
     def leave(self, *keys: str) -> None:

@@ -119,7 +119,7 @@ class Tape(Stream):
                 self.gather.leave(*(name for name in inside if name in self.gather.gradients))
         for record in self._records.values():
             for name, gradient in record.pending.items():
-                self.gather.gradient(name, gradient, record.walk.rows)
+                self.gather.gradient(name, gradient, record.walk)
         self._records.clear()
         self._between.clear()
 
@@ -166,7 +166,7 @@ class Tape(Stream):
             if parameter.grad is None:
                 continue
             if not (later and self.per_sample):
-                self.gather.gradient(name, parameter.grad, record.walk.rows)
+                self.gather.gradient(name, parameter.grad, record.walk)
             elif name in record.pending:
                 record.pending[name] += parameter.grad
             else:

@@ -20,7 +20,16 @@ def fisher(totals: Totals) -> Tensor:
     return totals["fisher"] / totals.sequences
 
 
+SAMPLES, LENGTH = 128, 2048
+"""Of GBLM's calibration, to which its weight of gradients against activations belongs."""
+
+
 @statistics.add("gradient_norm", at="gradient", sums=("fisher",))
 def gradient_norm(totals: Totals) -> Tensor:
-    """Root of the summed squares over samples of the gradient of the sample's loss, of the tensor's shape (GBLM)."""
-    return totals["fisher"].sqrt()
+    """Root of the summed squares of samples' gradients, as over 128 samples of 2048 tokens (GBLM); the tensor's shape.
+
+    The norm over N samples of length L grows as √N, and next to ‖x‖ / √N falls as 1 / L, since the mean loss of more
+    tokens has a smaller gradient: it is scaled by √(128 / N) · L / 2048, so that neither moves the balance.
+    """
+    length = totals.tokens / totals.sequences
+    return (totals["fisher"] * (SAMPLES / totals.sequences)).sqrt() * (length / LENGTH)
