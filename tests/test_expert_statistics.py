@@ -93,3 +93,17 @@ def test_reap_and_its_forms():
     assert torch.equal(reap(gated, norm, count), gated)
     assert torch.equal(reap(gated, norm, count, gate=False), norm)
     assert torch.equal(reap(gated, norm, count, average="sum"), gated * count)
+
+
+def test_router_similarity_is_the_cosine_of_logit_columns():
+    """Whatever the scale of an expert's logits, over tokens written out one by one."""
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 9.0, 0.1, 1.0, 3.0, 0.5]
+    )
+    logits[:, 3] = 20 * logits[:, 0]
+    found = criteria.get("router_similarity").target(logits.T @ logits / 50)
+    for i in range(6):
+        for j in range(6):
+            dot = sum(float(row[i] * row[j]) for row in logits)
+            lengths = [sum(float(row[k]) ** 2 for row in logits) ** 0.5 for k in (i, j)]
+            assert float(found[i, j]) == pytest.approx(1 - dot / lengths[0] / lengths[1], abs=1e-5)

@@ -16,6 +16,7 @@ from compress.pipeline import Options, apply, plan, run
 from compress.ratios.ecoflap import spend
 from compress.recipe.read import parse_recipe
 from compress.registry import criteria, ratios
+from compress.sparse.losses import WholeModel
 from compress.sparse.masks import in_blocks, smallest
 from compress.sparse.matrices import Matrices
 from compress.surgery.source import Source
@@ -192,6 +193,30 @@ def test_ecoflap_spends_by_score():
     np.testing.assert_allclose(kept, [40 + 7.5, 40 + 22.5, 40], atol=1e-6)
     kept = spend(np.array([1.0, 100.0, 1.0]), sizes, 240.0, least=0.4)
     assert kept[1] == 100 and kept.sum() == pytest.approx(240)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_sensitivity_is_two_forwards_a_batch(batches, tmp_path):
+    """|L(θ + εz) − L(θ − εz)| / 2ε on the stock model, large ε so that one side alone is another number."""
+    checkpoint, name, step = zoo.save("llama", tmp_path / "in"), "model.layers.1.mlp.down_proj.weight", 0.3
+    given = [{"input_ids": rows} for rows in torch.randint(3, zoo.VOCABULARY, (batches, 2, 12)).unbind()]
+    losses = WholeModel(checkpoint, given, "cpu")
+    found = losses.sensitivity(name, step, torch.Generator().manual_seed(5))
+    model, generator, expected = zoo.stock("llama", tmp_path / "in"), torch.Generator().manual_seed(5), []
+    weight = model.get_parameter(name)
+    dense = weight.detach().clone()
+    for batch in given:
+        noise, sides = torch.randn(weight.shape, generator=generator), []
+        for sign in (1, -1):
+            weight.data = dense + sign * step * noise
+            with torch.no_grad():
+                logits = model(**batch).logits[:, :-1].flatten(0, 1)
+            sides.append(float(torch.nn.functional.cross_entropy(logits, batch["input_ids"][:, 1:].flatten())))
+        expected.append((sides[0] - sides[1]) / (2 * step))
+    assert found == pytest.approx(sum(abs(value) for value in expected), rel=1e-3)
+    if batches > 1:
+        assert min(expected) < 0 < max(expected)  # so that a missing absolute value shows
+    assert losses.sensitivity(name, step, torch.Generator().manual_seed(5)) == pytest.approx(found, rel=1e-3)
 
 
 def test_ecoflap_runs(tmp_path):

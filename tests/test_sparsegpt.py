@@ -9,7 +9,7 @@ LENGTH = 2048  # of the paper's sequences
 
 
 def plain(weight, x, share, block=None, damping=0.01):
-    """The published algorithm in float64, with the Hessian of its code: 2 / samples · Σ x·xᵀ, ones where inputs are dead.
+    """The published algorithm in float64, with its code's Hessian: 2 / samples · Σ x·xᵀ, ones where inputs are dead.
 
     `weight` `[out, in]`, `x` `[tokens, in]`, which stand for sequences of `LENGTH`. The code's threshold takes one
     weight more than a block's share; this takes the share.

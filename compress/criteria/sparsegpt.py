@@ -63,8 +63,8 @@ def sparsegpt(
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """Upper Cholesky factor of the inverse Hessian `[in, in]`, and which inputs are never active, bool `[in]`.
 
-    The published code puts 1 on the diagonal where inputs are dead, in a Hessian that is 2 · length times this one: next
-    to nothing. Here the mean of the others stands there, so that the damping is theirs whatever the inputs' scale.
+    The published code puts 1 on the diagonal where inputs are dead, in a Hessian that is 2 · length times this one:
+    next to nothing. Here the mean of the others stands there, so that the damping is theirs whatever the inputs' scale.
     """
     # With J the reversal of rows, J·H·J = L·Lᵀ for a lower L, so that H⁻¹ = UᵀU for the upper U = J·L⁻¹·J.
     turned = gram.float().flip(0, 1)
