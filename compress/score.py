@@ -24,7 +24,9 @@ def statistics_of(entry: Entry, arguments: Mapping[str, Any] | None = None) -> t
     """Names of the statistics that a criterion, an allocator or a repair needs with these recipe arguments."""
     names = list(entry.meta.get("needs", ()))
     for argument, more in entry.meta.get("when", {}).items():
-        if (arguments or {}).get(argument):
+        given = (arguments or {}).get(argument)
+        more = more.get(given, ()) if isinstance(more, Mapping) else more
+        if given:
             names += [name for name in more if name not in names]
     return tuple(names)
 

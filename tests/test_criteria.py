@@ -67,14 +67,14 @@ def test_magnitude(family, norm):
 
 
 @pytest.mark.parametrize("family", [HEAD, WIDE], ids=lambda f: f.kind)
-@pytest.mark.parametrize("second", [False, True])
-def test_taylor(family, second):
+@pytest.mark.parametrize("order", ["first", "second", "mixed"])
+def test_taylor(family, order):
     def saliency(name, r, c):
         w, g, a = weight(name)[r, c], stat("gradient", name)[r, c], stat("fisher", name)[r, c]
-        return abs(w * g - 0.5 * w * a * w) if second else abs(w * g)
+        return {"first": abs(w * g), "second": abs(w * a * w), "mixed": abs(w * g - 0.5 * w * a * w)}[order]
 
     expected = by_loops(saliency, family.kind)
-    np.testing.assert_allclose(run("taylor", family, arguments={"second": second}), expected, rtol=1e-5)
+    np.testing.assert_allclose(run("taylor", family, arguments={"order": order}), expected, rtol=1e-5)
 
 
 def test_taylor_vector_lets_weights_of_a_row_cancel():
@@ -237,7 +237,12 @@ def test_what_calibration_is_asked_for():
     wanda, taylor = criteria.get("wanda"), criteria.get("taylor")
     assert needed(GRAPH, [HEAD, WIDE], wanda) == {"input_norm": {"layers.0.o.weight", "layers.0.down.weight"}}
     assert statistics_of(taylor) == ("gradient",)
-    assert statistics_of(taylor, {"second": True}) == ("gradient", "fisher")
+    assert statistics_of(taylor, {"order": "first"}) == ("gradient",)
+    assert (
+        statistics_of(taylor, {"order": "second"})
+        == statistics_of(taylor, {"order": "mixed"})
+        == ("gradient", "fisher")
+    )
     assert needed(GRAPH, [WIDE], taylor)["gradient"] == {f"layers.0.{n}.weight" for n in ("gate", "up", "down")}
     assert needed(GRAPH, [LAYERS], criteria.get("block_influence")) == {"block_cosine": set(GRAPH.blocks)}
 

@@ -11,5 +11,5 @@ The `scope` of a registration says what the function receives, by argument name:
 `families` `family` itself → score per group `[size]`.
 `kind` (the family's) and `seed` (the recipe's) are passed to a function that has such an argument. `on` is `in` when
 only consuming weights count and `all` otherwise; `needs` are statistics, and `when={argument: statistics}` those
-needed only if that argument is true.
+needed only if that argument is true, or `when={argument: {value: statistics}}` if it has that value.
 """

@@ -9,7 +9,7 @@ from compress.registry import criteria
 from compress.views import MemberView
 
 
-@criteria.add("amp", scope="units", on="in", needs=("projection",))
+@criteria.add("amp", scope="units", on="in", needs=("projection",), paper="2504.21174")
 def amp(views: list[MemberView]) -> Tensor:
     """Mean over tokens of ‖x_unit · W_unitᵀ‖₁: the size of what a group adds to the residual stream.
 

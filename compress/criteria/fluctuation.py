@@ -9,9 +9,7 @@ from torch import Tensor
 from compress.registry import criteria
 
 
-@criteria.add(
-    "fluctuation", scope="inputs", on="in", needs=("input_variance", "input_norm"), reduce="mean", paper="2312.11983"
-)
+@criteria.add("fluctuation", scope="inputs", on="in", needs=("input_variance", "input_norm"), paper="2312.11983")
 def fluctuation(
     weight: Tensor,
     input_variance: Tensor,

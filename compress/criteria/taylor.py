@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,19 +12,30 @@ from compress.views import MemberView
 
 
 @criteria.add(
-    "taylor", scope="weights", on="all", needs=("gradient",), when={"second": ("fisher",)}, paper="2305.11627"
+    "taylor",
+    scope="weights",
+    on="all",
+    needs=("gradient",),
+    when={"order": {"second": ("fisher",), "mixed": ("fisher",)}},
+    paper="2305.11627",
 )
-def taylor(weight: Tensor, gradient: Tensor, fisher: Tensor | None = None, *, second: bool = False) -> Tensor:
-    """|w·g|: the change of the loss when a weight goes; `second` adds the diagonal term, |w·g − ½ w·A·w|.
+def taylor(
+    weight: Tensor,
+    gradient: Tensor,
+    fisher: Tensor | None = None,
+    *,
+    order: Literal["first", "second", "mixed"] = "first",
+) -> Tensor:
+    """|w·g|: the change of the loss when a weight goes; its `second` order is |w·A·w|, both `mixed` |w·g − ½ w·A·w|.
 
-    `weight`, `gradient` (of the mean loss), `fisher` A (mean over samples of squared gradients) `[out, in]` →
-    saliency `[out, in]`.
+    The three of the published code (`param_first`, `param_second`, `param_mix`). `weight`, `gradient` (of the mean
+    loss), `fisher` A (mean over samples of squared gradients) `[out, in]` → saliency `[out, in]`.
     """
-    change = weight * gradient
-    if second:
-        assert fisher is not None
-        change = change - 0.5 * weight * fisher * weight
-    return change.abs()
+    if order == "first":
+        return (weight * gradient).abs()
+    assert fisher is not None
+    second = weight * fisher * weight
+    return second.abs() if order == "second" else (weight * gradient - 0.5 * second).abs()
 
 
 @criteria.add("taylor_vector", scope="units", on="all", needs=("gradient",), paper="2305.11627")
