@@ -157,6 +157,7 @@ def decide(
         reduce=step.reduce,
         fine=allocator.meta.get("fine"),
         seed=recipe.seed,
+        clusters=step.clusters,
     )
     mixes: dict[str, np.ndarray] = {}
     spared = _spare_layers(graph, families, scores, step)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.clusters import merge_heights
+from compress.clusters import Method, merge_heights
 from compress.errors import InputError, ModelError
 from compress.graph.families import Family, Graph
 from compress.graph.routers import experts_module, router
@@ -61,12 +61,14 @@ def score(
     reduce: Reduce = "sum",
     fine: Literal["zscore"] | None = None,
     seed: int = 0,
+    clusters: Method = "linkage",
 ) -> dict[str, np.ndarray]:
     """Scores of every group, family name → float64 `[size]`, higher = keep.
 
     `read(name)` gives a stored tensor, `stats[statistic][name]` a statistic; one family's tensors are held at a time.
     `reduce` says how saliencies per weight become one number per group. `fine="zscore"` standardises the scores of a
     family before they become groups' means: per input channel where the criterion is that fine, else per group.
+    `clusters` says how experts are put together by a criterion that gives their distances.
     Raises InputError where a criterion cannot score such families, ModelError where scores are not finite.
     """
     bound, needs = criterion.bind(dict(arguments or {})), statistics_of(criterion, arguments)
@@ -90,7 +92,7 @@ def score(
             scores = call(**expert_statistics(graph, family, stats, needs))
         elif scope == "distances":
             apart = distances(graph, family, criterion, stats, read, arguments)
-            scores = torch.from_numpy(merge_heights(apart, family.runs))
+            scores = torch.from_numpy(merge_heights(apart, family.runs, clusters))
         elif scope == "layers":
             scores = call(**{name: _per_block(stats, name, family.blocks) for name in needs})
         elif scope == "units":

@@ -1,4 +1,4 @@
-"""UNCURL: experts that the router of a task's tokens tells apart little (https://arxiv.org/abs/2409.01141)."""
+"""After UNCURL: experts that the router of a task's tokens tells apart little (https://arxiv.org/abs/2409.01141)."""
 
 from __future__ import annotations
 

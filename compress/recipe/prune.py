@@ -69,6 +69,7 @@ class Prune(BaseModel):
     far, `keep` the share of parameters, FLOPs or latency that stays. `reduce` says how a saliency per weight becomes
     one per unit, `round` to what multiple the kept units of a layer are rounded, `widths` whether all layers keep
     the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
+    `clusters` puts experts that are alike together by complete `linkage`, or `greedy` as STUN's code does.
     Of a cluster of experts `stay` is the criterion whose favourite stays, by default the one nearest to their mean;
     `merge` puts them together instead: their `average`, their mean weighted by routing `frequency`, or `selective`,
     the average in layers of at most three clusters (STUN).
@@ -87,6 +88,7 @@ class Prune(BaseModel):
     keep: dict[Measure, Share] | None = None
     allocate: Allocator = Part("uniform")
     repair: Repair | None = None
+    clusters: Literal["linkage", "greedy"] = "linkage"
     stay: Criterion | None = None
     merge: Merge | None = None
     align: bool = False
@@ -144,6 +146,8 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
     if step.get("merge") is not None and scope is not None and scope != "distances":
         found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
+    if step.get("clusters") is not None and scope is not None and scope != "distances":
+        found.append((("clusters",), f"criterion {name!r} makes no clusters; behaviour and router_similarity do"))
     if step.get("stay") is not None:
         found += _stay_problems(step["stay"], step.get("merge"), name, scope)
     return found

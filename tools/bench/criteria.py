@@ -1,6 +1,7 @@
 """Held-out perplexity by criterion, allocator and repair, next to an independent re-run of the published formulas.
 
     python tools/bench/criteria.py > criteria.md
+    python tools/bench/criteria.py cfsp taylor  # the rows of these criteria alone
 
 The model is the small Llama of `tools/train_llama.py` (trained on first use). All methods see the same calibration
 sequences of the split `train` of `docs`; perplexities are of the split `test`. Each cell is the dense model whose
@@ -75,7 +76,7 @@ KINDS = ("heads", "channels")
 class Bench:
     """The dense model, what was gathered of it, and the held-out text."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, asked: list[Row]) -> None:
         self.checkpoint = open_checkpoint(folder)
         config = load_config(self.checkpoint)
         self.graph: Graph = trace(empty_model(config), config)
@@ -89,7 +90,7 @@ class Bench:
         self.state = self.model.state_dict()
         consumers = {m.tensor for f in self.families for m in f.members if m.role == "in"}
         wanted: dict[str, set[str]] = {name: set(consumers) for name in ("input_mean", "input_gram")}
-        for name, arguments, _, _ in ROWS:
+        for name, arguments, _, _ in asked:
             scored = self._scored(name)
             for statistic, keys in needed(self.graph, scored, criteria.get(name), arguments).items():
                 wanted.setdefault(statistic, set()).update(keys)
@@ -140,10 +141,13 @@ class Bench:
         return batches(asked, tokenizer, config)[0][0]["input_ids"]
 
 
-def main() -> None:
+def main(*names: str) -> None:
     torch.set_grad_enabled(False)
+    if unknown := set(names) - {row[0] for row in ROWS}:
+        raise SystemExit(f"no rows of {', '.join(sorted(unknown))}; known: {', '.join(sorted({r[0] for r in ROWS}))}")
+    asked = [row for row in ROWS if not names or row[0] in names]
     subprocess.run([sys.executable, train_llama.__file__], stdout=subprocess.DEVNULL, check=True)
-    bench = Bench(train_llama.folder())
+    bench = Bench(train_llama.folder(), asked)
     print(
         f"Dense: {bench.perplexity(bench.model):.2f}. "
         f"Calibration {SAMPLES} × {LENGTH} tokens, held out {HELD_OUT} × {LENGTH}."
@@ -151,7 +155,7 @@ def main() -> None:
     for share in SHARES:
         print(f"\n{share:.0%} of the heads' and channels' parameters\n")
         rows = []
-        for row in ROWS:
+        for row in asked:
             name, arguments, allocator, widths = row
             several = [bench.cell(row, share, seed) for seed in (SEEDS if name == "random" else [0])]
             found = [mean(values) for values in zip(*(cell for cell, _ in several), strict=True)]
@@ -164,6 +168,8 @@ def main() -> None:
         best = min(float(cell) for row in rows for cell in row[4:])
         rows = [[f"**{cell}**" if cell == f"{best:.1f}" else cell for cell in row] for row in rows]
         table(["criterion", "allocator", "widths", "gone", *REPAIRS], rows)
+        if names:
+            continue
         print()
         rows = []
         for name, method in reference.METHODS.items():
@@ -174,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
