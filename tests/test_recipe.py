@@ -213,8 +213,8 @@ def test_mistaken_overrides_are_named_with_the_file_s_own() -> None:
         "--set calibrate.data=dcos: calibrate.data: 'dcos' is no source, file or folder; did you mean 'docs'?"
         " (sources: docs, random)",
         "--set steps.0.remove=20: steps.0.remove: 20 is no share; write a share as 20% or 0.2",
-        "r.yaml:12:5: steps.1.rond: unknown key; did you mean 'round'? (known: align, allocate, by, clusters, keep, merge,"
-        " propagate, prune, reduce, remove, repair, round, skip, skip_layers, stay, until, widths)",
+        "r.yaml:12:5: steps.1.rond: unknown key; did you mean 'round'? (known: align, allocate, by, clusters, keep,"
+        " merge, propagate, prune, reduce, remove, repair, round, skip, skip_layers, stay, until, widths)",
     ]  # fmt: skip
 
 

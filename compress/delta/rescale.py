@@ -23,6 +23,7 @@ def row_divisors(influence: Tensor, share: float, eta: float) -> Tensor:
 
     The q of 1 − p, 1 − p + 0.001, … below 1 that minimises |η (1 − (1−p)/q) Σ_j c_ij + η² Φ(p) Σ_j c_ij² / 4q² +
     ln(2 / (1−γ))|, Φ(p) = (1 − 2p) / ln((1−p)/p), where p is the `share` that is dropped; p = ½ takes the limit ½.
+    In float64: the published code keeps the running best in fp16, where it stops early, so its `eta` does not transfer.
     """
     low = 1 - share
     grid = torch.arange(math.floor(low * 1000 + 1e-9), 999, dtype=torch.float64) * 1e-3
