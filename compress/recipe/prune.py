@@ -146,7 +146,7 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
     if step.get("merge") is not None and scope is not None and scope != "distances":
         found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
-    if step.get("clusters") is not None and scope is not None and scope != "distances":
+    if step.get("clusters") == "greedy" and scope is not None and scope != "distances":
         found.append((("clusters",), f"criterion {name!r} makes no clusters; behaviour and router_similarity do"))
     if step.get("stay") is not None:
         found += _stay_problems(step["stay"], step.get("merge"), name, scope)
