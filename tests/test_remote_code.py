@@ -1,6 +1,7 @@
 """No command runs, asks for, or passes on a checkpoint's code unless `--trust-remote-code` says so."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_looking(marks):
 def test_the_folder_is_no_place_to_import_from(marks, tmp_path):
     """`python -m compress` inside of a checkpoint does not take the checkpoint's torch.py for torch."""
     command = [sys.executable, "-m", "compress", "inspect", "."]
-    done = subprocess.run(command, cwd="in", capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, cwd="in", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list(marks.iterdir()) == []
 

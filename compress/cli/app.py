@@ -76,9 +76,14 @@ class Writing:
     "Go on behind the last finished step of an interrupted run. Finished statistics are always used again."
 
 
+LONGEST = 400
+"""Characters of what the first line says."""
+
+
 def announce(what: str) -> None:
     """The first line, before anything heavy is imported: what the command is about to do."""
-    console.say(f"compress {__version__}: {what}")
+    shown = what if len(what) <= LONGEST else f"{what[: LONGEST // 2]}…{what[-LONGEST // 4 :]}"
+    console.say(f"compress {__version__}: {shown}")
 
 
 def loading() -> AbstractContextManager[None]:
