@@ -45,7 +45,9 @@ def once(place: Path, model: str, number: int) -> tuple[float, float, float]:
     command = [sys.executable, "-c", CODE, str(place / "recipe.yaml"), model, str(place / f"out-{number}")]
     seen: dict[str, float] = {}
     start = time.perf_counter()
-    with subprocess.Popen([*command, "--no-evaluate"], env=env, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "--no-evaluate"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             now = time.perf_counter() - start
