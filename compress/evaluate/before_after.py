@@ -102,10 +102,10 @@ class Evaluator:
         return losses.perplexity if isinstance(losses, Losses) else None
 
     def _evaluate(self, pruned: Checkpoint, seconds: float | None) -> Evaluation:
+        budget, notes = Budget(seconds, self._clock), list[str]()
         if not self._rows:
             length, samples = LENGTH, SAMPLES
             self._rows = held_out(self._dense, data=self._data, length=length, samples=samples, seed=self._seed)
-        budget, notes = Budget(seconds, self._clock), list[str]()
         together = self._dense.bytes + pruned.bytes <= LARGEST
         if together:
             one, other = (Whole(checkpoint, self._device) for checkpoint in (self._dense, pruned))
