@@ -64,6 +64,13 @@ def qwen2_vl() -> tf.Qwen2VLConfig:
     return tf.Qwen2VLConfig(vision_config=tower, text_config={**TEXT, "rope_parameters": MROPE})
 
 
+def qwen3_vl() -> tf.Qwen3VLConfig:
+    """What a block of the tower computes is added to the first block of the text."""
+    tower = {"depth": 2, "hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 24, "num_heads": 2}
+    tower |= {"patch_size": 4, "deepstack_visual_indexes": [0]}
+    return tf.Qwen3VLConfig(vision_config=tower, text_config={**TEXT, "rope_parameters": MROPE})
+
+
 def mllama() -> tf.MllamaConfig:
     """A block of three attends to images alone: tokens skip it."""
     tower = {**TOWER, "num_global_layers": 1, "attention_heads": 2, "image_size": 8, "patch_size": 4}
@@ -78,6 +85,7 @@ CONFIGS: dict[str, tuple[Any, str]] = {
     "llava_next": (llava_next, "LlavaNextForConditionalGeneration"),
     "gemma3": (gemma3, "Gemma3ForConditionalGeneration"),
     "qwen2_vl": (qwen2_vl, "Qwen2VLForConditionalGeneration"),
+    "qwen3_vl": (qwen3_vl, "Qwen3VLForConditionalGeneration"),
     "mllama": (mllama, "MllamaForConditionalGeneration"),
 }
 
@@ -121,6 +129,11 @@ def test_layers_are_free_where_all_of_a_list_ran():
     assert all(family.pinned is None for name in ("llava", "gemma3") for family in of(graph(name), "layers"))
     (layers,) = of(graph("mllama"), "layers")
     assert layers.pinned == NOT_RUN + "model.language_model.layers.1"
+
+
+def test_layers_that_are_given_what_did_not_run_stay():
+    (layers,) = of(graph("qwen3_vl"), "layers")
+    assert layers.pinned == "it may span model.visual, which the trace did not run"
 
 
 class Block(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from compress.graph.axes import Mismatch, Node, unify
 from compress.graph.families import Graph
 from compress.graph.infer import infer
 from compress.graph.record import Recorder, WrittenSlices, stored_tensors
+from compress.graph.untraced import fed_by, span_reason
 
 assert _rules
 
@@ -46,7 +48,7 @@ def trace(model: nn.Module, config: Any) -> Graph:
     axes: dict[str, Node] = {}
     if "input_ids" in inputs:
         axes["batch"], axes["sequence"] = recorder.dims(inputs["input_ids"])
-    return infer(recorder, stored, shared, blocks.stacks, blocks.runs, axes)
+    return _pin_fed(infer(recorder, stored, shared, blocks.stacks, blocks.runs, axes), model)
 
 
 def example_inputs(model: nn.Module, config: Any) -> dict[str, Tensor]:
@@ -62,6 +64,17 @@ def example_inputs(model: nn.Module, config: Any) -> dict[str, Tensor]:
     if getattr(config, "is_encoder_decoder", False):
         return {"input_ids": ids, "decoder_input_ids": torch.zeros_like(ids)}
     return {"input_ids": ids}
+
+
+def _pin_fed(graph: Graph, model: nn.Module) -> Graph:
+    """Blocks that may be given, by number, what the trace did not compute stay: those behind a removed one move up."""
+    pinned = {
+        name: replace(family, pinned=span_reason(feeding))
+        for name, family in graph.families.items()
+        if family.kind == "layers" and family.pinned is None
+        if (feeding := fed_by(model, name.removesuffix(".layers"), graph.untraced))
+    }
+    return replace(graph, families={**graph.families, **pinned}) if pinned else graph
 
 
 def _mark_outputs(recorder: Recorder, output: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from inspect import signature
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.graph.record import Recorder
 
@@ -44,6 +45,18 @@ def map_readers(idle: Mapping[str, str], stored: Mapping[str, Tensor], maps: int
         widths.setdefault(module, set()).update(stored[tensor].shape)
     matrices = {module for tensor, module in idle.items() if stored[tensor].dim() == 2}
     return [module for module, sizes in widths.items() if module in matrices and sizes - {1} == {maps}]
+
+
+def fed_by(model: nn.Module, stack: str, idle: Mapping[str, str]) -> list[str]:
+    """Modules of `idle` whose results go to the blocks of a list by number, told by what the list's owner takes.
+
+    Qwen3-VL's text model is given `deepstack_visual_embeds` of `model.visual`, one for each of its first blocks.
+    """
+    owner = model.get_submodule(stack.rpartition(".")[0])
+    taken = set(signature(owner.forward).parameters)
+    return [
+        module for module in dict.fromkeys(idle.values()) if any(module.rpartition(".")[2] in name for name in taken)
+    ]
 
 
 def _holders(name: str) -> list[str]:
