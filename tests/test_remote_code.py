@@ -13,6 +13,7 @@ import transformers
 
 from compress import cli
 from compress.checkpoint.code import without_code
+from compress.errors import InputError
 
 TEXT = "calibrate: {data: random, samples: 2, length: 16}\nsteps:\n"
 RECIPES = {
@@ -58,10 +59,18 @@ def test_pruning(recipe, marks):
     assert list(marks.iterdir()) == []
 
 
-def test_exports(marks):
+def test_exports(marks, monkeypatch):
     run("onnx.yaml", "in", "out", "--no-evaluate")
-    run("export", "in", "--to", "graph", "--no-cache")
     assert planted.traces(Path("out")) == []
+    opened = []
+
+    def exported(model, folder, settings):  # once is enough of the exporter, which sees no file of the checkpoint
+        opened.append(model)
+        raise InputError("opened")
+
+    monkeypatch.setattr("compress.export.onnx.export_model", exported)
+    assert cli.call(["export", "in", "--to", "graph"]) == 2
+    assert len(opened) == 1
     assert list(marks.iterdir()) == []
 
 

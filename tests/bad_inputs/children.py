@@ -8,6 +8,7 @@ files `stdout` and `stderr` that are named. The first line is a command that wor
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-PAUSE = 0.005
+PAUSE = 0.002
 
 
 def main() -> None:
@@ -33,6 +34,8 @@ def main() -> None:
     os.chdir(first["folder"])
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         assert call(first["arguments"]) == 0 and compress.inspect and compress.pipeline
+    gc.collect()
+    gc.freeze()  # what is shared with the forks is not looked through in each, which would copy it
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps({"code": _run(json.loads(line), call)}), flush=True)
@@ -41,6 +44,7 @@ def main() -> None:
 def _run(asked: dict[str, Any], call: Any) -> int | None:
     child = os.fork()
     if not child:
+        gc.disable()
         code = 1
         try:
             _settle(asked)
