@@ -69,7 +69,7 @@ class Writing:
     device: str = "auto"
     "Where to calibrate: auto, cpu, cuda, cuda:1, mps."
     evaluate: Evaluate = "quick"
-    "Measure perplexity (or likeness of embeddings) and latency, before and after: for about 20 s (quick), or fully."
+    "Measure perplexity (or similarity of embeddings) and latency, before and after: for about 20 s (quick), or fully."
     include: Annotated[list[str] | None, Parameter(negative=())] = None
     "Something beside the weights that OUT gets although no model is known to need it: a file, a folder, a pattern."
     resume: Flag = False
