@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from compress.calibrate import distributed
-from compress.calibrate.data import foreign_tokens
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
-from compress.delta.extract import extract
-from compress.delta.format import Description
+from compress.data.batches import foreign_tokens
 from compress.errors import BudgetError, InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.evaluate.budget import Budget, quick
 from compress.evaluate.load import apart_from
 from compress.evaluate.ort_latency import Speeds
-from compress.export import Report, environment, figures, write_card, write_report
+from compress.execution.document import Plan, read_plan
+from compress.execution.resume import finished_steps, keep, restore
+from compress.execution.stages import Stages
+from compress.execution.work import Options, Shared, Work, open_input
 from compress.export.onnx import export_onnx, speeds
-from compress.export.report import FamilyRow, Figures
+from compress.model.source import Source
 from compress.onnx import FILE, Exported
-from compress.plan import Plan, read_plan
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
-from compress.resume import finished_steps, keep, restore
+from compress.report import Report, environment, figures, write_card, write_report
+from compress.report.report import FamilyRow, Figures
 from compress.runtime.skipping import KEY
-from compress.stages import Stages
+from compress.steps.delta.extract import extract
+from compress.steps.delta.format import Description
 from compress.steps.kinds import STEPS, stages
-from compress.surgery.source import Source
-from compress.work import Options, Shared, Work, open_input
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
 

@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the backgro
 @pytest.fixture(scope="session")
 def harvested(tmp_path_factory):
     """A cache whose `docs` are those of the standard library's own modules: harvesting every package takes a while."""
-    from compress.calibrate.sources import docs
+    from compress.data.sources import docs
 
     folder = tmp_path_factory.mktemp("harvested")
     few = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))

@@ -20,11 +20,11 @@ from torch.overrides import TorchFunctionMode
 from zoo import MODELS
 
 from compress.checkpoint.beside import MODELING_FILE
-from compress.checkpoint.model import empty_model
 from compress.graph.families import Graph
 from compress.graph.trace import trace
-from compress.surgery.generic import auto_class, generic_plan
-from compress.surgery.native import NativePlan, find_native
+from compress.model.build import empty_model
+from compress.output_format.generic import auto_class, generic_plan
+from compress.output_format.native import NativePlan, find_native
 
 Kept = Mapping[str, np.ndarray]
 

@@ -13,7 +13,7 @@ import zoo
 
 import compress
 from compress import cli
-from compress.steps import units
+from compress.steps.units import step as units
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: channels, by: wanda, remove: 25%}\n"
@@ -162,7 +162,7 @@ def test_an_interrupt_leaves_nothing(place, capsys, monkeypatch):
 
 
 def test_a_signal_to_the_process(place):
-    code = "import sys, time; from compress import cli\nfrom compress.steps import units\n"
+    code = "import sys, time; from compress import cli\nfrom compress.steps.units import step as units\n"
     code += "units.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, "r.yaml", "in", "out", "-q"]

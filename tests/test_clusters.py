@@ -4,10 +4,10 @@ import moe
 import numpy as np
 import pytest
 
-from compress.clusters import clusters, greedy, merge_heights
 from compress.errors import InputError
 from compress.pipeline import plan
 from compress.recipe.read import parse_recipe
+from compress.score.clusters import clusters, greedy, merge_heights
 
 
 def published(distances, threshold):

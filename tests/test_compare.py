@@ -16,10 +16,10 @@ import zoo
 from compress import cli
 from compress.calibrate import collect as collecting
 from compress.checkpoint.open import open_checkpoint
-from compress.compare import run as running
-from compress.compare.candidates import candidates
-from compress.compare.front import fronts
-from compress.compare.write import lines
+from compress.comparison import run as running
+from compress.comparison.candidates import candidates
+from compress.comparison.front import fronts
+from compress.comparison.write import lines
 from compress.errors import InputError
 from compress.evaluate.load import held_out, load_model
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from compress import console
-from compress.stages import Stages
+from compress.execution.stages import Stages
 
 
 @pytest.fixture(autouse=True)

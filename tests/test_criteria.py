@@ -11,7 +11,7 @@ from synthetic import CHANNELS, DIM, GROUP, HEADS, HIDDEN, statistics, tensors, 
 
 from compress.errors import InputError, ModelError
 from compress.registry import criteria
-from compress.score import needed, score, statistics_of
+from compress.score.score import needed, score, statistics_of
 
 GRAPH = toy()
 WEIGHTS = tensors(GRAPH)
@@ -190,7 +190,7 @@ def test_reductions_run_over_all_weights_of_a_group(reduce):
 @pytest.mark.parametrize("name", ["magnitude", "wanda", "taylor"])
 def test_parts_of_a_weight_add_up_to_it(monkeypatch, name, reduce):
     whole = runs(name, HEAD, WIDE, reduce=reduce)
-    monkeypatch.setattr("compress.views.PART", 5 * HIDDEN)
+    monkeypatch.setattr("compress.score.views.PART", 5 * HIDDEN)
     for family, scores in runs(name, HEAD, WIDE, reduce=reduce).items():
         np.testing.assert_allclose(scores, whole[family], rtol=1e-6)
 

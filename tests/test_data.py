@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, LlamaConfig, PreTrainedTokenizerFast, T5Config
 
-import compress.calibrate.sources.docs as docs_module
-from compress.calibrate.data import batches, texts
+import compress.data.sources.docs as docs_module
+from compress.data.batches import batches, texts
 from compress.errors import InputError
 from compress.recipe.part import Part
 from compress.recipe.schema import Calibrate

@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from compress.cli import call
-from compress.delta.drop import keep
-from compress.delta.fold import apply_delta
-from compress.delta.rescale import row_divisors, search, without_outlier
-from compress.delta.sparse import pack, positions_of
 from compress.errors import InputError, ModelError, VerifyError
 from compress.pipeline import Options, plan, run
 from compress.recipe.read import parse_recipe, read_recipe
+from compress.steps.delta.drop import keep
+from compress.steps.delta.fold import apply_delta
+from compress.steps.delta.rescale import row_divisors, search, without_outlier
+from compress.steps.delta.sparse import pack, positions_of
 
 SHIPPED = Path(__file__).parent.parent / "recipes/darex.yaml"
 TINY = ["calibrate.data=random", "calibrate.samples=4", "calibrate.length=16"]
@@ -216,7 +216,7 @@ def test_the_reported_difference_is_that_of_the_merged_model(models, tmp_path):
     base, tuned = models
     described = run(step(base, "by: darex, q: layers, remove: 80%"), tuned, tmp_path / "delta")
     apply_delta(base, tmp_path / "delta", tmp_path / "merged")
-    from compress.calibrate.data import batches
+    from compress.data.batches import batches
     from compress.recipe.schema import Calibrate
 
     model, other = (zoo.stock("llama", folder) for folder in (tuned, tmp_path / "merged"))

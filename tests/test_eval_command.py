@@ -27,9 +27,9 @@ from compress.evaluate.load import apart_from, held_out, load_model
 from compress.evaluate.perplexity import perplexity
 from compress.evaluate.similarity import compare, embed
 from compress.evaluate.speed import speed
+from compress.model.source import Source
 from compress.recipe.part import Part
 from compress.registry import sources
-from compress.surgery.source import Source
 
 QUICK = ["--samples", "4", "--length", "32", "--json"]
 

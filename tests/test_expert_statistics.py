@@ -7,8 +7,8 @@ import torch
 
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
+from compress.model.source import Source
 from compress.registry import criteria
-from compress.surgery.source import Source
 
 
 def gathered(folder, needs):

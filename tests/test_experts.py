@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compress.calibrate.data import batches
-from compress.clusters import clusters, merge_heights
+from compress.data.batches import batches
 from compress.errors import BudgetError, InputError
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
 from compress.registry import criteria
+from compress.score.clusters import clusters, merge_heights
 
 QUICK = Options(evaluate=False)
 

@@ -15,11 +15,11 @@ from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.checkpoint import modeling_compress
 from compress.checkpoint.beside import MODELING_FILE
 from compress.errors import ModelError
-from compress.surgery.generic import auto_class, generic_plan
-from compress.surgery.native import find_native
+from compress.model import modeling_compress
+from compress.output_format.generic import auto_class, generic_plan
+from compress.output_format.native import find_native
 
 WIDTHS = ((0.75, 80), (0.5, 96), (1.0, None))  # share of the heads, channels kept, by layer; the last one stays whole
 
@@ -114,7 +114,7 @@ def test_without_trust_it_is_refused_unless_our_package_is_imported(tmp_path):
     refused = _python(load, tmp_path)
     assert refused.returncode != 0 and "trust_remote_code" in refused.stderr
     root = str(modeling_compress.__file__).rsplit("/compress/", 1)[0]
-    opened = _python(f"import sys; sys.path.insert(0, {root!r}); import compress.modeling; {load}", tmp_path)
+    opened = _python(f"import sys; sys.path.insert(0, {root!r}); import compress.model.register; {load}", tmp_path)
     assert opened.returncode == 0, opened.stderr
     assert "GPT2LMHeadModel" in opened.stdout
 

@@ -14,13 +14,13 @@ from test_coupling import word
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.checkpoint.model import empty_model
 from compress.errors import ModelError
 from compress.graph.families import Family, Graph
 from compress.graph.layout import Axis, Product
 from compress.graph.layout import families as names
 from compress.graph.record import Recorder
 from compress.graph.trace import trace
+from compress.model.build import empty_model
 
 POSITIONS = "its rows are looked up by numbers that the model computes"
 ROTARY = "is indexed by it"

@@ -13,7 +13,7 @@ import torch
 import zoo
 
 from compress import cli
-from compress.steps import units
+from compress.steps.units import step as units
 
 RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: channels, by: magnitude, remove: 25%}\n"
 SIGNALS = {signal.SIGINT: ("interrupted; ", 130)}

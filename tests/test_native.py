@@ -11,10 +11,10 @@ from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.surgery import probe
-from compress.surgery.config import written
-from compress.surgery.native import NativePlan, config_from, find_native
-from compress.surgery.relatives import RELATIVES, relatives
+from compress.output_format import probe
+from compress.output_format.config import written
+from compress.output_format.native import NativePlan, config_from, find_native
+from compress.output_format.relatives import RELATIVES, relatives
 
 # Heads cut from 8 to 6 at a hidden size of 64: what is written, or why no stock architecture can be.
 HEADS = {

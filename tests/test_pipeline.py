@@ -253,7 +253,7 @@ def _wider(folder):
     [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "config.json asks for")],
 )
 def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
-    from compress.steps import units
+    from compress.steps.units import step as units
 
     def wrong(source, kept, opening, folder, **more):
         written = cut(source, kept, opening, folder, **more)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import zoo
 
-from compress.calibrate.data import batches
-from compress.checkpoint.model import load_config
 from compress.checkpoint.open import open_checkpoint
+from compress.data.batches import batches
+from compress.model.build import load_config
 from compress.pipeline import plan
 from compress.recipe.read import read_recipe
 

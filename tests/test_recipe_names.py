@@ -11,9 +11,10 @@ import pytest
 import zoo
 
 import compress
-from compress import cli, shipped
-from compress.compare.candidates import candidates
+from compress import cli
+from compress.comparison.candidates import candidates
 from compress.errors import InputError
+from compress.recipe import shipped
 from compress.recipe.read import read_recipe
 
 ROOT = Path(__file__).parent.parent

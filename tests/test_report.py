@@ -16,10 +16,10 @@ from compress.evaluate.change import Change
 from compress.evaluate.latency import Latency
 from compress.evaluate.perplexity import Perplexity
 from compress.evaluate.similarity import Similarity
-from compress.export import Report, environment, figures, markdown, table, write_card, write_report
-from compress.export.card import card
-from compress.export.plots import cut_kinds, kept, shares, svg
-from compress.export.rows import count, percent, rows
+from compress.report import Report, environment, figures, markdown, table, write_card, write_report
+from compress.report.card import card
+from compress.report.plots import cut_kinds, kept, shares, svg
+from compress.report.rows import count, percent, rows
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import zoo
 from compress import cli
 from compress.errors import InputError
 from compress.pipeline import Options, run
-from compress.steps import units
+from compress.steps.units import step as units
 
 RECIPE = """calibrate: {data: random, samples: 4, length: 16}
 steps:

@@ -9,11 +9,11 @@ import pytest
 import torch
 import zoo
 
-from compress.decide import families_of, in_sequence
 from compress.errors import InputError
+from compress.model.source import Source
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
-from compress.surgery.source import Source
+from compress.steps.units.decide import families_of, in_sequence
 
 RECIPE = """
 calibrate: {data: {random: {}}, samples: 6, length: 12, batch: 2}
@@ -33,7 +33,7 @@ def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) ->
     kept, stats = in_sequence(source, recipe(), step, families, "cpu")
     assert set(kept) == {family.name for family in families}
     model = zoo.stock("llama", tmp_path / "in")
-    from compress.calibrate.data import batches
+    from compress.data.batches import batches
 
     rows, _ = batches(recipe().calibrate, None, source.config, 0)
     for i, layer in enumerate(model.model.layers):

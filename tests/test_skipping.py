@@ -8,10 +8,10 @@ import torch
 import transformers
 import zoo
 
-from compress.calibrate.data import batches
-from compress.checkpoint.model import load_config
 from compress.checkpoint.open import open_checkpoint
+from compress.data.batches import batches
 from compress.errors import BudgetError, InputError, ModelError
+from compress.model.build import load_config
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
 from compress.runtime import importance, obey

@@ -9,9 +9,10 @@ import torch
 import zoo
 from safetensors.torch import load_file
 
-from compress.calibrate.data import batches
 from compress.checkpoint.open import open_checkpoint
+from compress.data.batches import batches
 from compress.errors import BudgetError, InputError
+from compress.model.source import Source
 from compress.pipeline import Options, apply, plan, run
 from compress.ratios.ecoflap import spend
 from compress.recipe.read import parse_recipe
@@ -19,7 +20,6 @@ from compress.registry import criteria, ratios
 from compress.sparse.losses import WholeModel
 from compress.sparse.masks import in_blocks, smallest
 from compress.sparse.matrices import Matrices
-from compress.surgery.source import Source
 
 QUICK = Options(evaluate=False)
 
@@ -39,7 +39,7 @@ def rows(folder):
 
 
 def zoo_config(checkpoint):
-    from compress.checkpoint.model import load_config
+    from compress.model.build import load_config
 
     return load_config(checkpoint)
 

@@ -12,12 +12,12 @@ import zoo
 import compress.calibrate.collect as collect_module
 from compress.calibrate.collect import collect
 from compress.calibrate.loss import loss_of
-from compress.calibrate.stream import Stream
 from compress.calibrate.totals import STRIP, add_gram, mirror, moments
 from compress.console import switches
 from compress.errors import ModelError
 from compress.graph.families import Family, Graph, Member
 from compress.graph.layout import Axis, Product
+from compress.stream.stream import Stream
 
 INPUT = ("input_norm", "input_mean", "input_variance", "input_abs_mean", "input_gram")
 

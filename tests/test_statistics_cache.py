@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from compress.calibrate.cache import Stats
 from compress.calibrate.collect import collect
-from compress.calibrate.sources import docs
 from compress.console import switches
+from compress.data.sources import docs
 from compress.errors import InputError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe

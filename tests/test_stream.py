@@ -9,8 +9,8 @@ import pytest
 import torch
 import zoo
 
-from compress.calibrate.stream import Stream, Watch
-from compress.checkpoint.weights import Weights, runnable_model
+from compress.model.weights import Weights, runnable_model
+from compress.stream.stream import Stream, Watch
 
 
 def prepared(name, folder, **changes):

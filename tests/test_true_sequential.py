@@ -6,10 +6,10 @@ import torch
 import zoo
 from safetensors.torch import load_file
 
-from compress.calibrate.data import batches
-from compress.checkpoint.model import load_config
 from compress.checkpoint.open import open_checkpoint
+from compress.data.batches import batches
 from compress.errors import InputError
+from compress.model.build import load_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 

@@ -9,15 +9,15 @@ import torch
 import zoo
 from safetensors.torch import load_file, save_file
 
-import compress.delta.extract
-import compress.delta.fold
 import compress.pipeline
+import compress.steps.delta.extract
+import compress.steps.delta.fold
 from compress.checkpoint.open import open_checkpoint
-from compress.delta.fold import apply_delta
 from compress.errors import InputError
 from compress.pipeline import Options, plan, run
 from compress.recipe.read import parse_recipe
-from compress.steps import units
+from compress.steps.delta.fold import apply_delta
+from compress.steps.units import step as units
 
 QUICK = Options(evaluate=False)
 CHANNELS = "- {prune: [channels], by: magnitude, remove: 25%}\n"
@@ -122,7 +122,7 @@ def test_a_delta(which, change, said, llama, tmp_path, monkeypatch):
     shutil.copytree(llama, tmp_path / "tuned")
     rewrite(tmp_path / "tuned")
     recipe = steps(f"- {{prune: delta, base: '{llama}', by: dare, remove: 50%}}")
-    before(monkeypatch, compress.delta.extract, "find_divisors", lambda: change(tmp_path / which))
+    before(monkeypatch, compress.steps.delta.extract, "find_divisors", lambda: change(tmp_path / which))
     with pytest.raises(InputError, match=said):
         run(recipe, tmp_path / "tuned", tmp_path / "delta", QUICK)
     assert not (tmp_path / "delta").exists()
@@ -136,7 +136,7 @@ def test_applying_a_delta(which, llama, tmp_path, monkeypatch):
     run(recipe, tmp_path / "tuned", tmp_path / "delta", QUICK)
     file = tmp_path / f"{which}.safetensors"
     shutil.copy(file, tmp_path / "copy")
-    before(monkeypatch, compress.delta.fold, "track", lambda: os.replace(tmp_path / "copy", file))
+    before(monkeypatch, compress.steps.delta.fold, "track", lambda: os.replace(tmp_path / "copy", file))
     with pytest.raises(InputError, match=f"{which}.safetensors: changed while it was being read"):
         apply_delta(llama, tmp_path / "delta", tmp_path / "out")
     assert not (tmp_path / "out").exists()

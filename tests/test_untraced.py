@@ -12,14 +12,14 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from compress.checkpoint.model import empty_model, text_config
 from compress.errors import BudgetError, ModelError, VerifyError
+from compress.execution.document import read_plan
 from compress.graph.families import Family, Graph
 from compress.graph.trace import trace
-from compress.inspect import inspect_model
+from compress.model.build import empty_model, text_config
 from compress.pipeline import Options, run
-from compress.plan import read_plan
 from compress.recipe.read import parse_recipe
+from compress.report.inspection import inspect_model
 
 TEXT = {
     "vocab_size": 96,
@@ -257,8 +257,8 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 
 
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
-    from compress.calibrate.stream import Stream
-    from compress.steps import units
+    from compress.steps.units import step as units
+    from compress.stream.stream import Stream
     from compress.surgery.verify import forward
 
     def wrong(source, kept, opening, folder, **more):

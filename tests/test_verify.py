@@ -14,7 +14,8 @@ from transformers.cache_utils import DynamicLayer
 from compress.errors import VerifyError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.steps import units, weights
+from compress.steps import weights
+from compress.steps.units import step as units
 from compress.surgery.verify import run as verifying
 from compress.surgery.verify.noise import Reordered, apart
 

@@ -12,10 +12,10 @@ import transformers
 import zoo
 from safetensors.torch import load_file, save_file
 
-from compress.checkpoint.model import empty_model, load_config, model_class
 from compress.checkpoint.open import open_checkpoint
-from compress.checkpoint.weights import Weights, runnable_model
 from compress.errors import InputError, ModelError
+from compress.model.build import empty_model, load_config, model_class
+from compress.model.weights import Weights, runnable_model
 
 
 def rename(folder: Path, change) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
-from compress.calibrate.sources.docs import DOCSTRING, docs, paragraphs
+from compress.data.sources.docs import DOCSTRING, docs, paragraphs
 
 TASKS = Path(__file__).resolve().parent.parent / "compress" / "evaluate" / "tasks"
 SEED = 0

@@ -29,9 +29,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from compress.cache import cache_folder
-from compress.calibrate.data import batches
+from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
+from compress.files.cache import cache_folder
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.registry import sources

@@ -11,6 +11,6 @@ from compress.registry import allocators
 def standardized(pools: list[Pool], budget: float) -> list[int]:
     """FLAP's: scores are standardised within each layer and kind, then the lowest of the whole model go.
 
-    Standardising happens per input channel, before channels become heads (`fine` in `compress.score`).
+    Standardising happens per input channel, before channels become heads (`fine` in `compress.score.score`).
     """
     return global_(pools, budget)

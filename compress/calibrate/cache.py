@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from compress.cache import cache_folder, new_file
 from compress.checkpoint.header import read_header
 from compress.checkpoint.seen import Stamp, fill
 from compress.checkpoint.write import layout
 from compress.console import warn
 from compress.errors import InputError
+from compress.files.cache import cache_folder, new_file
 
 VERSION = 3
 """Raised when a statistic's meaning or its file's form changes, so that older files are not read."""

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from compress.calibrate import distributed
 from compress.calibrate.cache import Stats, statistics_folder
 from compress.calibrate.gather import Gather
-from compress.calibrate.stream import Batch, Stream, Watch
 from compress.calibrate.tape import Tape
-from compress.checkpoint.model import text_config
 from compress.checkpoint.open import Checkpoint
-from compress.checkpoint.weights import Weights, runnable_model
 from compress.console import task
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
+from compress.model.build import text_config
+from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
+from compress.stream.stream import Batch, Stream, Watch
 
 __all__ = ["Change", "Stats", "collect"]
 

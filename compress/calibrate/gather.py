@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from compress.calibrate.baton import Call, Walk
 from compress.calibrate.distributed import add_up
 from compress.calibrate.expert_totals import add_moments, add_visits
 from compress.calibrate.experts import Tell, Visit, watch
 from compress.calibrate.totals import Totals, add_gram, cosines, double, mirror, moments, projection
-from compress.checkpoint.weights import Weights
 from compress.errors import ModelError
+from compress.model.weights import Weights
 from compress.registry import statistics
+from compress.stream.baton import Call, Walk
 
 Done = Callable[[str, str, Tensor], None]
 

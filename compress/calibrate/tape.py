@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from compress.calibrate.baton import Call, Walk
 from compress.calibrate.gather import Gather
 from compress.calibrate.loss import loss_of
-from compress.calibrate.stream import Stream, Watch
-from compress.checkpoint.weights import Weights
+from compress.model.weights import Weights
+from compress.stream.baton import Call, Walk
+from compress.stream.stream import Stream, Watch
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.checkpoint.code import OUR_MODULE, OUR_TYPE, config_without_code, is_code, without_code
 
-MODELING_FILE = Path(__file__).with_name(f"{OUR_MODULE}.py")
+MODELING_FILE = Path(__file__).parent.parent / "model" / f"{OUR_MODULE}.py"
 
 WRITTEN = {"config.json", "README.md", "recipe.yaml", "plan.json", "report.json", "report.html", MODELING_FILE.name}
 """Files that every output has of its own, or that are no longer true."""

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
-from compress.cache import cache_folder, new_file
 from compress.checkpoint.seen import shortened, unreadable
 from compress.console import human_bytes, task
+from compress.files.cache import cache_folder, new_file
 
 CHUNK = 64 * 2**20
 """Bytes hashed on their own; another number gives other digests."""

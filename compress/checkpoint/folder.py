@@ -31,7 +31,8 @@ def new_folder(
     `check_target`), cannot be written or the disk is full.
 
     A process that is killed leaves `target` as it was or whole and new, at every moment; the next start removes what
-    lies beside it, and says so; with `resume` the finished steps that lie there stay (see `compress.resume`). Where the
+    lies beside it, and says so; with `resume` the finished steps that
+    lie there stay (see `compress.execution.resume`). Where the
     system cannot exchange two names at once, `target` is missing for a moment while it is replaced, and the next start
     puts the new one there. The same holds when the power fails: every file is on the disk before its folder gets its
     name. That the name is there too is certain once the block has ended.

@@ -15,7 +15,7 @@ import torch
 
 from compress.console import human_bytes
 from compress.errors import InputError
-from compress.ordinary import check_ordinary
+from compress.files.ordinary import check_ordinary
 
 DTYPES = {
     "BOOL": torch.bool,

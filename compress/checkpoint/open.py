@@ -24,7 +24,7 @@ from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
 from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weight_files import PICKLED, SAFE, no_weights, read_small, weight_files
 from compress.errors import InputError
-from compress.ordinary import check_ordinary, is_path
+from compress.files.ordinary import check_ordinary, is_path
 from compress.registry import did_you_mean
 
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]

@@ -9,7 +9,7 @@ from compress.checkpoint.header import AGAIN
 from compress.checkpoint.seen import Seen, Stamp
 from compress.checkpoint.side_files import WEIGHTS
 from compress.errors import InputError
-from compress.ordinary import check_ordinary, is_name
+from compress.files.ordinary import check_ordinary, is_name
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 

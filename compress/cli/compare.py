@@ -55,15 +55,15 @@ def compare(
     *recipes, model = recipes_and_model
     announce(f"{', '.join(recipes)} → {model} → {out}")
     with loading():
-        from compress.compare.candidates import candidates
+        from compress.comparison.candidates import candidates
 
         chosen = candidates([Path(recipe) for recipe in recipes], sweep or (), set or ())
     with loading():
         from dataclasses import asdict
 
-        from compress.compare.run import compare as run
-        from compress.compare.write import comparison_table, write_comparison
-        from compress.work import Options
+        from compress.comparison.run import compare as run
+        from compress.comparison.write import comparison_table, write_comparison
+        from compress.execution.work import Options
 
     options = Options(device=device, force=force, evaluate=evaluate, latency=latency, **asdict(opening))
     found = run(chosen, model, out, options, keep=keep)

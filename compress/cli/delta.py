@@ -10,7 +10,7 @@ from compress import console
 from compress.cli.app import Flag, Opening, Talk, app
 
 if TYPE_CHECKING:
-    from compress.delta.format import Description
+    from compress.steps.delta.format import Description
 
 
 @app.command(name="apply-delta")
@@ -37,7 +37,7 @@ def apply_delta(
     force
         Replace OUT if it exists.
     """
-    from compress.delta.fold import apply_delta as fold
+    from compress.steps.delta.fold import apply_delta as fold
 
     described = fold(base, delta, out, force=force, **asdict(opening))
     console.result(
@@ -47,7 +47,7 @@ def apply_delta(
 
 def show_delta(described: Description, out: Path) -> None:
     """The table of a delta that was written to `out`."""
-    from compress.export.delta import delta_table
+    from compress.report.delta import delta_table
 
     summary = described.summary()
     console.result(delta_table(summary), summary)

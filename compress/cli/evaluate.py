@@ -71,9 +71,9 @@ def evaluate(
 
     from compress.checkpoint.open import open_checkpoint
     from compress.evaluate.folder import Questions, evaluate_folder
-    from compress.export.card import add_scores
-    from compress.export.evaluation import evaluation_table
-    from compress.work import Options
+    from compress.execution.work import Options
+    from compress.report.card import add_scores
+    from compress.report.evaluation import evaluation_table
 
     questions = Questions(data, samples, length, harness, limit, latency, device=Options(device).where)
     more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}

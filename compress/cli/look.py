@@ -19,7 +19,7 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     model
         A folder or a hub id.
     """
-    from compress.inspect import inspect_model
+    from compress.report.inspection import inspect_model
 
     console.result(*inspect_model(model, **asdict(opening)))
 
@@ -33,7 +33,7 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     folder
         A folder that this program wrote.
     """
-    from compress.inspect import read_report
+    from compress.report.inspection import read_report
 
     console.result(*read_report(folder))
 
@@ -53,6 +53,6 @@ def ls(
     what
         One list; all of them without.
     """
-    from compress.listing import listing
+    from compress.report.listing import listing
 
     console.result(*listing(what))

@@ -146,8 +146,8 @@ def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writi
     from compress.errors import InputError
 
     with loading():
-        from compress.inspect import plan_table
         from compress.pipeline import plan as decide
+        from compress.report.inspection import plan_table
     if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
         why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
         raise InputError(f"{to}: {why}")
@@ -160,7 +160,7 @@ def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writi
 
 
 def _finish(report: Any, out: Path) -> None:
-    from compress.export import table
+    from compress.report import table
 
     if report is None:  # not the first process of a distributed run
         return

@@ -78,7 +78,7 @@ def _shown(found: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
 
-    from compress.export.rows import count
+    from compress.report.rows import count
 
     runs = Table(box=box.SIMPLE_HEAD, title=f"Trained on {count(found['tokens'])} tokens", pad_edge=False)
     runs.add_column("training")

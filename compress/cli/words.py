@@ -8,8 +8,8 @@ from pathlib import Path
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from compress import shipped
 from compress.errors import InputError
+from compress.recipe import shipped
 from compress.registry import did_you_mean
 
 FORM = "compress RECIPE IN OUT"

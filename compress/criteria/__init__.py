@@ -1,4 +1,4 @@
-"""Criteria: pure functions from weights and statistics to saliency; higher = keep. `compress.score` calls them.
+"""Criteria: pure functions from weights and statistics to saliency; higher = keep. `compress.score.score` calls them.
 
 The `scope` of a registration says what the function receives, by argument name:
 `weights`  weight `[out, in]` and the statistics it needs → saliency `[out, in]`; rows may come a part at a time;

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
-from compress.views import MemberView
+from compress.score.views import MemberView
 
 
 @criteria.add("amp", scope="units", on="in", needs=("projection",), paper="2504.21174")

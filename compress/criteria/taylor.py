@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
-from compress.views import MemberView
+from compress.score.views import MemberView
 
 
 @criteria.add(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError
-from compress.ordinary import check_ordinary
+from compress.files.ordinary import check_ordinary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from compress.calibrate.data import load_tokenizer
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.console import task, warn
+from compress.data.batches import load_tokenizer
 from compress.errors import InputError, ModelError
 from compress.evaluate.budget import Budget
 from compress.evaluate.change import Change, Sampled, likeness_change, loss_change, time_change
@@ -23,8 +23,8 @@ from compress.evaluate.perplexity import Losses, Perplexity
 from compress.evaluate.similarity import Similarity, compare, sampled
 from compress.evaluate.turns import LEAST, in_turns
 from compress.evaluate.whole import Batch, Read, Streamed, Whole
+from compress.model.source import Source
 from compress.recipe.part import Part
-from compress.surgery.source import Source
 
 LARGEST = 2_000_000_000
 """Bytes of both checkpoints together up to which they are loaded whole, side by side."""

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.calibrate.data import load_tokenizer
-from compress.checkpoint.model import load_config, model_class
 from compress.checkpoint.open import Checkpoint
 from compress.console import say
+from compress.data.batches import load_tokenizer
 from compress.errors import InputError, ModelError
 from compress.evaluate.accuracy import CURE, accuracy, read_labelled
 from compress.evaluate.budget import Budget
@@ -24,8 +23,9 @@ from compress.evaluate.similarity import compare, embed, sampled
 from compress.evaluate.size import peak_memory, size
 from compress.evaluate.speed import speed, speeds
 from compress.evaluate.whole import Read
+from compress.model.build import load_config, model_class
+from compress.model.source import Source
 from compress.onnx import FILE
-from compress.surgery.source import Source
 
 CLASSIFIES = "ForSequenceClassification"
 

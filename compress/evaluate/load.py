@@ -9,9 +9,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from compress.calibrate.data import batches, load_tokenizer
-from compress.checkpoint.model import load_config, model_class, text_config
+from compress.data.batches import batches, load_tokenizer
 from compress.errors import InputError, ModelError
+from compress.model.build import load_config, model_class, text_config
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 from compress.runtime import obey

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.calibrate.stream import Stream, Watch
 from compress.checkpoint.open import Checkpoint
-from compress.checkpoint.weights import Weights, runnable_model
 from compress.errors import InputError
 from compress.evaluate.load import load_model, predicts
 from compress.evaluate.perplexity import Losses, losses, output_losses
 from compress.evaluate.similarity import embed, pooled
 from compress.graph.families import Graph
+from compress.model.weights import Weights, runnable_model
 from compress.runtime import obey
+from compress.stream.stream import Stream, Watch
 
 Batch = dict[str, Tensor]
 Read = Losses | Tensor

@@ -1,7 +1,1 @@
-"""What goes beside the weights for people to read: the report, the model card."""
-
-from compress.export.card import write_card
-from compress.export.report import Report, environment, figures, write_report
-from compress.export.terminal import table
-
-__all__ = ["Report", "environment", "figures", "table", "write_card", "write_report"]
+"""What other software takes: ONNX, a hub. One file a format."""

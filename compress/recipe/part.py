@@ -11,7 +11,7 @@ from pydantic import PlainSerializer, PlainValidator, ValidationError, WithJsonS
 from pydantic_core import InitErrorDetails
 
 from compress.errors import InputError
-from compress.ordinary import is_path
+from compress.files.ordinary import is_path
 from compress.recipe.mistake import mistake
 from compress.registry import MISTAKEN_ARGUMENT, Registry, allocators, criteria, did_you_mean, ratios, repairs, sources
 

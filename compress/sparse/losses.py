@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from compress.calibrate.loss import loss_of
-from compress.calibrate.stream import Batch
 from compress.checkpoint.open import Checkpoint
-from compress.checkpoint.weights import Weights, runnable_model
+from compress.model.weights import Weights, runnable_model
+from compress.stream.stream import Batch
 
 
 class WholeModel:

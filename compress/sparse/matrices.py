@@ -15,7 +15,7 @@ from torch import Tensor
 from compress.errors import InputError
 from compress.graph.families import Graph
 from compress.graph.layout import Axis
-from compress.views import Stats, is_stack, statistic
+from compress.score.views import Stats, is_stack, statistic
 
 if TYPE_CHECKING:
     from compress.recipe.weights import PruneWeights

@@ -10,10 +10,10 @@ from torch import Tensor
 from compress.graph.families import Family, Graph
 from compress.recipe.weights import PruneWeights
 from compress.registry import Entry, criteria
-from compress.score import call_with, statistics_of
+from compress.score.score import call_with, statistics_of
+from compress.score.views import Stats, is_stack, statistic
 from compress.sparse.masks import check_fit, in_blocks, in_tiles, smallest
 from compress.sparse.matrices import shapes, turned
-from compress.views import Stats, is_stack, statistic
 
 
 class Zeroing:

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from compress.plan import Plan
+from compress.execution.document import Plan
+from compress.execution.stages import Stages
 from compress.recipe.prune import Prune
 from compress.recipe.schema import Recipe
 from compress.recipe.skipping import SkipExperts
 from compress.recipe.weights import PruneWeights
-from compress.stages import Stages
-from compress.steps import skipping, units, weights
+from compress.steps import skipping, weights
+from compress.steps.units import step as units
 
 STEPS: dict[type[BaseModel], Any] = {Prune: units, PruneWeights: weights, SkipExperts: skipping}
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 
 from compress.calibrate.collect import collect
-from compress.decide import calibration
 from compress.errors import BudgetError, InputError
+from compress.execution.document import Step
+from compress.execution.work import Work
 from compress.graph.families import Graph
 from compress.graph.routers import experts_module
-from compress.plan import Step
+from compress.output_format.find import find_opening
 from compress.recipe.skipping import SkipExperts
 from compress.runtime.skipping import KEY
+from compress.score.views import Stats
+from compress.steps.units.decide import calibration
 from compress.surgery.cut import cut
-from compress.surgery.opening import find_opening
 from compress.surgery.verify.run import verify
-from compress.views import Stats
-from compress.work import Work
 
 
 def execute(work: Work, step: SkipExperts, given: Step | None, folder: Path | None) -> Step:

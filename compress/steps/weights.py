@@ -14,20 +14,20 @@ from compress.checkpoint.code import OUR_TYPE
 from compress.checkpoint.open import open_checkpoint
 from compress.checkpoint.write import ShardWriter
 from compress.console import track
-from compress.decide import calibration
 from compress.errors import BudgetError, CompressError, VerifyError
-from compress.plan import Step
+from compress.execution.document import Step
+from compress.execution.work import Work
+from compress.model.source import Source
+from compress.output_format.find import find_opening
 from compress.recipe.weights import PruneWeights
 from compress.registry import ratios, statistics
-from compress.score import statistics_of
+from compress.score.score import statistics_of
+from compress.score.views import Stats
 from compress.sparse.losses import WholeModel
 from compress.sparse.matrices import Matrices, find_matrices
 from compress.sparse.zero import Zeroing
+from compress.steps.units.decide import calibration
 from compress.surgery.cut import write_model_files
-from compress.surgery.opening import find_opening
-from compress.surgery.source import Source
-from compress.views import Stats
-from compress.work import Work
 
 Put = Callable[[str, Tensor], None]
 

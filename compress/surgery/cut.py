@@ -14,10 +14,10 @@ from torch import Tensor
 from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.write import ShardWriter, Spec
 from compress.console import track
+from compress.graph.names import Names
+from compress.model.source import Source
+from compress.output_format.find import Opening, bias_name, repaired
 from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, parts_out
-from compress.surgery.names import Names
-from compress.surgery.opening import Opening, bias_name, repaired
-from compress.surgery.source import Source
 from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]

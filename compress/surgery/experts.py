@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.checkpoint.disk_names import Piece
 from compress.graph.families import Graph
 from compress.graph.layout import Axis, Layout, unit_index
-from compress.surgery.names import Names
-from compress.surgery.source import Source
+from compress.graph.names import Names
+from compress.model.disk_names import Piece
+from compress.model.source import Source
 from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]

@@ -17,8 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.console import warn
 from compress.errors import InputError, ModelError
+from compress.output_format.probe import stacks
 from compress.sparse.masks import smallest
-from compress.surgery.probe import stacks
 from compress.train.ramp import CubicRamp
 
 

@@ -25,15 +25,15 @@ PAUSE = 0.002
 def main() -> None:
     import torch
 
-    import compress.inspect
     import compress.pipeline
+    import compress.report.inspection
     from compress.cli.call import call
 
     torch.set_num_threads(1)
     first = json.loads(sys.stdin.readline())
     os.chdir(first["folder"])
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        assert call(first["arguments"]) == 0 and compress.inspect and compress.pipeline
+        assert call(first["arguments"]) == 0 and compress.report.inspection and compress.pipeline
     gc.collect()
     gc.freeze()  # what is shared with the forks is not looked through in each, which would copy it
     print("ready", flush=True)

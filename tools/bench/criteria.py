@@ -33,16 +33,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from compress.allocate.pools import Widths
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
-from compress.calibrate.data import batches
-from compress.checkpoint.model import empty_model, load_config
 from compress.checkpoint.open import open_checkpoint
+from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
 from compress.graph.families import Graph
 from compress.graph.trace import trace
+from compress.model.build import empty_model, load_config
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.registry import allocators, criteria, repairs
-from compress.score import needed, score
+from compress.score.score import needed, score
 
 SHARES = (0.2, 0.5)
 SAMPLES, HELD_OUT = 128, 64

@@ -50,9 +50,9 @@ def measure(name: str) -> dict:
     """Build on meta and trace one of CONFIGS; seconds without and peak bytes with what importing takes."""
     from transformers import AutoConfig
 
-    from compress.checkpoint.model import empty_model
     from compress.evaluate.size import peak_memory
     from compress.graph.trace import trace
+    from compress.model.build import empty_model
 
     raw = dict(CONFIGS[name])
     config = AutoConfig.for_model(raw.pop("model_type"), **raw)

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from compress import console
-from compress.calibrate.data import batches
+from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
 from compress.pipeline import Options, run
 from compress.recipe import Calibrate

@@ -27,10 +27,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from compress.allocate.spend import allocate
-from compress.checkpoint.model import empty_model
 from compress.graph.trace import trace
+from compress.model.build import empty_model
 from compress.registry import allocators, criteria
-from compress.score import score
+from compress.score.score import score
 from compress.surgery.take import take
 
 CONFIG = LlamaConfig(

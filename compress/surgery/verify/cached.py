@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.calibrate.stream import Batch, Stream, Watch
-from compress.checkpoint.model import load_config, runnable_model, text_config
 from compress.checkpoint.open import Checkpoint
-from compress.checkpoint.weights import Weights
 from compress.errors import VerifyError
-from compress.surgery.source import Source
+from compress.model.build import load_config, runnable_model, text_config
+from compress.model.source import Source
+from compress.model.weights import Weights
+from compress.stream.stream import Batch, Stream, Watch
 from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.noise import apart
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from compress.calibrate.baton import Walk
-from compress.calibrate.stream import Batch, Stream, Watch
-from compress.checkpoint.model import text_config
-from compress.checkpoint.weights import Weights
+from compress.model.build import text_config
+from compress.model.weights import Weights
+from compress.stream.baton import Walk
+from compress.stream.stream import Batch, Stream, Watch
 from compress.surgery.verify.noise import Reordered
 
 Advance = Callable[[], None]

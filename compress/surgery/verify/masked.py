@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.calibrate.stream import Batch
-from compress.checkpoint.model import runnable_model
-from compress.checkpoint.weights import Weights
 from compress.errors import VerifyError
+from compress.graph.names import Names
+from compress.model.build import runnable_model
+from compress.model.source import Source
+from compress.model.weights import Weights
+from compress.output_format.find import Opening, bias_name, repaired
+from compress.output_format.probe import Branches
+from compress.stream.stream import Batch
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
-from compress.surgery.names import Names
-from compress.surgery.opening import Opening, bias_name, repaired
-from compress.surgery.probe import Branches
-from compress.surgery.source import Source
 from compress.surgery.take import take
 from compress.surgery.verify.forward import Advance, output
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.calibrate.memory import trim
-from compress.calibrate.stream import Batch
-from compress.checkpoint.model import runnable_model
 from compress.checkpoint.open import open_checkpoint
-from compress.checkpoint.weights import Weights
 from compress.console import task
 from compress.errors import CompressError, VerifyError
+from compress.graph.names import Names
+from compress.model.build import runnable_model
+from compress.model.source import Source
+from compress.model.weights import Weights
+from compress.output_format.find import Opening
+from compress.stream.memory import trim
+from compress.stream.stream import Batch
 from compress.surgery.experts import Mixes
-from compress.surgery.names import Names
-from compress.surgery.opening import Opening
-from compress.surgery.source import Source
 from compress.surgery.verify.cached import STEPS, check_cache, decodes
 from compress.surgery.verify.forward import Advance, output, tokens
 from compress.surgery.verify.masked import Kept, changed_tensors, masked_output

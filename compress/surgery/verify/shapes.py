@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compress.checkpoint.model import empty_model, load_config, model_class, runnable_model
 from compress.checkpoint.open import Checkpoint
-from compress.checkpoint.weights import Weights
 from compress.errors import VerifyError
+from compress.graph.names import Names
 from compress.graph.untraced import listed
-from compress.surgery.names import Names
-from compress.surgery.source import Source
+from compress.model.build import empty_model, load_config, model_class, runnable_model
+from compress.model.source import Source
+from compress.model.weights import Weights
 
 Kept = Mapping[str, np.ndarray]
 

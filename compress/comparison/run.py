@@ -1,0 +1,134 @@
+"""Running the recipes one after the other, and what comes of each."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.checkpoint.ours import MARK
+from compress.checkpoint.target import check_target
+from compress.comparison.candidates import Candidate
+from compress.comparison.fair import ranking, warnings
+from compress.comparison.front import fronts
+from compress.comparison.statistics import gather_together
+from compress.comparison.write import remove_pages
+from compress.console import say, warn
+from compress.errors import CompressError, InputError
+from compress.evaluate.change import Sampled
+from compress.execution.work import Options, Shared
+from compress.pipeline import run, share
+from compress.report import Report, environment
+
+PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
+"""What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
+
+
+def compare(
+    chosen: Sequence[Candidate], model_in: str | Path, out: Path, options: Options, *, keep: bool = True
+) -> dict[str, Any]:
+    """Prune `model_in` by each recipe into `out/<name>` and say what each costs and keeps.
+
+    The model is opened, traced and measured once, and calibrated once for all recipes that calibrate alike. A recipe
+    that fails is a row with its `error`. Without `keep` only a model's report, plan and recipe stay.
+
+    Returns `model`, `dense` and `rows`, `front` (cost → names), `ranking` by quality, `warnings` of what makes rows
+    unlike, `text` that quality was measured on, `flops_length`, `seconds` and `environment`. A row has name, about,
+    params (those that are not zero), bytes, flops as the share of the dense model's at one sequence length for all,
+    latency as its share too, taken in turns with it, `latency_range`, quality with its `change`, and seconds of work,
+    evaluation apart. Raises InputError when `out` has something in it and may not be replaced, or no recipe is given.
+    """
+    if not chosen:
+        raise InputError("no recipe to compare")
+    if deltas := [candidate.name for candidate in chosen if candidate.recipe.delta is not None]:
+        raise InputError(f"{deltas[0]}: writes the pruned difference of two models, which is no model to compare")
+    check_target(out, options.force, [model_in], fill=True)
+    for candidate in chosen:
+        check_target(out / candidate.name, options.force, [model_in])
+    start = time.perf_counter()
+    shared = share(model_in, options, [candidate.recipe for candidate in chosen])
+    with shared.source.checkpoint.unchanged():
+        gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
+        seconds = {"shared": time.perf_counter() - start}
+    rows: list[dict[str, Any]] = []
+    sampled: dict[str, Sampled] = {}
+    for number, candidate in enumerate(chosen, 1):
+        say(f"{number}/{len(chosen)}: {candidate.name}")
+        rows.append(_row(candidate, model_in, out / candidate.name, options, shared, keep))
+        if "error" not in rows[-1]:
+            remove_pages(out)
+        if "quality" in rows[-1] and shared.evaluator is not None and shared.evaluator.last.quality is not None:
+            sampled[candidate.name] = shared.evaluator.last.quality
+    dense = _dense(shared, rows)
+    seconds["recipes"] = sum(row.get("seconds", 0.0) for row in rows)
+    return {
+        "model": str(model_in),
+        "dense": dense,
+        "rows": rows,
+        "front": fronts(rows),
+        "ranking": ranking(rows, sampled),
+        "warnings": warnings(chosen, rows, dense),
+        "text": shared.evaluator.last.text if shared.evaluator is not None else None,
+        "flops_length": shared.tokens,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "environment": environment(),
+    }
+
+
+def _row(
+    candidate: Candidate, model_in: str | Path, folder: Path, options: Options, shared: Shared, keep: bool
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": candidate.name, "about": candidate.recipe.about}
+    try:
+        report: Any = run(candidate.recipe, model_in, folder, options, shared)
+    except CompressError as error:
+        warn(f"{candidate.name}: {error}")
+        return {**row, "error": str(error), "exit_code": error.exit_code}
+    if report is None:
+        raise InputError("compare runs in one process; start it without torchrun or accelerate")
+    if not keep:
+        for path in folder.iterdir():
+            if path.name not in PAPERS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return {**row, **_figures(report)}
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    after, spent, changes = report["after"], report.get("seconds", {}), report.get("changes", {})
+    found: dict[str, Any] = {"params": after["params"] - after.get("zeros", 0), "bytes": after["bytes"]}
+    found["flops"] = after["flops"] / report["before"]["flops"]
+    if time := changes.get("latency"):
+        found |= {"latency": time["value"], "latency_range": [time["low"], time["high"]]}
+    if losses := after.get("perplexity"):
+        found["quality"] = _perplexity(losses["value"], losses["samples"], losses["length"])
+        found["quality"]["change"] = changes["perplexity"]
+    elif (alike := after.get("similarity")) and alike["ranks"] is not None:
+        found["quality"] = _similarity(alike["ranks"], alike["samples"])
+        if "ranks" in changes:
+            found["quality"]["change"] = changes["ranks"]
+    found["opens_with"] = report["opens_with"]
+    found["seconds"] = round(spent.get("total", 0.0) - spent.get("evaluate", 0.0), 3)
+    return found
+
+
+def _dense(shared: Shared, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The dense model's row: what it was found to be beside the others."""
+    graph, checkpoint = shared.source.graph, shared.source.checkpoint
+    found: dict[str, Any] = {"name": "dense", "params": graph.parameters(), "flops": 1.0, "bytes": checkpoint.bytes}
+    if any("latency" in row for row in rows):
+        found["latency"] = 1.0
+    if shared.evaluator is not None and (measured := shared.evaluator.perplexity) is not None:
+        found["quality"] = _perplexity(measured.value, measured.samples, measured.length)
+    elif alike := [row["quality"] for row in rows if "quality" in row]:
+        found["quality"] = {**alike[0], "value": 1.0}
+    return found
+
+
+def _perplexity(value: float, samples: int, length: int) -> dict[str, Any]:
+    return {"name": f"Perplexity of {samples} × {length} tokens", "value": value, "higher_is_better": False}
+
+
+def _similarity(value: float, samples: int) -> dict[str, Any]:
+    return {"name": f"Rank correlation of {samples} texts' pairs", "value": value, "higher_is_better": True}

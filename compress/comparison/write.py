@@ -1,0 +1,166 @@
+"""A comparison for people: the table on the terminal, compare.html, compare.json and compare.png."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compress.checkpoint.ours import mark
+from compress.comparison.front import COSTS
+from compress.report.rows import count
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+PAGES = ("compare.json", "compare.html", "compare.png")
+
+
+class Line(NamedTuple):
+    """One row as text; `front` names the costs on whose Pareto front it is, `error` why it is empty."""
+
+    number: str
+    name: str
+    params: str
+    flops: str
+    latency: str
+    quality: str
+    seconds: str
+    front: str
+    error: str = ""
+
+
+def lines(found: dict[str, Any]) -> list[Line]:
+    """The dense model first, then every recipe in the order given."""
+    dense = found["dense"]
+    same = {one["name"] for one in found["ranking"] if not one.get("measurable", True)}
+    quality = _quality(dense, same)
+    made = [Line("★", "dense", count(dense["params"]), "100 %", _latency(dense), quality, "", "")]
+    for number, row in enumerate(found["rows"], 1):
+        if "error" in row:
+            made.append(Line(str(number), row["name"], "", "", "", "", "", "", row["error"]))
+            continue
+        made.append(
+            Line(
+                str(number),
+                row["name"],
+                f"{100 * row['params'] / dense['params']:.1f} %",
+                f"{100 * row['flops']:.1f} %",
+                _latency(row),
+                _quality(row, same),
+                f"{row['seconds']:.1f} s",
+                ", ".join(COSTS[cost].lower() for cost, names in found["front"].items() if row["name"] in names),
+            )
+        )
+    return made
+
+
+def captions(found: dict[str, Any]) -> list[str]:
+    """What the reader of the table has to know: how it was measured, and why rows may not compare."""
+    said = [f"FLOPs of {found['flops_length']} tokens, as a share of the dense model's"]
+    if "latency" in found["dense"]:
+        said.append("Latency: share of the dense model's, taken in turns with it; (=) no difference measurable")
+    if found["text"]:
+        said.append(f"Quality on {found['text']}, ± 2 standard errors of the difference to the dense model")
+    if any(not one.get("measurable", True) for one in found["ranking"]):
+        said.append("≈ cannot be told apart from the next better recipe")
+    return [*said, *(f"Warning: {text}" for text in found["warnings"])]
+
+
+def heads(found: dict[str, Any]) -> list[str]:
+    """The columns' titles."""
+    qualities = [row["quality"]["name"] for row in [found["dense"], *found["rows"]] if row.get("quality")]
+    quality = qualities[0] if qualities else "Quality"
+    return ["", "Recipe", "Params", "FLOPs", "Latency", quality, "Work", "Front of"]
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """For the terminal, narrow enough for 80 columns: fronts by their initials."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=escape(found["model"]), padding=(0, 1, 0, 0), pad_edge=False)
+    for head in heads(found):
+        left = head in ("", "Recipe")
+        width = 19 if head == "Recipe" else None  # longer names are folded, other columns stay whole
+        drawn.add_column(head.partition(" of")[0], justify="left" if left else "right", overflow="fold", width=width)
+    for line in lines(found):
+        *cells, front, error = line
+        initials = "".join(cost[0].upper() for cost in front.split(", ") if cost)
+        drawn.add_row(*map(escape, [*line[:2], "failed"] if error else [*cells, initials]))
+    failed = [f"{line.number} {line.name}: {line.error}" for line in lines(found) if line.error]
+    letters = ", ".join(f"{COSTS[cost][0]} {COSTS[cost]}" for cost in found["front"])
+    legend = [f"Front: beaten by none in quality and {letters}"] if letters else []
+    drawn.caption = escape("\n".join([*legend, *captions(found), *failed]))
+    drawn.caption_justify = "left"
+    return drawn
+
+
+def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
+    """Write the three files into `folder`; returns the path of compare.html, which is one file and fetches nothing.
+
+    compare.png is not written where no quality was measured. Each file appears whole, compare.json last.
+    """
+    from compress.comparison.plot import pareto
+    from compress.report.plots import svg
+
+    folder.mkdir(parents=True, exist_ok=True)
+    mark(folder)
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+    figure = pareto(found)
+    if figure is not None:
+        drawn = BytesIO()
+        figure.savefig(drawn, format="png", dpi=160, facecolor="white")
+        _put(folder / "compare.png", drawn.getvalue())
+    jinja = Environment(
+        loader=PackageLoader("compress.comparison", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plot = svg(figure, "pareto") if figure is not None else None
+    made = jinja.get_template("compare.html.jinja").render(
+        found=found, heads=heads(found), lines=lines(found), captions=captions(found), plot=plot
+    )
+    _put(folder / "compare.html", made.encode())
+    _put(folder / "compare.json", f"{text}\n".encode())
+    return folder / "compare.html"
+
+
+def remove_pages(folder: Path) -> None:
+    """Take away an earlier comparison's files, which are no longer true once a result of it is replaced."""
+    for name in PAGES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _put(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+
+
+def _latency(row: dict[str, Any]) -> str:
+    if row.get("latency") is None:
+        return "–"
+    if "latency_range" not in row:  # the dense model's own
+        return "100 %"
+    low, high = row["latency_range"]
+    return "(=)" if low <= 1 <= high else f"{100 * row['latency']:.0f}±{50 * (high - low):.0f} %"
+
+
+def _quality(row: dict[str, Any], same: set[str]) -> str:
+    quality = row.get("quality")
+    if not quality:
+        return "–"
+    digits, mark = (4 if quality["higher_is_better"] else 2), "≈ " if row["name"] in same else ""
+    text = f"{mark}{quality['value']:.{digits}f}"
+    change = quality.get("change")
+    if row["name"] == "dense" or change is None:
+        return text
+    return f"{text}±{quality['value'] / change['value'] * (change['high'] - change['low']) / 2:.{digits}f}"

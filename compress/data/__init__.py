@@ -1,0 +1,1 @@
+"""Calibration data: where texts come from, and the batches that are made of them."""

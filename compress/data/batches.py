@@ -1,0 +1,195 @@
+"""Calibration batches: text from a source, tokenised, cut into sequences of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError
+from compress.model.build import text_config
+from compress.registry import sources
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from compress.checkpoint.open import Checkpoint
+    from compress.recipe.schema import Calibrate
+
+MOST = 200_000_000
+"""Characters of a source that are read at most, before they are shuffled."""
+
+MASKED = 0.15
+"""Share of tokens that masked language models have to guess (Devlin et al. 2019)."""
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
+    """The checkpoint's tokenizer, None when it has none. Raises InputError when it is there but broken."""
+    names = {file.name for file in checkpoint.side_files}
+    if not names & {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "spiece.model"}:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
+    except Exception as error:
+        file = checkpoint.folder / "tokenizer_config.json"
+        if f"{file.name}: auto_map" in checkpoint.code:
+            raise InputError(
+                f"{file}: the tokenizer needs code that comes with the checkpoint; read it, then pass "
+                f"--trust-remote-code if you trust it"
+            ) from None
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{checkpoint.folder}: the tokenizer cannot be loaded: {reason}") from error
+
+
+def foreign_tokens(checkpoint: Checkpoint, config: PretrainedConfig) -> str | None:
+    """What to say of a tokenizer with more tokens than the model: text that has one of those cannot be given to it."""
+    tokenizer = load_tokenizer(checkpoint)
+    last = max(tokenizer.get_vocab().values(), default=0) if tokenizer is not None else 0
+    vocabulary = text_config(config).vocab_size if tokenizer is not None else 0
+    if last < vocabulary or tokenizer is None:
+        return None
+    return (
+        f"{checkpoint.folder}: the tokenizer's tokens go up to {last}, the model's vocabulary ends at "
+        f"{vocabulary - 1}; text with such tokens is neither calibrated nor evaluated on: put the model's own "
+        f"tokenizer there"
+    )
+
+
+def batches(
+    calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0
+) -> tuple[list[dict[str, Tensor]], str]:
+    """`calibrate.samples` sequences as batches (name → int64 `[batch, length]`), and a key: the hash of the tokens.
+
+    Texts are shuffled by `seed` and laid one behind the other; no sequence is padded, each has the special tokens its
+    tokenizer puts around a text. Encoder-decoders get as much again of the text as `labels` and, shifted,
+    `decoder_input_ids`. Masked language models get 15 % of tokens masked, and `labels` that are -100 elsewhere.
+
+    Raises InputError without a tokenizer (unless the source gives tokens), when the text is too short, when sequences
+    are longer than the model's positions, and when the tokens are not of the model's vocabulary. Raises ModelError for
+    a model without one.
+    """
+    vocabulary: int = text_config(config).vocab_size
+    _check_length(calibrate.length, tokenizer, config)
+    decoder = bool(getattr(config, "is_encoder_decoder", False))
+    rows = torch.tensor(_rows(calibrate, tokenizer, config, seed, 2 if decoder else 1))
+    if int(rows.max()) >= vocabulary:
+        raise InputError(
+            f"the tokenizer gives token {int(rows.max())}, the model's vocabulary ends at {vocabulary - 1}: "
+            f"they do not belong together"
+        )
+    named = {"input_ids": rows[:, : calibrate.length]}
+    if decoder:
+        labels = rows[:, calibrate.length :]
+        start = getattr(config, "decoder_start_token_id", None)
+        first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
+        named |= {"decoder_input_ids": torch.cat([first, labels[:, :-1]], 1), "labels": labels}
+    elif any("MaskedLM" in name for name in config.architectures or ()):
+        named = _masked(named["input_ids"], tokenizer, config, seed)
+    digest = blake2b(digest_size=16)
+    for name, value in named.items():
+        digest.update(f"{name}{list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    starts = range(0, calibrate.samples, calibrate.batch)
+    cut = [{name: value[i : i + calibrate.batch] for name, value in named.items()} for i in starts]
+    return cut, digest.hexdigest()
+
+
+def texts(data: Any, seed: int = 0) -> list[str]:
+    """The texts of `calibrate.data` (a part, a path or a hub id), shuffled by `seed`."""
+    found, size = [], 0
+    for text in _source(data):
+        found.append(text)
+        size += len(text)
+        if size > MOST:
+            break
+    Random(seed).shuffle(found)
+    return found
+
+
+def _source(data: Any) -> Iterable[str]:
+    if not isinstance(data, str):
+        return data.bind(sources)()
+    if Path(data).expanduser().exists():
+        return sources.get("text").bind({"path": data})()
+    if data in sources.names():
+        return sources.get(data).bind({})()
+    return sources.get("hub").bind({"name": data})()
+
+
+def _rows(
+    calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int, parts: int
+) -> list[list[int]]:
+    """`[samples, parts · length]` tokens."""
+    name = calibrate.data if isinstance(calibrate.data, str) else calibrate.data.name
+    before, after = [], []
+    if name in sources.names() and sources.get(name).meta.get("tokens"):
+        stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
+    elif tokenizer is None:
+        raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
+    else:
+        before, after = _around(tokenizer)
+        stream = _tokens(tokenizer, texts(calibrate.data, seed))
+    room = calibrate.length - len(before) - len(after)
+    if room < 1:
+        raise InputError(f"calibrate.length: {calibrate.length} leaves no room between the special tokens")
+    rows = []
+    for i in range(calibrate.samples):
+        row = []
+        for _ in range(parts):
+            piece = list(islice(stream, room))
+            if len(piece) < room:
+                raise InputError(
+                    f"calibrate.data: the text gives {i} sequences of {calibrate.length} tokens, "
+                    f"calibrate.samples asks for {calibrate.samples}; ask for fewer, shorter ones, or give more text"
+                )
+            row += before + piece + after
+        rows.append(row)
+    return rows
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, found: list[str]) -> Iterator[int]:
+    """Tokens of the texts without special ones, an empty line between texts where the tokenizer knows it."""
+    for start in range(0, len(found), 64):
+        given = [text + "\n\n" for text in found[start : start + 64]]
+        for ids in tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]:  # pyright: ignore
+            yield from ids
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that go before and after a text."""
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])  # pyright: ignore
+    full = list(tokenizer("a")["input_ids"])  # pyright: ignore
+    for i in range(len(full) - len(bare) + 1):
+        if full[i : i + len(bare)] == bare:
+            return full[:i], full[i + len(bare) :]
+    return [], []
+
+
+def _masked(
+    ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int
+) -> dict[str, Tensor]:
+    """Some tokens replaced by the mask token, or by random ones without a tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(ids.shape, generator=generator) < MASKED
+    mask = getattr(tokenizer, "mask_token_id", None)
+    tokens = text_config(config).vocab_size
+    other = torch.randint(tokens, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
+    if tokenizer is not None:
+        chosen &= ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen[:, ids.shape[1] // 2] = True  # a sample without one would have no loss
+    return {"input_ids": torch.where(chosen, other, ids), "labels": torch.where(chosen, ids, -100)}
+
+
+def _check_length(length: int, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig) -> None:
+    positions = getattr(text_config(config), "max_position_embeddings", None)
+    limits = [positions, getattr(tokenizer, "model_max_length", None)]
+    most = min((limit for limit in limits if limit), default=length)
+    if length > most:
+        raise InputError(f"calibrate.length: {length} tokens are more than the model's {most} positions; set it lower")

@@ -1,0 +1,150 @@
+"""English prose without a network: the docstrings of the packages installed beside this one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from hashlib import blake2b
+from importlib.metadata import distributions
+from pathlib import Path
+from textwrap import dedent
+from typing import Literal
+
+from compress.console import track
+from compress.files.cache import cache_folder, new_file
+from compress.registry import sources
+
+HELD_OUT = 20
+"""One paragraph in so many belongs to the split `test`."""
+
+LONGEST_FILE = 2_000_000
+
+VERSION = "2"
+"""Part of the file's name: another way of cleaning is another text."""
+
+# A docstring begins its line; a string inside an expression does not.
+DOCSTRING = re.compile(r'^[ \t]*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL | re.MULTILINE)
+ROLE = re.compile(r":[\w:.+-]+:`~?([^`<]+?)(?: ?<[^`>]*>)?`")
+LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)|`([^`<]+?) ?<[^`>]*>`_+")
+MARKS = re.compile(r"`+|\*\*|[{}]")
+CODE = re.compile(r">>>|[=<>|\\_^]|::|\(\)|https?:|\$|\[|@|#|\w\.\w+\.\w|[^\x00-\x7f]")
+COMMON = frozenset(
+    "the of to a is and in for that be are with as this it by on or an from not if which can".split()  # noqa: SIM905
+)
+RULE = re.compile(r"^[-=~^*#]{3,}$")
+ITEM = re.compile(
+    r"(?:[-*+•]|\d+[.)]|[a-z]\))\s+"
+    r"|:(?:param|type|returns?|raises?|ivar|keyword)\b[^:]*:\s*"
+    r"|[`*\w.]+(?: ?\([^)]*\))?\s?:\s(?=[A-Z])"
+)
+NUMPY_ITEM = re.compile(r"^[*\w, ]+ : ")
+
+
+@sources.add("docs")
+def docs(*, split: Literal["train", "test"] = "train") -> Iterator[str]:
+    """English prose from the docstrings of installed packages, paragraph by paragraph; needs no network.
+
+    The same for the same set of packages; their code is read, never imported. `train` and `test` share no paragraph.
+    """
+    yield from _split(harvest(), split)
+
+
+@lru_cache(maxsize=2)  # recipes that are compared read the same text
+def _split(file: Path, split: str) -> tuple[str, ...]:
+    paragraphs = filter(None, file.read_text(encoding="utf-8").split("\n"))
+    return tuple(text for text in paragraphs if (_number(text) % HELD_OUT == 0) == (split == "test"))
+
+
+def harvest() -> Path:
+    """The file with one paragraph on each line; made on first use, again when packages have changed."""
+    file = cache_folder() / "text" / f"docs-{_installed()}.txt"
+    if not file.exists():
+        with new_file(file) as opened:
+            opened.writelines(f"{paragraph}\n".encode() for paragraph in _harvest())
+    return file
+
+
+@cache
+def _installed() -> str:
+    """Stands for the packages that are installed and their versions."""
+    names = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]})
+    return blake2b("\n".join([VERSION, *names]).encode(), digest_size=8).hexdigest()
+
+
+def _harvest() -> Iterator[str]:
+    seen: set[int] = set()
+    for path in track(list(_python_files()), "collecting English prose from installed packages, once; files"):
+        try:
+            if path.stat().st_size > LONGEST_FILE:
+                continue
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        for match in DOCSTRING.finditer(source):
+            for paragraph in paragraphs(match[2]):
+                # The same words with other names in them are the same paragraph (documented arguments repeat).
+                letters = re.sub(r"[^a-z]", "", paragraph.lower())
+                mark = _number(letters[:60])
+                if mark not in seen:
+                    seen.add(mark)
+                    yield paragraph
+
+
+def _python_files() -> Iterator[Path]:
+    """Python files of installed packages and of the standard library, in an order that does not change."""
+    paths = sysconfig.get_paths()
+    for root in dict.fromkeys(Path(paths[name]) for name in ("purelib", "platlib", "stdlib")):
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(
+                name for name in folders if name not in ("site-packages", "__pycache__", "compress") and name[0] != "."
+            )
+            yield from (Path(folder) / name for name in sorted(files) if name.endswith(".py"))
+
+
+def paragraphs(docstring: str) -> Iterator[str]:
+    """The paragraphs of a docstring that are plain English sentences, each on one line, markup removed.
+
+    Items of lists and descriptions of arguments are paragraphs of their own, without what introduces them.
+    """
+    for block in _blocks(docstring):
+        text = LINK.sub(lambda m: m[1] or m[2], ROLE.sub(r"\1", " ".join(" ".join(block).split())))
+        text = MARKS.sub("", text).strip()
+        if _is_prose(text):
+            yield text
+
+
+def _blocks(docstring: str) -> Iterator[list[str]]:
+    """Lines that belong together: same indentation, or below an item's first line."""
+    first, _, rest = docstring.partition("\n")
+    block: list[str] = []
+    margin, item = 0, False  # of the block; after an item's first line deeper ones still belong to it
+    for line in [first.strip(), *dedent(rest).split("\n")]:
+        text = line.strip()
+        indent = len(line) - len(line.lstrip())
+        start = ITEM.match(text)
+        if not text or RULE.match(text) or start or not (indent == margin or (item and indent > margin)):
+            if block and not RULE.match(text):  # a heading is what a rule underlines
+                yield block
+            block, margin, item = [], indent, bool(start)
+        if text and not RULE.match(text) and not NUMPY_ITEM.match(text):
+            block.append(text[start.end() :] if start else text)
+    if block:
+        yield block
+
+
+def _is_prose(text: str) -> bool:
+    if len(text) < 60 or text[-1] not in '.!?:"' or not text[0].isupper():
+        return False
+    if len(CODE.findall(text)) * 80 > len(text):
+        return False
+    words = text.split()
+    plain = sum(word.strip(".,;:!?()\"'-*").replace("-", "").replace("'", "").isalpha() for word in words)
+    common = sum(word.lower() in COMMON for word in words)
+    return plain >= 0.85 * len(words) and common >= 0.2 * len(words)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

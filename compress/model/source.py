@@ -1,0 +1,50 @@
+"""A checkpoint with all that is known of it without reading its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from compress.checkpoint.open import Checkpoint
+from compress.graph.families import Graph
+from compress.graph.trace import trace
+from compress.model.blocks import left_over
+from compress.model.build import empty_model, load_config, model_class
+from compress.model.weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a step prunes: the checkpoint, its config and class, the model on meta, its graph, where its tensors lie."""
+
+    checkpoint: Checkpoint
+    config: PretrainedConfig
+    cls: type[nn.Module]
+    model: nn.Module
+    graph: Graph
+    weights: Weights
+
+    @property
+    def left_behind(self) -> list[str]:
+        """What no output gets of the checkpoint, a sentence each."""
+        found = left_over(self.model, self.weights.unexpected)
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        strays = [f"left behind, as {self.cls.__name__} has no place for it: {found[0]}{more}"] if found else []
+        return [*self.checkpoint.left_behind, *strays]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Source:
+        """Read the config, build the model on meta and trace it.
+
+        Raises InputError or ModelError when the architecture is not understood or a tensor is missing.
+        """
+        config = load_config(checkpoint)
+        made = model_class(config, checkpoint)
+        model = empty_model(config, made)
+        weights = Weights(checkpoint, model)
+        return cls(checkpoint, config, made, model, trace(model, config), weights)

@@ -1,0 +1,1 @@
+"""Output formats: which edited configuration, of which class, opens what a step leaves."""

@@ -1,0 +1,140 @@
+"""Who can open the result: stock transformers where a config says it all, else with the modeling file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from compress.errors import InputError, ModelError
+from compress.graph.families import Member
+from compress.graph.names import Names
+from compress.model.source import Source
+from compress.output_format.generic import auto_class, generic_plan
+from compress.output_format.native import NativePlan, find_native, plain
+from compress.output_format.probe import attention_shapes
+
+Kept = Mapping[str, np.ndarray]
+NO_REPAIR = ("hidden", "vocab", "layers", "other")
+"""Kinds whose consumers no repair touches: their inputs are the residual stream itself."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """`config` is the whole config.json. `shapes` and `zeros` go by new state names, `biases` (new biases of repaired
+    weights) by old ones. `edits`: changed config values, path → (old, new). `how` is the line of Python that loads."""
+
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    remote_code: bool
+    how: str
+    who: str
+    biases: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    zeros: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    edits: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Who opens the result and how, as a plan's `opens_with`."""
+        return {"transformers": True, "remote_code": self.remote_code, "who": self.who, "how": self.how}
+
+
+def find_opening(
+    source: Source, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
+) -> Opening:
+    """How the model that keeps `kept` is to be written; `adds_bias`: every repaired weight gets a bias.
+
+    Raises InputError where uniform widths would be native but for the biases that a repair wants, ModelError where
+    not even the modeling file can hold the result.
+    """
+    graph, names = source.graph, Names(source.graph, kept)
+    shapes = {new: shape for name, shape in graph.shapes(kept).items() if (new := names.new(name)) is not None}
+    biases = _new_biases(source, kept) if adds_bias else {}
+    extra = {new: shape for name, shape in biases.items() if (new := names.new(name)) is not None}
+    given: dict[str, Any] = {"kept_layers": names.layers, "head_dim": _head_dim(source, kept)}
+    raw = source.checkpoint.config
+    found = find_native(raw, source.cls, {**shapes, **extra}, extra_biases=extra, **given)
+    if isinstance(found, NativePlan):
+        changed = _spelled(found.edits)
+        return Opening(
+            found.config,
+            {**shapes, **extra},
+            remote_code=False,
+            who=f"stock transformers, as {found.architecture}",
+            how=f"transformers.{found.architecture}.from_pretrained({{folder!r}})",
+            biases=biases,
+            zeros=found.zeros,
+            edits=found.edits,
+            notes=(f"config: {changed}",) if changed else (),
+        )
+    if extra and widths == "uniform" and isinstance(find_native(raw, source.cls, shapes, **given), NativePlan):
+        raise InputError(
+            f"{source.cls.__name__} has no place for the biases that this repair adds ({min(extra)}); take "
+            "`repair: least_squares`, which needs none, or `widths: per-layer`, which writes a modeling file"
+        )
+    try:
+        generic = generic_plan(raw, source.cls, {**shapes, **extra}, extra_biases=extra, **given)
+    except ModelError as error:
+        raise ModelError(f"{error}\n(stock transformers do not fit either: {found})") from None
+    config, cls, _, _ = plain(raw, source.cls, None)
+    auto = auto_class(config, cls)
+    return Opening(
+        generic.config,
+        {**shapes, **extra},
+        remote_code=True,
+        who="transformers with trust_remote_code=True, or after `import compress.model.register`",
+        how=f"transformers.{auto}.from_pretrained({{folder!r}}, trust_remote_code=True)",
+        biases=biases,
+        edits=generic.edits,
+        notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}",),
+    )
+
+
+def repaired(source: Source, kept: Kept) -> dict[str, Member]:
+    """The weights whose inputs lose positions, state name → the member that says along which dimension."""
+    removed = source.graph.removed_blocks(kept)
+    found: dict[str, Member] = {}
+    for name, mask in kept.items():
+        family = source.graph.families[name]
+        if family.kind in NO_REPAIR or mask.all():
+            continue
+        for member in family.members:
+            owner = source.graph.block_of(member.tensor)
+            if member.role == "in" and len(source.graph.layouts[member.tensor]) == 2 and owner not in removed:
+                found.setdefault(member.tensor, member)
+    return found
+
+
+def bias_name(weight: str) -> str:
+    """State name of the bias beside a weight."""
+    return weight.removesuffix("weight") + "bias"
+
+
+def _new_biases(source: Source, kept: Kept) -> dict[str, tuple[int, ...]]:
+    """Biases that repaired weights lack; all layers get them where one does, so that the layers stay alike."""
+    found = {}
+    for name, member in repaired(source, kept).items():
+        bias = bias_name(name)
+        if bias not in source.graph.layouts and name.endswith("weight"):
+            found[bias] = (source.graph.shapes(kept)[name][1 - member.dim],)
+    return found
+
+
+def _head_dim(source: Source, kept: Kept) -> int | None:
+    """New width of a head where queries and keys lose some of it."""
+    cut = [
+        mask
+        for name, mask in kept.items()
+        if source.graph.families[name].kind == "head_dim" and not name.endswith("v_dim") and not mask.all()
+    ]
+    widths = {width for _, width in attention_shapes(source.model)}
+    if not cut or len(widths) != 1:
+        return None
+    return int(widths.pop() * cut[0].sum() // len(cut[0]))
+
+
+def _spelled(edits: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{path} {old} → {new}" for path, (old, new) in edits.items())

@@ -1,0 +1,7 @@
+"""What goes beside the weights for people to read: the report, the model card."""
+
+from compress.report.card import write_card
+from compress.report.report import Report, environment, figures, write_report
+from compress.report.terminal import table
+
+__all__ = ["Report", "environment", "figures", "table", "write_card", "write_report"]

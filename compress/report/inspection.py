@@ -1,0 +1,121 @@
+"""Tables of what a model consists of, what a plan decides, and what a report says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.checkpoint.open import open_checkpoint
+from compress.errors import InputError
+from compress.files.ordinary import check_ordinary
+from compress.model.source import Source
+from compress.report import table
+from compress.report.rows import count, percent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compress.execution.document import Plan
+    from compress.graph.families import Family, Graph
+
+
+def inspect_model(where: str, **options: Any) -> tuple[Table, dict[str, Any]]:
+    """The families of a model: as a table where those alike are one line, and each of them as data."""
+    source = Source.of(open_checkpoint(where, **options))
+    graph = source.graph
+    whole = {"params": graph.parameters(), "flops": graph.flops()}
+    rows = [_row(graph, family, whole) for family in graph.families.values()]
+    data = {
+        "model": where,
+        "architecture": source.cls.__name__,
+        "parameters": whole["params"],
+        "flops": whole["flops"],
+        "blocks": len(graph.blocks),
+        "families": rows,
+        "notes": list(graph.notes),
+    }
+    title = f"{source.cls.__name__}: {count(whole['params'])} parameters, {count(whole['flops'])} FLOPs for 512 tokens"
+    return _families_table(title, rows, graph.notes), data
+
+
+def _row(graph: Graph, family: Family, whole: dict[str, int]) -> dict[str, Any]:
+    """`parameters` and `flops_share` are what goes when the whole family goes."""
+    empty = {family.name: np.zeros(family.size, bool)}
+    return {
+        "name": family.name,
+        "kind": family.kind,
+        "layer": family.layer,
+        "count": family.size,
+        "members": [f"{member.tensor}[{member.dim}]" for member in family.members] or list(family.blocks),
+        "parameters": whole["params"] - graph.parameters(empty),
+        "flops_share": 1 - graph.flops(empty) / max(whole["flops"], 1),
+        "pinned": family.pinned,
+    }
+
+
+def _families_table(title: str, rows: Iterable[dict[str, Any]], notes: Iterable[str]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=escape(title), caption=escape("\n".join(notes)) or None, pad_edge=False)
+    for name in ("unit", "families", "groups", "members", "parameters", "FLOPs"):
+        drawn.add_column(name, justify="left" if name == "unit" else "right")
+    drawn.add_column("pinned, and why", overflow="fold")
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        last = row["name"].rpartition(".")[2] if row["kind"] == "head_dim" else row["kind"]
+        alike.setdefault((last, row["count"], len(row["members"]), row["pinned"]), []).append(row)
+    for (unit, size, members, pinned), same in alike.items():
+        drawn.add_row(
+            unit,
+            str(len(same)),
+            str(size),
+            str(members),
+            count(sum(row["parameters"] for row in same)),
+            f"{100 * sum(row['flops_share'] for row in same):.1f} %",
+            escape(pinned or ""),
+        )
+    return drawn
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a plan leaves of every kind, what that saves, and who can open it."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    opens = plan.steps[-1].opens_with
+    notes = [f"opens with {opens['who']}", *plan.notes]
+    drawn = Table(box=box.SIMPLE_HEAD, title=escape(plan.model), caption=escape("\n".join(notes)), pad_edge=False)
+    drawn.add_column("")
+    for name in ("before", "after", "change"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for name, label in (("params", "Parameters"), ("flops", "FLOPs"), ("bytes", "Bytes")):
+        before, after = plan.before[name], plan.after[name]
+        drawn.add_row(label, count(before), count(after), percent(before, after))
+    for number, step in enumerate(plan.steps, 1):
+        left: dict[str, int] = {}
+        for name, kept in step.kept.items():
+            kind = name.rpartition(".")[2]
+            left[kind] = left.get(kind, 0) + len(kept)
+        for kind, total in left.items():
+            drawn.add_row(f"step {number}: {kind} kept", "", str(total), "")
+    return drawn
+
+
+def read_report(folder: Path) -> tuple[Table, dict[str, Any]]:
+    """The table and the content of a folder's report.json. Raises InputError when there is none."""
+    file = folder / "report.json"
+    check_ordinary(file)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return table(found), found
+    except FileNotFoundError:
+        raise InputError(f"{file}: not there; the folder was not written by compress") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not a report ({error})") from None

@@ -1,0 +1,89 @@
+"""What `compress ls` shows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from compress import registry
+from compress.recipe.shipped import RECIPES, names
+
+PARTS = {
+    "criteria": registry.criteria,
+    "allocators": registry.allocators,
+    "ratios": registry.ratios,
+    "repairs": registry.repairs,
+    "sources": registry.sources,
+    "statistics": registry.statistics,
+}
+
+
+def listing(what: str | None) -> tuple[Any, Any]:
+    """What to draw and the same as data, for one of the lists or for all."""
+    if what == "schema":
+        from compress.recipe.schema import json_schema
+
+        schema = json_schema()
+        return json.dumps(schema, indent=2, ensure_ascii=False), schema
+    if what is not None:
+        entries = _entries(what)
+        return _table(entries), entries
+    data = {kind: _entries(kind) for kind in (*PARTS, "recipes")}
+    return _overview(data), data
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    return _recipes() if kind == "recipes" else _parts(PARTS[kind])
+
+
+def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "about": (entry := parts.get(name)).about,
+            "arguments": {
+                key: None if parameter.default is parameter.empty else parameter.default
+                for key, parameter in entry.parameters.items()
+            },
+            "needs": list(entry.meta.get("needs", ())),
+        }
+        for name in parts.names()
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from compress.recipe.read import read_recipe
+
+    return [{"name": name, "about": read_recipe(RECIPES / f"{name}.yaml").about} for name in names()]
+
+
+def _table(entries: list[dict[str, Any]]) -> Any:
+    """One list: names as they are typed, whatever the width, and beside them what each does and takes."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column("name", no_wrap=True, min_width=max(len(entry["name"]) for entry in entries))
+    table.add_column("what it does", overflow="fold")
+    for entry in entries:
+        about = Text(entry["about"])
+        if arguments := ", ".join(f"{key}={value}" for key, value in entry.get("arguments", {}).items()):
+            about.append(f"\n{arguments}", "dim")
+        table.add_row(Text(entry["name"], "bold"), about)
+    return table
+
+
+def _overview(data: dict[str, list[dict[str, Any]]]) -> Any:
+    """All lists, their names only."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False, show_lines=True)
+    table.add_column("list", no_wrap=True)
+    table.add_column("names", overflow="fold")
+    for kind, entries in data.items():
+        table.add_row(Text(kind, "bold"), Text(", ".join(entry["name"] for entry in entries)))
+    return Group(table, Text("compress ls LIST says what each does; compress ls schema, what a recipe may say"))

@@ -1,0 +1,145 @@
+"""report.json and report.html: what was removed, what it cost and what it saved.
+
+report.json is the `Report` below, as the pipeline filled it in; report.html is one file that needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compress.evaluate.latency import Latency
+from compress.evaluate.ort_latency import OrtSpeed
+from compress.evaluate.perplexity import Perplexity
+from compress.evaluate.similarity import Similarity
+from compress.report.rows import NO_DIFFERENCE, percent, rows
+from compress.version import __version__
+
+
+class Figures(TypedDict):
+    """One side of the comparison. A figure that was not measured is absent.
+
+    `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
+    `flops_length` tokens. `bytes`: of the weights. `latency`, `onnx` (its speed in ONNX Runtime), `perplexity` and
+    `similarity` (to the dense model; of the pruned side only): fields of the classes in `compress.evaluate`.
+    """
+
+    params: int
+    flops: int
+    bytes: int
+    flops_length: NotRequired[int]
+    zeros: NotRequired[int]
+    latency: NotRequired[dict[str, Any]]
+    onnx: NotRequired[dict[str, Any]]
+    perplexity: NotRequired[dict[str, Any]]
+    similarity: NotRequired[dict[str, Any]]
+
+
+class FamilyRow(TypedDict):
+    """One family: of `size` groups `kept` are left. `removed` lists the indices that went, for kind `layers`."""
+
+    name: str
+    kind: str
+    layer: int | None
+    size: int
+    kept: int
+    removed: NotRequired[list[int]]
+
+
+class RecipeText(TypedDict):
+    """`about` is the recipe's own sentence, `text` the YAML as it was given."""
+
+    about: str
+    text: str
+
+
+class Report(TypedDict):
+    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
+    exported and how near to torch ONNX Runtime is. `changes`, by figure: fields of `compress.evaluate.change.Change`,
+    where 1 is no difference. `text` is what quality was measured on."""
+
+    model: str
+    recipe: RecipeText
+    before: Figures
+    after: Figures
+    families: list[FamilyRow]
+    opens_with: str
+    load: str
+    notes: list[str]
+    environment: dict[str, str]
+    onnx: NotRequired[dict[str, Any]]
+    seconds: NotRequired[dict[str, float]]
+    changes: NotRequired[dict[str, dict[str, Any]]]
+    text: NotRequired[str]
+
+
+def figures(
+    params: int,
+    flops: int,
+    bytes: int,
+    *,
+    flops_length: int = 512,
+    zeros: int = 0,
+    latency: Latency | None = None,
+    onnx: OrtSpeed | None = None,
+    perplexity: Perplexity | None = None,
+    similarity: Similarity | None = None,
+) -> Figures:
+    """One side of the comparison from what was measured."""
+    found = Figures(params=params, flops=flops, bytes=bytes, flops_length=flops_length)
+    if zeros:
+        found["zeros"] = zeros
+    measured = {"latency": latency, "onnx": onnx, "perplexity": perplexity, "similarity": similarity}
+    found.update({name: asdict(value) for name, value in measured.items() if value is not None})  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return found
+
+
+def environment(packages: tuple[str, ...] = ("torch", "transformers", "safetensors", "numpy")) -> dict[str, str]:
+    """Versions and machine that the figures were measured with."""
+    found = {"compress": __version__, "python": platform.python_version()}
+    found.update({name: _version(name) for name in packages})
+    return {**found, "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"}
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write report.json and report.html into `folder`; returns the path of the latter."""
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(render(report), encoding="utf-8")
+    return page
+
+
+def render(report: Report) -> str:
+    """The report as one HTML page: styles and plots are inside, nothing is fetched."""
+    from compress.report import plots
+
+    jinja = Environment(
+        loader=PackageLoader("compress.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return jinja.get_template("report.html.jinja").render(
+        report=report,
+        rows=rows(report),
+        no_difference=NO_DIFFERENCE,
+        saved=percent(report["before"]["params"], report["after"]["params"]),
+        shares=plots.svg(plots.shares(report), "shares"),
+        kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,1 @@
+"""Scores: what a criterion is shown of a family, and one number per group of what it returns."""

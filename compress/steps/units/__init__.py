@@ -1,0 +1,1 @@
+"""Removing whole units: heads, channels, experts, layers, the residual stream."""

@@ -1,0 +1,239 @@
+"""One step's decision: what calibration must gather, what the criterion makes of it, what the allocator keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.allocate.costs import Measure
+from compress.allocate.spend import allocate
+from compress.calibrate.collect import collect
+from compress.console import warn
+from compress.data.batches import batches, load_tokenizer
+from compress.errors import BudgetError, InputError
+from compress.execution.baseline import Original, latency_table
+from compress.graph.families import Family, Graph
+from compress.graph.routers import experts_module
+from compress.model.source import Source
+from compress.output_format.find import NO_REPAIR
+from compress.recipe.prune import Prune
+from compress.recipe.schema import Recipe
+from compress.registry import allocators, criteria, repairs
+from compress.score.score import needed, score, statistics_of
+from compress.steps.units import merge as merging
+from compress.steps.units.sequential import Sequence
+from compress.surgery.cut import Mend
+
+if TYPE_CHECKING:
+    from compress.stream.stream import Batch
+
+Stats = Mapping[str, Mapping[str, Tensor]]
+
+
+def families_of(graph: Graph, step: Prune) -> list[Family]:
+    """The families that the step may prune.
+
+    Raises BudgetError, saying why the others may not be, when there are none; a kind that is missing among others is
+    warned of.
+    """
+    whole = graph.layers(step.skip_layers)
+    for glob in step.skip:
+        if not any(_matches(family, glob) for family in graph.families.values()):
+            raise InputError(f"skip: {glob!r} is the name of no family or tensor; `compress inspect` lists them")
+    found: list[Family] = []
+    for kind in step.prune:
+        free = [
+            family
+            for family in graph.of_kind(kind)
+            if (family.layer is None or family.layer not in whole)
+            and not any(_matches(family, glob) for glob in step.skip)
+        ]
+        if not free:
+            warn_or_raise(graph, kind, last=kind == step.prune[-1] and not found)
+        found += free
+    return found
+
+
+def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
+    """Say why no family of the kind is free."""
+    pinned = [family for family in graph.families.values() if family.kind == kind]
+    if pinned and pinned[0].pinned:
+        why = f"the model's {kind} cannot be pruned: {pinned[0].pinned}"
+    elif pinned:
+        why = f"every family of {kind} is skipped"
+    else:
+        free = sorted({family.kind for family in graph.families.values() if family.pinned is None} - {"vocab", "other"})
+        why = f"the model has no {kind} to prune (it has {', '.join(free) or 'nothing that can be'})"
+    if last:
+        raise BudgetError(f"nothing can be removed: {why}")
+    warn(why)
+
+
+def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> dict[str, set[str]]:
+    """Statistic → tensors or blocks: what the repair needs and, with `decide`, the criterion and the allocator."""
+    graph, wanted = source.graph, dict[str, set[str]]()
+    if decide:
+        wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
+        for name in statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
+            wanted.setdefault(name, set()).update(graph.blocks)
+        experts = {experts_module(graph, family) for family in families if family.kind == "experts"}
+        wanted |= {name: wanted.get(name, set()) | experts for name in merging.needs(step)}
+    if step.repair is not None:
+        weights = {
+            member.tensor
+            for family in families
+            if family.kind not in NO_REPAIR
+            for member in family.members
+            if member.role == "in" and len(graph.layouts[member.tensor]) == 2
+        }
+        if not weights:
+            raise InputError(f"repair: {step.repair} mends what reads heads or channels; this step removes none")
+        for name in statistics_of(repairs.get(step.repair.name), step.repair.arguments):
+            wanted.setdefault(name, set()).update(weights)
+    return {name: keys for name, keys in wanted.items() if keys}
+
+
+def reads_text(step: Prune, *, decide: bool) -> bool:
+    """Whether any of the step's parts asks for a statistic, as `wants` has it of a model."""
+    asked = [] if step.repair is None else [*statistics_of(repairs.get(step.repair.name), step.repair.arguments)]
+    if decide:
+        asked += statistics_of(criteria.get(step.by.name), step.by.arguments)
+        asked += statistics_of(allocators.get(step.allocate.name), step.allocate.arguments)
+        asked += merging.needs(step)
+    return bool(asked)
+
+
+def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
+    """The statistics that the step `wants`, of the dense model."""
+    wanted = wants(source, step, families, decide=decide)
+    if not wanted:
+        return {}
+    rows, key = calibration(source, recipe)
+    names = [family.name for family in families]
+    return collect(source.checkpoint, source.graph, wanted, rows, data_key=key, families=names, device=device)
+
+
+def in_sequence(
+    source: Source,
+    recipe: Recipe,
+    step: Prune,
+    families: list[Family],
+    device: str,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], Stats]:
+    """What each family keeps when blocks are pruned one after the other, and the repair's statistics.
+
+    Raises InputError where the step cannot be decided block by block, BudgetError where nothing would go.
+    """
+    sequence = Sequence(source, step, families, seed=recipe.seed, given=given)
+    rows, _ = calibration(source, recipe)
+    needs = wants(source, step, families, decide=given is None)
+    stats = sequence.collect(needs, rows, lambda found: mending(step, found), device)
+    if not sequence.kept:
+        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    return sequence.kept, stats
+
+
+def decide(
+    source: Source, recipe: Recipe, step: Prune, families: list[Family], stats: Stats, original: Original
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
+
+    Raises BudgetError where the budget cannot be met.
+    """
+    graph, allocator = source.graph, allocators.get(step.allocate.name)
+    scores = score(
+        graph,
+        families,
+        criteria.get(step.by.name),
+        stats,
+        source.weights.read,
+        arguments=step.by.arguments,
+        reduce=step.reduce,
+        fine=allocator.meta.get("fine"),
+        seed=recipe.seed,
+        clusters=step.clusters,
+    )
+    mixes: dict[str, np.ndarray] = {}
+    spared = _spare_layers(graph, families, scores, step)
+    budget, target, measure = step.budget, None, "params"
+    if budget.verb == "until":
+        target = original.params * (1 - budget.share)
+    elif budget.verb == "keep":
+        measure = budget.measure or "params"
+        target = getattr(original, measure) * budget.share
+    counted: Measure = (
+        latency_table(graph, families, original.device, original.tokens) if measure == "latency" else measure  # pyright: ignore[reportAssignmentType]
+    )
+    kept = allocate(
+        graph,
+        families,
+        scores,
+        allocator=allocator,
+        arguments=step.allocate.arguments,
+        target=target,
+        remove=budget.share if target is None else None,
+        measure=counted,
+        sequence=original.tokens,
+        round=step.round,
+        widths=step.widths,
+        stats=stats,
+    )
+    kept = {name: mask for name, mask in kept.items() if not mask.all()}
+    if not kept:
+        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    if criteria.get(step.by.name).meta["scope"] == "distances":
+        kept, mixes = merging.settle(source, step, families, kept, stats)
+    for name, indices in spared.items():
+        if name in kept and not kept[name][indices].all():
+            raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
+    return kept, mixes
+
+
+def mending(step: Prune, stats: Stats) -> Mend | None:
+    """The step's repair with its statistics filled in."""
+    if step.repair is None:
+        return None
+    entry = repairs.get(step.repair.name)
+    bound, names = entry.bind(step.repair.arguments), statistics_of(entry, step.repair.arguments)
+
+    def mend(name: str, weight: Tensor, bias: Tensor | None, keep: Tensor) -> tuple[Tensor, Tensor | None]:
+        if keep.all():
+            return weight, bias
+        given: list[Any] = [stats[statistic][name].to(torch.float32) for statistic in names]
+        return bound(weight, bias, keep, *given)
+
+    return mend
+
+
+def adds_bias(step: Prune) -> bool:
+    """Whether the repair gives a bias to weights without one."""
+    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+
+
+def calibration(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
+    """The calibration text as batches of `[rows, length]`, and its key."""
+    return batches(recipe.calibrate, load_tokenizer(source.checkpoint), source.config, recipe.seed)
+
+
+def _matches(family: Family, glob: str) -> bool:
+    return fnmatch(family.name, glob) or any(fnmatch(member.tensor, glob) for member in family.members)
+
+
+def _spare_layers(
+    graph: Graph, families: list[Family], scores: dict[str, np.ndarray], step: Prune
+) -> dict[str, np.ndarray]:
+    """Whole layers named by `skip_layers` get the best scores of all; returns their places."""
+    total, spared = len(graph.blocks), dict[str, np.ndarray]()
+    whole = {graph.blocks[index % total] for index in step.skip_layers}
+    for family in families:
+        if family.kind == "layers" and whole & set(family.blocks):
+            values = scores[family.name]
+            spared[family.name] = np.array([i for i, block in enumerate(family.blocks) if block in whole])
+            values[spared[family.name]] = values.max() + 10 * max(float(np.ptp(values)), 1.0)
+    return spared
