@@ -14,7 +14,7 @@ import compress
 from compress import cli
 from compress.comparison.candidates import candidates
 from compress.errors import InputError
-from compress.recipe import shipped
+from compress.files import shipped
 from compress.recipe.read import read_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def test_a_wheel_carries_the_recipes(tmp_path):
     assert wheel.name.startswith(f"compress_models-{compress.__version__}-")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    code = "import compress; from compress import shipped; print(compress.__file__, *shipped.names())"
+    code = "import compress; from compress.files import shipped; print(compress.__file__, *shipped.names())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from compress.errors import InputError
-from compress.recipe import shipped
+from compress.files import shipped
 from compress.registry import did_you_mean
 
 FORM = "compress RECIPE IN OUT"

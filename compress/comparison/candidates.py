@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 
 from compress.errors import InputError
+from compress.files.shipped import RECIPES
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
-from compress.recipe.shipped import RECIPES
 
 BETWEEN = re.compile(r",(?![^\[{]*[\]}])")
 """A comma between two values; one inside brackets belongs to a value."""

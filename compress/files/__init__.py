@@ -1,1 +1,1 @@
-"""Files on this machine, beneath checkpoints: what may be read, and the folder of what can be made again."""
+"""Files on this machine, beneath checkpoints: what may be read, the shipped recipes, the cache's folder."""

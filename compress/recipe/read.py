@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
+from compress.files.shipped import names as shipped_names
+from compress.files.shipped import shipped, which
 from compress.recipe.schema import Calibrate, Recipe
-from compress.recipe.shipped import names as shipped_names
-from compress.recipe.shipped import shipped, which
 from compress.recipe.source import Place, Source, value_of
 from compress.recipe.step import step_model
 from compress.registry import MISTAKEN_ARGUMENT, did_you_mean, explain

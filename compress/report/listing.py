@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from compress import registry
-from compress.recipe.shipped import RECIPES, names
+from compress.files.shipped import RECIPES, names
 
 PARTS = {
     "criteria": registry.criteria,
