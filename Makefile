@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: lint
 	$(BIN)/pytest -n 2
+
+# Orders, seeds and examples are drawn anew; `make test` has the same ones every time.
+fuzz: $(VENV)/installed
+	COMPRESS_TESTS=fuzz $(BIN)/pytest -n 2
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -23,7 +23,8 @@ from bad_inputs.case import Case
 from compress.cli.call import call
 
 AREAS = {area.__name__.rpartition(".")[2]: area.CASES for area in (recipes, config, shards, quantised, data, output)}
-SECONDS = 20
+SECONDS = 120
+"""After so many a command hangs; idle, none takes two."""
 RECIPES = {
     "m.yaml": "steps:\n  - prune: [channels]\n    by: magnitude\n    remove: 25%\n",
     "w.yaml": (

@@ -178,11 +178,13 @@ def changes(action: Callable[[], object]) -> int:
     child = os.fork()
     if not child:
         count = [0]
-        sys.addaudithook(lambda event, arguments: count.__setitem__(0, count[0] + (event in CHANGES)))
-        torch.set_num_threads(1)
-        action()
-        os.write(writing, str(count[0]).encode())
-        os._exit(0)
+        try:
+            sys.addaudithook(lambda event, arguments: count.__setitem__(0, count[0] + (event in CHANGES)))
+            torch.set_num_threads(1)
+            action()
+            os.write(writing, str(count[0]).encode())
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
     with os.fdopen(reading) as said:

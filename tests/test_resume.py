@@ -89,8 +89,10 @@ def test_goes_on_after_a_kill_and_after_an_interrupted_resumption(place, execute
     executed["stop"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
     child = os.fork()
     if not child:
-        run("r.yaml", "in", "out", Options(evaluate=False))
-        os._exit(0)
+        try:
+            run("r.yaml", "in", "out", Options(evaluate=False))
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     executed["stop"] = interrupt
     with pytest.raises(KeyboardInterrupt):

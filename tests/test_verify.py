@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers.cache_utils import DynamicLayer
 
+from compress.checkpoint.write import ShardWriter
 from compress.errors import VerifyError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.steps import weights
 from compress.steps.units import step as units
 from compress.surgery.verify import run as verifying
 from compress.surgery.verify.noise import Reordered, apart
@@ -92,7 +92,14 @@ def deep(folder):
 
 
 def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
-    folder = deep(tmp_path / "in")
+    """The masked model's sums are in another order: some machines make the same of both models otherwise."""
+    folder, masked = deep(tmp_path / "in"), verifying.masked_output
+
+    def reordered(*given, **more):
+        with Reordered():
+            return masked(*given, **more)
+
+    monkeypatch.setattr(verifying, "masked_output", reordered)
     assert "output equal to the masked dense model's" in said(folder, HEADS)
     monkeypatch.setattr(verifying, "TIMES", 0)
     with pytest.raises(VerifyError, match=r"at most 1\.0e-05 is right"):
@@ -101,7 +108,8 @@ def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
 
 def test_and_no_more(tmp_path, monkeypatch):
     folder = deep(tmp_path / "in")
-    plant(monkeypatch, scale_logits(7e-4))
+    allowed = float(said(folder, HEADS).partition("float noise is up to ")[2].split(")")[0])  # it is the machine's own
+    plant(monkeypatch, scale_logits(3 * allowed))
     with pytest.raises(VerifyError, match="differs from the masked dense model's"):
         said(folder, HEADS)
 
@@ -199,15 +207,11 @@ def test_what_was_not_compared_is_not_called_equal(llama):
 
 
 def test_more_zeros_than_asked_are_found(llama, monkeypatch):
-    def wrong(work, step, inputs, shares, folder):
-        write(work, step, inputs, shares, folder)
-        file = folder / "model.safetensors"
-        tensors = load_file(file)
-        tensors["model.layers.1.mlp.up_proj.weight"].zero_()
-        save_file(tensors, file, {"format": "pt"})
+    def wrong(writer, name, tensor):
+        add(writer, name, torch.zeros_like(tensor) if name == "model.layers.1.mlp.up_proj.weight" else tensor)
 
-    write = weights._write
-    monkeypatch.setattr(weights, "_write", wrong)
+    add = ShardWriter.add
+    monkeypatch.setattr(ShardWriter, "add", wrong)
     with pytest.raises(VerifyError, match=r"up_proj\.weight: 100\.0% of its weights are zero, not 50\.0%"):
         said(llama, "{prune: weights, by: magnitude, remove: 50%}")
 
