@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sliced import VARIANTS, answers, dense, filled, graph, kept_layers, masked, open_pruned, sliced, weights
+from sliced import VARIANTS, answers, dense, filled, graph, kept_layers, masked, open_pruned, sliced, weights, word
 
 from compress.errors import ModelError
 
@@ -57,11 +57,6 @@ OUTCOMES: dict[str, dict[str, str]] = {
 }
 PAIRS = [(name, removal) for name in VARIANTS for removal in OUTCOMES[name]]
 SPECIAL = 4  # token ids that stay what they are: RoBERTa counts positions by the id of its padding
-
-
-def word(family: str) -> str:
-    """`…self_attn.heads.2` → `heads`."""
-    return next(part for part in reversed(family.split(".")) if not part.isdigit())
 
 
 def how_many(name: str, removal: str, family: Any) -> int:

@@ -2,7 +2,6 @@
 
 import json
 
-import moe
 import numpy as np
 import onnx
 import onnxruntime
@@ -55,11 +54,9 @@ def bert(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*zoo.MODELS, "mixtral", "qwen3_moe", "gpt_oss"])
 def test_graph_of_every_architecture_is_torchs_function(name, tmp_path):
-    source = zoo if name in zoo.MODELS else moe
-    asked = next(part for part in source.MODELS[name] if isinstance(part, dict))
-    depth = next(key for key in ("num_hidden_layers", "num_layers", "n_layers", "n_layer") if key in asked)
-    source.save(name, tmp_path / "model", **{depth: 2 if name in ALTERNATE else 1})
-    model = source.stock(name, tmp_path / "model")
+    depth = zoo.ARCHITECTURES[name].keys["layers"]
+    zoo.save(name, tmp_path / "model", **{depth: 2 if name in ALTERNATE else 1})
+    model = zoo.stock(name, tmp_path / "model")
     ids = torch.randint(3, 96, (4, 11), generator=torch.Generator().manual_seed(5))
     mask = torch.ones_like(ids)
     left = model.can_generate() and name != "t5"

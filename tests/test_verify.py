@@ -73,10 +73,15 @@ def scale_logits(error):
     return spoil
 
 
+def granite(folder, **changes):
+    """A Llama that scales its logits."""
+    numbers = zoo.ARCHITECTURES["llama"].arguments(tie_word_embeddings=False, logits_scaling=1.0, **changes)
+    return rebuilt(folder, "GraniteForCausalLM", "GraniteConfig", **numbers)
+
+
 @pytest.mark.parametrize(("error", "seen"), [(1.4e-3, True), (1e-4, True), (2e-5, True), (4e-6, False)])
 def test_errors_are_seen_down_to_what_rounding_hides(error, seen, tmp_path, monkeypatch):
-    numbers = {**zoo.GROUPED, "logits_scaling": 1.0}
-    folder = rebuilt(tmp_path / "in", "GraniteForCausalLM", "GraniteConfig", **numbers)
+    folder = granite(tmp_path / "in")
     plant(monkeypatch, scale_logits(error))
     if seen:
         with pytest.raises(VerifyError, match=r"differs from the masked dense model's by .*at most 1\.0e-05"):
@@ -87,8 +92,7 @@ def test_errors_are_seen_down_to_what_rounding_hides(error, seen, tmp_path, monk
 
 def deep(folder):
     """Sixty layers whose rounding grows from layer to layer."""
-    numbers = {**zoo.GROUPED, "num_hidden_layers": 60, "logits_scaling": 1.0, "initializer_range": 0.3}
-    return rebuilt(folder, "GraniteForCausalLM", "GraniteConfig", **numbers)
+    return granite(folder, num_hidden_layers=60, initializer_range=0.3)
 
 
 def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
