@@ -160,6 +160,7 @@ def test_an_interrupt_leaves_nothing(place, capsys, monkeypatch):
     assert names(place) == ["in", "r.yaml"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_process(place):
     code = "import sys, time; from compress import cli\nfrom compress.steps.units import step as units\n"
     code += "units.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(600))\ncli.main(sys.argv[1:])"

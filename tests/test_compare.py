@@ -45,6 +45,7 @@ def read(folder="out"):
     return json.loads(Path(folder, "compare.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_contrast_runs(place, monkeypatch, capsys):
     zoo.save("llama", Path("in"), num_hidden_layers=6, hidden_size=64, intermediate_size=96, num_attention_heads=8)
     assert cli.call(["compare", str(CONTRASTS), "in", "-o", "out", "--no-evaluate", "--no-keep", *TINY]) == 0
@@ -56,6 +57,7 @@ def test_every_contrast_runs(place, monkeypatch, capsys):
         assert row["params"] / dense == pytest.approx(0.85, abs=0.012)  # heads and layers come in whole ones
 
 
+@pytest.mark.slow
 def test_one_table_one_page_one_plot(place, capsys):
     spoken.save("llama", Path("in"))
     given = ["wanda.yaml", "in", "-o", "out", "--sweep", "steps.0.remove=25%,50%", "--sweep", "steps.0.by=wanda,random"]
@@ -77,6 +79,7 @@ def test_one_table_one_page_one_plot(place, capsys):
     assert set(found["front"]) == {"params", "flops", "latency"}
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_compare_carry_a_warning(place, capsys):
     spoken.save("llama", Path("in"), num_hidden_layers=4)
     longer = RECIPE.format("magnitude").replace("samples: 4, length: 16", "samples: 8, length: 32")
@@ -98,6 +101,7 @@ def test_rows_that_do_not_compare_carry_a_warning(place, capsys):
         assert row["flops"] == plan["after"]["flops"] / plan["before"]["flops"]
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_ranking_are_told_apart_by_the_same_texts(place, capsys):
     spoken.save("llama", Path("in"))
     given = ["--sweep", "steps.0.by=random,wanda", "--set", "steps.0.remove=50%"]
@@ -140,6 +144,7 @@ def test_latencies_that_cannot_be_told_apart_are_equal_on_the_front():
     assert fronts(rows) == {"latency": ["fast", "better"]}  # by the figures alone `worse` would be on it
 
 
+@pytest.mark.slow
 def test_one_calibration_for_all(place, monkeypatch):
     """What runs on the calibration's samples, of 23 tokens as nothing else, runs for all recipes together once."""
     calls, forward = [], LlamaDecoderLayer.forward

@@ -135,6 +135,7 @@ def test_ties_are_broken(tmp_path):
         assert int((weight == 0).sum()) == weight.numel() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [6, 7, 17])
 def test_resuming_gives_the_same_masks(stop, tmp_path):
     straight = llama()

@@ -192,6 +192,7 @@ def changes(action: Callable[[], object]) -> int:
         return int(said.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("situation", ["new", "overwritten", "compared"])
 def test_a_run_killed_anywhere(situation: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compare", "a.yaml", "b.yaml", "in", "-o", "out"] if situation == "compared" else ["a.yaml", "in", "out"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+import zoo
 from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
 from torch import nn
@@ -48,7 +49,7 @@ def few(case, heads, channels):
     return masks(case, size if heads is None else size * heads // 8, channels)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", zoo.few(CASES))
 def test_channels_are_always_native(name, tmp_path):
     case, dense = CASES[name], CASES[name].model()
     state = cut(case, dense, lambda layer: few(case, None, 80))
@@ -58,7 +59,7 @@ def test_channels_are_always_native(name, tmp_path):
     torch.testing.assert_close(opens(tmp_path, plan, state, dense), logits(dense), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", zoo.few(CASES))
 def test_heads_are_native_where_their_width_is_a_number_of_its_own(name, tmp_path):
     case, dense = CASES[name], CASES[name].model()
     state = cut(case, dense, lambda layer: few(case, 6, 80))
@@ -123,6 +124,7 @@ def test_width_of_heads_must_be_named():
     assert isinstance(plan, NativePlan) and plan.config["head_dim"] == 8 and plan.config["num_attention_heads"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "heads", "architecture"),
     [

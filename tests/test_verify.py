@@ -95,6 +95,7 @@ def deep(folder):
     return granite(folder, num_hidden_layers=60, initializer_range=0.3)
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
     """The masked model's sums are in another order: some machines make the same of both models otherwise."""
     folder, masked = deep(tmp_path / "in"), verifying.masked_output
@@ -110,6 +111,7 @@ def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
         said(folder, HEADS)
 
 
+@pytest.mark.slow
 def test_and_no_more(tmp_path, monkeypatch):
     folder = deep(tmp_path / "in")
     allowed = float(said(folder, HEADS).partition("float noise is up to ")[2].split(")")[0])  # it is the machine's own
@@ -141,6 +143,7 @@ def test_every_product_is_summed_in_another_order(product):
     assert 0 < apart(again, once) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_state_that_kept_the_old_width_is_found(tmp_path):
     numbers = {"vocab_size": 96, "hidden_size": 64, "attention_hidden_size": 64, "num_hidden_layers": 2}
     folder = rebuilt(tmp_path / "in", "RwkvForCausalLM", "RwkvConfig", **numbers, context_length=64)
@@ -182,6 +185,7 @@ def test_an_input_that_cannot_decode_is_no_reason_to_refuse(llama, monkeypatch):
     assert "decoding with a cache was not checked: it fails for the input too (no cache here)" in said(llama)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5"])
 def test_a_model_too_large_to_hold_is_read_for_every_check(name, tmp_path, monkeypatch):
     zoo.save(name, tmp_path / "in")

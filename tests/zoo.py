@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from architectures import ARCHITECTURES, MIXTURES, MODELS, TINY, Architecture, Size
 from torch import Tensor, nn
@@ -85,6 +87,11 @@ def batches(name: str, rows: tuple[int, ...] = (2, 2, 2), length: int = 12) -> l
         more = {"decoder_input_ids": ids.roll(1, 1), "labels": ids.flip(1)} if name == "t5" else {}
         found.append({"input_ids": ids, **more})
     return found
+
+
+def few(names: Iterable[str], quick: Collection[str] = ("llama", "gpt2", "bert")) -> list[Any]:
+    """Parameters of a test: all the names, but in the quick lane only these few."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def projections(model: nn.Module, blocks: tuple[str, ...]) -> set[str]:
