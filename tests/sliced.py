@@ -45,7 +45,8 @@ def architecture(name: str) -> tuple[type, Any]:
     """(class, configuration) of a tiny model: the zoo's, and variants of Falcon's attention."""
     base, changes = VARIANTS[name]
     found = zoo.ARCHITECTURES[base]
-    return found.cls, found.configuration(SIZE, **changes)
+    size = zoo.TINY if base == "t5" else SIZE  # the first block of a stack stays: it holds the table of positions
+    return found.cls, found.configuration(size, **changes)
 
 
 @cache
