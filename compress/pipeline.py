@@ -32,7 +32,7 @@ from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report, environment, figures, write_card, write_report
 from compress.report.report import FamilyRow, Figures
-from compress.runtime.skipping import KEY
+from compress.runtime.config import runtime_rules
 from compress.steps.delta.extract import extract
 from compress.steps.delta.format import Description
 from compress.steps.kinds import STEPS, stages
@@ -122,8 +122,12 @@ def _work(
         checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
-    if KEY in checkpoint.config:
-        raise InputError(f"{model_in}: skips experts by thresholds of its own; prune the model it was made from")
+    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
+        kinds = ", ".join(asked.kind for asked in rules)
+        raise InputError(
+            f"{model_in}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model "
+            f"that it was made from"
+        )
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
     return Work(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)

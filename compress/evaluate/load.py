@@ -14,7 +14,7 @@ from compress.errors import InputError, ModelError
 from compress.model.build import load_config, model_class, text_config
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
-from compress.runtime import obey
+from compress.runtime import attach
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
@@ -58,10 +58,10 @@ def text_of(data: str | None) -> Part | str:
     return KEPT_BACK if found == Part("docs") else found
 
 
-def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = True) -> nn.Module:
+def load_model(checkpoint: Checkpoint, device: str = "cpu", *, rules: bool = True) -> nn.Module:
     """The whole model as stock transformers load it: float32 on a processor, as stored on an accelerator.
 
-    `obeying` says whether it skips what its config says may be skipped, which stock transformers do not.
+    `rules` says whether it obeys the runtime rules of its config, which stock transformers do not.
     """
     from transformers.utils import logging
 
@@ -74,8 +74,8 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = T
     )
     _check_loaded(checkpoint, cls, found)
     model = model.to(device).eval()
-    if obeying:
-        obey(model)
+    if rules:
+        attach(model)
     return model
 
 

@@ -15,7 +15,7 @@ from compress.graph.families import Graph
 from compress.graph.routers import experts_module
 from compress.output_format.find import find_opening
 from compress.recipe.skipping import SkipExperts
-from compress.runtime.skipping import KEY
+from compress.runtime.config import KEY, written
 from compress.score.views import Stats
 from compress.steps.units.decide import calibration
 from compress.surgery.cut import cut
@@ -31,12 +31,12 @@ def execute(work: Work, step: SkipExperts, given: Step | None, folder: Path | No
     with work.timed("calibrate"):
         thresholds = given.thresholds if given is not None else _thresholds(step, _gathered(work, step))
     opening = find_opening(source, {})
-    config = {"thresholds": thresholds, "protect": step.protect}
+    config = written([{"kind": "skip_experts", "thresholds": thresholds, "protect": step.protect}])
     opening = replace(opening, config={**opening.config, KEY: config}, edits={KEY: (None, config)})
     size = work.size(source.graph, source.checkpoint.bytes)
     note = (
         f"of the experts' visits but each token's first, {step.remove:.0%} are skipped where "
-        "`compress.runtime.obey(model)` was called, as it is for the figures here; other software runs all"
+        "`compress.runtime.attach(model)` was called, as it is for the figures here; other software runs all"
     )
     made = Step({}, size, size, {KEY: [None, config]}, opening.described, [note], thresholds=thresholds)
     if folder is not None:
