@@ -64,8 +64,8 @@ class Attention:
                 )
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         causal = bool(causal) and weights is None and mask is None and query.shape[2] > 1
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return cls(query.detach(), key.detach(), scaling, mask, causal, position_bias, weights)
+        factor: float = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return cls(query.detach(), key.detach(), factor, mask, causal, position_bias, weights)
 
     @property
     def keys(self) -> int:
