@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
 import model_cache
 
@@ -37,7 +38,7 @@ def make(file: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    config = quantised.config
+    config: Any = quantised.config
     del config.quantization_config  # the weights are float32 now, and save_pretrained would refuse
     model = LlamaForCausalLM(config)
     model.load_state_dict(quantised.state_dict())
