@@ -12,6 +12,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import compress
 from compress.errors import BudgetError, ModelError, VerifyError
 from compress.execution.document import read_plan
 from compress.graph.families import Family, Graph
@@ -19,7 +20,6 @@ from compress.graph.trace import trace
 from compress.model.build import empty_model, text_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.report.inspection import inspect_model
 
 TEXT = {
     "vocab_size": 96,
@@ -282,6 +282,5 @@ def test_the_width_of_the_text_is_refused_with_the_reason(saved):
 
 
 def test_inspect_says_why(saved):
-    _, data = inspect_model(str(saved))
-    (hidden,) = (family for family in data["families"] if family["kind"] == "hidden")
-    assert "model.multi_modal_projector, which the trace did not run" in hidden["pinned"]
+    (hidden,) = (family for family in compress.inspect(saved).families if family.kind == "hidden")
+    assert "model.multi_modal_projector, which the trace did not run" in (hidden.pinned or "")
