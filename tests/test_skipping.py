@@ -10,12 +10,12 @@ import zoo
 
 from compress.checkpoint.open import open_checkpoint
 from compress.data.batches import batches
-from compress.errors import BudgetError, InputError, ModelError
+from compress.errors import BudgetError, InputError
 from compress.model.build import load_config
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
-from compress.runtime import importance, obey
-from compress.runtime.skipping import KEY, keep
+from compress.runtime import attach, importance
+from compress.runtime.rules.skip_experts import keep
 
 QUICK = Options(evaluate=False)
 
@@ -33,6 +33,15 @@ def skipping(name, folder, step="{skip: experts, remove: 50%, protect: 0}"):
     dense = moe.save(name, folder / "dense")
     run(recipe(step), dense, folder / "out", QUICK)
     return dense, folder / "out"
+
+
+def asked(folder):
+    """The one runtime rule that a folder's config asks for."""
+    key = json.loads((folder / "config.json").read_text())["compress"]
+    assert key["version"] == 1
+    (rule,) = key["rules"]
+    assert rule["kind"] == "skip_experts"
+    return rule
 
 
 def chosen(model, ids):
@@ -55,7 +64,7 @@ def chosen(model, ids):
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
 def test_thresholds_are_the_quantile_of_the_choices_weights(name, tmp_path):
     dense, out = skipping(name, tmp_path, "{skip: experts, remove: 30%}")
-    thresholds = json.loads((out / "config.json").read_text())[KEY]["thresholds"]
+    thresholds = asked(out)["thresholds"]
     rows, _ = batches(recipe("{skip: experts, remove: 30%}").calibrate, None, load_config(open_checkpoint(dense)))
     weights = chosen(moe.stock(name, dense), torch.cat([batch["input_ids"] for batch in rows]))
     assert thresholds.keys() == weights.keys()
@@ -75,7 +84,7 @@ def test_choices_below_the_threshold_go_and_the_first_never_does():
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss", "granitemoe"])
 def test_output_is_that_of_weights_set_to_zero_and_scaled(name, tmp_path):
     _, out = skipping(name, tmp_path)
-    thresholds = json.loads((out / "config.json").read_text())[KEY]["thresholds"]
+    thresholds = asked(out)["thresholds"]
     model, ids = moe.stock(name, out), moe.tokens()
 
     def zero(module, args, threshold):
@@ -98,12 +107,12 @@ def test_output_is_that_of_weights_set_to_zero_and_scaled(name, tmp_path):
             for module, value in thresholds.items()
         )
     )
-    counts = obey(model)
-    found = run_with()
-    assert 0.1 < counts.skipped / counts.visits < 0.4
+    with attach(model) as attached:
+        found = run_with()
+    counts = attached.counts["skip_experts"]
+    assert 0.1 < counts["skipped"] / counts["visits"] < 0.4
     assert not torch.allclose(wanted, dense, atol=1e-4)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    counts.undo()
     torch.testing.assert_close(run_with(), dense, atol=0, rtol=0)
 
 
@@ -119,7 +128,7 @@ def test_the_tokens_that_get_most_attention_keep_all_their_experts(tmp_path):
     column = attention.mean(1).sum(1) / torch.arange(16, 0, -1)  # queries that may see each token
     matters = column * seen["states"].abs().sum(-1)
     best = matters.topk(4, dim=1).indices
-    obey(model)
+    attach(model)
     found = protected(model, ids)
     assert torch.equal(found.nonzero()[:, 1].view(2, 4).sort().values, best.sort().values)
 
@@ -145,26 +154,27 @@ def test_protecting_leaves_attention_what_it_is(name, tmp_path):
     _, out = skipping(name, tmp_path, "{skip: experts, remove: 50%, protect: 99%}")
     ids = moe.tokens(rows=2, length=12)
     models = [moe.stock(name, out) for _ in range(3)]
-    models[0].config.expert_skipping["thresholds"] = dict.fromkeys(models[0].config.expert_skipping["thresholds"], 0.0)
-    counts = [obey(model) for model in models[:2]]
+    rule = models[0].config.compress["rules"][0]
+    rule["thresholds"] = dict.fromkeys(rule["thresholds"], 0.0)
+    attached = [attach(model) for model in models[:2]]
     with torch.no_grad():
         found, _, dense = [model(ids).logits for model in models]
-        assert counts[0].skipped == 0 < counts[1].skipped
+        assert attached[0].counts["skip_experts"]["skipped"] == 0 < attached[1].counts["skip_experts"]["skipped"]
         torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)
-        counts[1].undo()
+        attached[1].detach()
         torch.testing.assert_close(models[1](ids).logits, dense, atol=0, rtol=0)
 
 
 def test_generation_skips_too_and_padding_is_not_protected(tmp_path):
     _, out = skipping("mixtral", tmp_path, "{skip: experts, remove: 50%, protect: 20%}")
     model = moe.stock("mixtral", out)
-    counts = obey(model)
+    attached = attach(model)
     ids, mask = moe.tokens(rows=2, length=10), torch.ones(2, 10, dtype=torch.long)
     mask[0, :4] = 0
     found = protected(model, ids, attention_mask=mask)
     assert not found[0, :4].any() and found.sum(1).tolist() == [2, 2]
     model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0)
-    assert counts.skipped > 0
+    assert attached.counts["skip_experts"]["skipped"] > 0
 
 
 def test_stock_transformers_open_it_and_run_all_experts(tmp_path):
@@ -172,15 +182,14 @@ def test_stock_transformers_open_it_and_run_all_experts(tmp_path):
     ids = moe.tokens()
     with torch.no_grad():
         assert torch.equal(moe.stock("mixtral", dense)(ids).logits, moe.stock("mixtral", out)(ids).logits)
-    assert obey(moe.stock("mixtral", dense)).undoing == []
 
 
 def test_a_plan_carries_the_thresholds(tmp_path):
     dense = moe.save("mixtral", tmp_path / "dense")
     given = plan(recipe("{skip: experts, remove: 40%, skip_layers: [0]}"), dense, QUICK)
     apply(given, dense, tmp_path / "out", QUICK)
-    written = json.loads((tmp_path / "out" / "config.json").read_text())[KEY]["thresholds"]
-    assert written == given.steps[0].thresholds and len(written) == 2
+    written = asked(tmp_path / "out")["thresholds"]
+    assert written == given.steps[0].decision["thresholds"] and len(written) == 2
 
 
 @pytest.mark.parametrize(
@@ -205,10 +214,6 @@ def test_models_that_cannot_skip(tmp_path):
     with pytest.raises(BudgetError, match="picks one expert"):
         run(recipe("{skip: experts, remove: 20%}"), single, tmp_path / "out", QUICK)
     _, out = skipping("mixtral", tmp_path / "other")
-    with pytest.raises(InputError, match="thresholds of its own"):
+    with pytest.raises(InputError, match=r"runtime rules \(skip_experts\)"):
         run(recipe("{skip: experts, remove: 20%}"), out, tmp_path / "again", QUICK)
-    model = moe.stock("mixtral", out)
-    model.config.expert_skipping["thresholds"]["model.layers.9.mlp.experts"] = 0.5
-    with pytest.raises(ModelError, match=r"no model\.layers\.9"):
-        obey(model)
     assert not (tmp_path / "again").exists()

@@ -12,6 +12,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import compress
 from compress.errors import BudgetError, ModelError, VerifyError
 from compress.execution.document import read_plan
 from compress.graph.families import Family, Graph
@@ -19,7 +20,7 @@ from compress.graph.trace import trace
 from compress.model.build import empty_model, text_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.report.inspection import inspect_model
+from compress.steps.units.masks import masks
 
 TEXT = {
     "vocab_size": 96,
@@ -246,7 +247,7 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
     assert not any(info.values()), info
     (step,) = read_plan(out / "plan.json").steps
     found, dense = graph("llava"), tf.LlavaForConditionalGeneration.from_pretrained(saved).eval()
-    whole, kept = answer(dense), step.masks(found)
+    whole, kept = answer(dense), masks(found, step.decision["kept"])
     state = dense.state_dict()
     for tensor in found.layouts:
         for dim, mask in found.masks(tensor, kept).items():
@@ -258,20 +259,19 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 
 
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
-    from compress.steps.units import step as units
+    from compress.steps import execute
     from compress.stream.stream import Stream
     from compress.surgery.verify import forward
 
-    def wrong(source, kept, opening, folder, **more):
-        written = cut(source, kept, opening, folder, **more)
+    def wrong(source, edit, folder):
+        rewrite(source, edit, folder)
         tensors = load_file(folder / "model.safetensors")
         name = next(name for name in tensors if "multi_modal_projector.linear_1.weight" in name)
         tensors[name][0, 0] += 1
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return written
 
-    cut = units.cut
-    monkeypatch.setattr(units, "cut", wrong)
+    rewrite = execute.rewrite
+    monkeypatch.setattr(execute, "rewrite", wrong)
     monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
     with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward of tokens runs"):
         run(HALF, saved, saved.parent / "out", QUICK)
@@ -283,6 +283,5 @@ def test_the_width_of_the_text_is_refused_with_the_reason(saved):
 
 
 def test_inspect_says_why(saved):
-    _, data = inspect_model(str(saved))
-    (hidden,) = (family for family in data["families"] if family["kind"] == "hidden")
-    assert "model.multi_modal_projector, which the trace did not run" in hidden["pinned"]
+    (hidden,) = (family for family in compress.inspect(saved).families if family.kind == "hidden")
+    assert "model.multi_modal_projector, which the trace did not run" in (hidden.pinned or "")

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers halve the speed of a shared machine
 
+import model_cache
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -31,7 +31,6 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
-from compress.files.cache import cache_folder
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.registry import sources
@@ -62,7 +61,7 @@ class Settings:
 
 def folder(name: str = "llama-docs") -> Path:
     """The model's folder."""
-    return cache_folder() / "models" / name
+    return model_cache.folder(name)
 
 
 def record(name: str) -> Path:
@@ -214,17 +213,8 @@ def make(settings: Settings, name: str = "llama-docs", build: Callable[[Any], Pr
 
 
 def _store(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: dict, name: str) -> None:
-    """Whole or not at all: the folder appears by a rename."""
-    target = folder(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{name}.partial-{os.getpid()}")
-    try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """The model's folder, then the record that vouches for it."""
+    model_cache.store(name, model, tokenizer)
     record(name).write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -60,10 +60,14 @@ def replace(module: nn.Module, forward: Forward) -> Callable[[], None]:
         states = hidden_states.reshape(-1, hidden_states.shape[-1])
         return forward(states, top_k_index.reshape(-1, k), top_k_weights.reshape(-1, k)).view_as(hidden_states)
 
+    before = vars(module).get("forward")  # set by an earlier replacement, or by who else replaces forwards
     module.forward = flat
 
     def undo() -> None:
-        del module.forward
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
     return undo
 

@@ -19,9 +19,11 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     model
         A folder or a hub id.
     """
-    from compress.report.inspection import inspect_model
+    from compress.checkpoint.open import open_checkpoint
+    from compress.report.inspection import inspect_model, inspection_table
 
-    console.result(*inspect_model(model, **asdict(opening)))
+    found = inspect_model(open_checkpoint(model, **asdict(opening)), model)
+    console.result(inspection_table(found), asdict(found))
 
 
 @app.command

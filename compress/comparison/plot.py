@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 FRONT, OTHER, DENSE = COLOURS["heads"], "#8a94a6", "#c2702f"
 
 
-def pareto(found: dict[str, Any]) -> Figure | None:
+def pareto(found: Mapping[str, Any]) -> Figure | None:
     """A point for each row, with its number in the table; None where no quality was measured."""
     rows = [(number, row) for number, row in enumerate(found["rows"], 1) if row.get("quality")]
     costs = [cost for cost in COSTS if cost in found["front"]]
@@ -33,7 +34,7 @@ def pareto(found: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _panel(axes: Axes, found: dict[str, Any], rows: list[tuple[int, dict[str, Any]]], cost: str) -> None:
+def _panel(axes: Axes, found: Mapping[str, Any], rows: list[tuple[int, dict[str, Any]]], cost: str) -> None:
     whole = found["dense"][cost]
     front = [row for name in found["front"][cost] for _, row in rows if row["name"] == name]
     places = [(row[cost] / whole, row["quality"]["value"]) for row in front]

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from compress.checkpoint.ours import MARK
 from compress.checkpoint.target import check_target
@@ -18,32 +18,79 @@ from compress.comparison.write import remove_pages
 from compress.console import say, warn
 from compress.errors import CompressError, InputError
 from compress.evaluate.change import Sampled
-from compress.execution.work import Options, Shared
+from compress.execution.run import Options, Shared
 from compress.pipeline import run, share
 from compress.report import Report, environment
+from compress.steps.kinds import artifact_step
 
 PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
 """What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
 
 
+class Quality(TypedDict):
+    """One measure of it: `name` says of what, `change` from the dense model's by the fields of
+    `compress.evaluate.change.Change`."""
+
+    name: str
+    value: float
+    higher_is_better: bool
+    change: NotRequired[dict[str, Any]]
+
+
+class Row(TypedDict):
+    """What one recipe costs and keeps. A figure that was not measured is absent, and all but the first two where the
+    recipe failed with an `error`.
+
+    `params`: those that are not zero; `bytes` of the weights; `flops` as the share of the dense model's; `latency` as
+    its share too, taken in turns with it, `latency_range` from low to high; `seconds` of work, evaluation apart.
+    """
+
+    name: str
+    about: NotRequired[str]
+    error: NotRequired[str]
+    exit_code: NotRequired[int]
+    params: NotRequired[int]
+    bytes: NotRequired[int]
+    flops: NotRequired[float]
+    latency: NotRequired[float]
+    latency_range: NotRequired[list[float]]
+    quality: NotRequired[Quality]
+    opens_with: NotRequired[str]
+    seconds: NotRequired[float]
+
+
+class Comparison(TypedDict):
+    """compare.json. `front`: cost → names of the rows that nothing beats in it and in quality; `ranking` by quality;
+    `warnings` of what makes rows unlike; `text` that quality was measured on; `flops_length`: tokens of the sequence
+    that FLOPs are of."""
+
+    model: str
+    dense: Row
+    rows: list[Row]
+    front: dict[str, list[str]]
+    ranking: list[dict[str, Any]]
+    warnings: list[str]
+    text: str | None
+    flops_length: int
+    seconds: dict[str, float]
+    environment: dict[str, str]
+
+
 def compare(
     chosen: Sequence[Candidate], model_in: str | Path, out: Path, options: Options, *, keep: bool = True
-) -> dict[str, Any]:
+) -> Comparison:
     """Prune `model_in` by each recipe into `out/<name>` and say what each costs and keeps.
 
     The model is opened, traced and measured once, and calibrated once for all recipes that calibrate alike. A recipe
     that fails is a row with its `error`. Without `keep` only a model's report, plan and recipe stay.
 
-    Returns `model`, `dense` and `rows`, `front` (cost → names), `ranking` by quality, `warnings` of what makes rows
-    unlike, `text` that quality was measured on, `flops_length`, `seconds` and `environment`. A row has name, about,
-    params (those that are not zero), bytes, flops as the share of the dense model's at one sequence length for all,
-    latency as its share too, taken in turns with it, `latency_range`, quality with its `change`, and seconds of work,
-    evaluation apart. Raises InputError when `out` has something in it and may not be replaced, or no recipe is given.
+    Raises InputError when `out` has something in it and may not be replaced, or no recipe is given.
     """
     if not chosen:
         raise InputError("no recipe to compare")
-    if deltas := [candidate.name for candidate in chosen if candidate.recipe.delta is not None]:
-        raise InputError(f"{deltas[0]}: writes the pruned difference of two models, which is no model to compare")
+    for candidate in chosen:
+        if (artifact := artifact_step(candidate.recipe)) is not None:
+            raise InputError(f"{candidate.name}: what `{artifact.title()}` writes is no model to compare")
     check_target(out, options.force, [model_in], fill=True)
     for candidate in chosen:
         check_target(out / candidate.name, options.force, [model_in])
@@ -63,18 +110,18 @@ def compare(
             sampled[candidate.name] = shared.evaluator.last.quality
     dense = _dense(shared, rows)
     seconds["recipes"] = sum(row.get("seconds", 0.0) for row in rows)
-    return {
-        "model": str(model_in),
-        "dense": dense,
-        "rows": rows,
-        "front": fronts(rows),
-        "ranking": ranking(rows, sampled),
-        "warnings": warnings(chosen, rows, dense),
-        "text": shared.evaluator.last.text if shared.evaluator is not None else None,
-        "flops_length": shared.tokens,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "environment": environment(),
-    }
+    return Comparison(
+        model=str(model_in),
+        dense=cast(Row, dense),
+        rows=cast(list[Row], rows),
+        front=fronts(rows),
+        ranking=ranking(rows, sampled),
+        warnings=warnings(chosen, rows, dense),
+        text=shared.evaluator.last.text if shared.evaluator is not None else None,
+        flops_length=shared.tokens,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        environment=environment(),
+    )
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +35,7 @@ class Line(NamedTuple):
     error: str = ""
 
 
-def lines(found: dict[str, Any]) -> list[Line]:
+def lines(found: Mapping[str, Any]) -> list[Line]:
     """The dense model first, then every recipe in the order given."""
     dense = found["dense"]
     same = {one["name"] for one in found["ranking"] if not one.get("measurable", True)}
@@ -59,7 +60,7 @@ def lines(found: dict[str, Any]) -> list[Line]:
     return made
 
 
-def captions(found: dict[str, Any]) -> list[str]:
+def captions(found: Mapping[str, Any]) -> list[str]:
     """What the reader of the table has to know: how it was measured, and why rows may not compare."""
     said = [f"FLOPs of {found['flops_length']} tokens, as a share of the dense model's"]
     if "latency" in found["dense"]:
@@ -71,14 +72,14 @@ def captions(found: dict[str, Any]) -> list[str]:
     return [*said, *(f"Warning: {text}" for text in found["warnings"])]
 
 
-def heads(found: dict[str, Any]) -> list[str]:
+def heads(found: Mapping[str, Any]) -> list[str]:
     """The columns' titles."""
     qualities = [row["quality"]["name"] for row in [found["dense"], *found["rows"]] if row.get("quality")]
     quality = qualities[0] if qualities else "Quality"
     return ["", "Recipe", "Params", "FLOPs", "Latency", quality, "Work", "Front of"]
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
+def comparison_table(found: Mapping[str, Any]) -> Table:
     """For the terminal, narrow enough for 80 columns: fronts by their initials."""
     from rich import box
     from rich.markup import escape
@@ -101,7 +102,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     return drawn
 
 
-def write_comparison(folder: Path, found: dict[str, Any]) -> Path:
+def write_comparison(folder: Path, found: Mapping[str, Any]) -> Path:
     """Write the three files into `folder`; returns the path of compare.html, which is one file and fetches nothing.
 
     compare.png is not written where no quality was measured. Each file appears whole, compare.json last.

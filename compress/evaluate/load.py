@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from compress.errors import InputError, ModelError
 from compress.model.build import load_config, model_class, text_config
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
-from compress.runtime import obey
+from compress.runtime import attach
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
@@ -58,25 +59,39 @@ def text_of(data: str | None) -> Part | str:
     return KEPT_BACK if found == Part("docs") else found
 
 
-def load_model(checkpoint: Checkpoint, device: str = "cpu", *, obeying: bool = True) -> nn.Module:
-    """The whole model as stock transformers load it: float32 on a processor, as stored on an accelerator.
+def load_model(
+    checkpoint: Checkpoint, device: str = "cpu", *, dtype: torch.dtype | str | None = None, rules: bool = True
+) -> nn.Module:
+    """The whole model as stock transformers load it, by default in float32 on a processor, as stored on an accelerator.
 
-    `obeying` says whether it skips what its config says may be skipped, which stock transformers do not.
+    `rules` says whether it obeys the runtime rules of its config, which stock transformers do not.
     """
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     config = load_config(checkpoint)
     cls: Any = model_class(config, checkpoint)
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model, found = cls.from_pretrained(
-        checkpoint.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    dtype = dtype or (torch.float32 if device == "cpu" else "auto")
+    with _quietly():
+        model, found = cls.from_pretrained(
+            checkpoint.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+        )
     _check_loaded(checkpoint, cls, found)
     model = model.to(device).eval()
-    if obeying:
-        obey(model)
+    if rules:
+        attach(model)
     return model
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the progress bar of transformers, which is a setting of the whole process."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_loaded(checkpoint: Checkpoint, cls: type[nn.Module], found: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from compress.evaluate.perplexity import Losses, losses, output_losses
 from compress.evaluate.similarity import embed, pooled
 from compress.graph.families import Graph
 from compress.model.weights import Weights, runnable_model
-from compress.runtime import obey
+from compress.runtime import attach
 from compress.stream.stream import Stream, Watch
 
 Batch = dict[str, Tensor]
@@ -51,7 +51,7 @@ class Streamed:
     def read(self, batches: list[Batch], advance: Callable[[], Any]) -> list[Read]:
         """What the model makes of each batch; raises ModelError for a model that cannot be streamed."""
         model = runnable_model(self._checkpoint, self._dtype)
-        obey(model)
+        attach(model)
         if not predicts(model):
             model.config.output_hidden_states = True  # pyright: ignore
         found: dict[int, Read] = {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exported:
     """Write the model into `folder`, which exists. Raises what `compress.onnx.export_model` does."""
     with working("exporting to ONNX"):
-        return export_model(load_model(checkpoint, obeying=False), folder, settings)
+        return export_model(load_model(checkpoint, rules=False), folder, settings)
 
 
 def speeds(dense: Checkpoint, graph: Path, settings: Onnx, budget: Budget) -> Speeds | None:

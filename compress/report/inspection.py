@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.open import Checkpoint
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
 from compress.model.source import Source
+from compress.registry import steps
 from compress.report import table
 from compress.report.rows import count, percent
 
@@ -23,41 +25,70 @@ if TYPE_CHECKING:
     from compress.graph.families import Family, Graph
 
 
-def inspect_model(where: str, **options: Any) -> tuple[Table, dict[str, Any]]:
-    """The families of a model: as a table where those alike are one line, and each of them as data."""
-    source = Source.of(open_checkpoint(where, **options))
+@dataclass(frozen=True)
+class InspectedFamily:
+    """One family: `count` groups of a `kind` (heads, channels, experts, layers, hidden, …), each of which goes as a
+    whole or stays, in the block number `layer` (None where it is in several).
+
+    `members` are the slices that go together, `tensor[dimension]`, or the blocks. `parameters` and `flops_share` (of
+    the whole model's) are what goes when the whole family goes. `pinned` says why none can go, None where they can.
+    """
+
+    name: str
+    kind: str
+    layer: int | None
+    count: int
+    members: list[str]
+    parameters: int
+    flops_share: float
+    pinned: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What of the model named `model` can be pruned. `architecture` is its class, `flops` those of 512 tokens, `blocks`
+    how many it has; `notes` say what could not be traced."""
+
+    model: str
+    architecture: str
+    parameters: int
+    flops: int
+    blocks: int
+    families: list[InspectedFamily]
+    notes: list[str]
+
+
+def inspect_model(checkpoint: Checkpoint, name: str) -> Inspection:
+    """The families of a model, which is called `name`. Raises ModelError when it is not understood."""
+    source = Source.of(checkpoint)
     graph = source.graph
     whole = {"params": graph.parameters(), "flops": graph.flops()}
     rows = [_row(graph, family, whole) for family in graph.families.values()]
-    data = {
-        "model": where,
-        "architecture": source.cls.__name__,
-        "parameters": whole["params"],
-        "flops": whole["flops"],
-        "blocks": len(graph.blocks),
-        "families": rows,
-        "notes": list(graph.notes),
-    }
-    title = f"{source.cls.__name__}: {count(whole['params'])} parameters, {count(whole['flops'])} FLOPs for 512 tokens"
-    return _families_table(title, rows, graph.notes), data
+    blocks, notes = len(graph.blocks), list(graph.notes)
+    return Inspection(name, source.cls.__name__, whole["params"], whole["flops"], blocks, rows, notes)
 
 
-def _row(graph: Graph, family: Family, whole: dict[str, int]) -> dict[str, Any]:
-    """`parameters` and `flops_share` are what goes when the whole family goes."""
+def _row(graph: Graph, family: Family, whole: dict[str, int]) -> InspectedFamily:
     empty = {family.name: np.zeros(family.size, bool)}
-    return {
-        "name": family.name,
-        "kind": family.kind,
-        "layer": family.layer,
-        "count": family.size,
-        "members": [f"{member.tensor}[{member.dim}]" for member in family.members] or list(family.blocks),
-        "parameters": whole["params"] - graph.parameters(empty),
-        "flops_share": 1 - graph.flops(empty) / max(whole["flops"], 1),
-        "pinned": family.pinned,
-    }
+    return InspectedFamily(
+        name=family.name,
+        kind=family.kind,
+        layer=family.layer,
+        count=family.size,
+        members=[f"{member.tensor}[{member.dim}]" for member in family.members] or list(family.blocks),
+        parameters=whole["params"] - graph.parameters(empty),
+        flops_share=1 - graph.flops(empty) / max(whole["flops"], 1),
+        pinned=family.pinned,
+    )
 
 
-def _families_table(title: str, rows: Iterable[dict[str, Any]], notes: Iterable[str]) -> Table:
+def inspection_table(found: Inspection) -> Table:
+    """The families as a table, where those alike are one line."""
+    title = f"{found.architecture}: {count(found.parameters)} parameters, {count(found.flops)} FLOPs for 512 tokens"
+    return _families_table(title, found.families, found.notes)
+
+
+def _families_table(title: str, rows: Iterable[InspectedFamily], notes: Iterable[str]) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -66,18 +97,18 @@ def _families_table(title: str, rows: Iterable[dict[str, Any]], notes: Iterable[
     for name in ("unit", "families", "groups", "members", "parameters", "FLOPs"):
         drawn.add_column(name, justify="left" if name == "unit" else "right")
     drawn.add_column("pinned, and why", overflow="fold")
-    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    alike: dict[tuple[str, int, int, str | None], list[InspectedFamily]] = {}
     for row in rows:
-        last = row["name"].rpartition(".")[2] if row["kind"] == "head_dim" else row["kind"]
-        alike.setdefault((last, row["count"], len(row["members"]), row["pinned"]), []).append(row)
+        last = row.name.rpartition(".")[2] if row.kind == "head_dim" else row.kind
+        alike.setdefault((last, row.count, len(row.members), row.pinned), []).append(row)
     for (unit, size, members, pinned), same in alike.items():
         drawn.add_row(
             unit,
             str(len(same)),
             str(size),
             str(members),
-            count(sum(row["parameters"] for row in same)),
-            f"{100 * sum(row['flops_share'] for row in same):.1f} %",
+            count(sum(row.parameters for row in same)),
+            f"{100 * sum(row.flops_share for row in same):.1f} %",
             escape(pinned or ""),
         )
     return drawn
@@ -99,12 +130,9 @@ def plan_table(plan: Plan) -> Table:
         before, after = plan.before[name], plan.after[name]
         drawn.add_row(label, count(before), count(after), percent(before, after))
     for number, step in enumerate(plan.steps, 1):
-        left: dict[str, int] = {}
-        for name, kept in step.kept.items():
-            kind = name.rpartition(".")[2]
-            left[kind] = left.get(kind, 0) + len(kept)
-        for kind, total in left.items():
-            drawn.add_row(f"step {number}: {kind} kept", "", str(total), "")
+        kind: Any = steps.get(step.kind).target
+        for label, value in kind.rows(step.decision).items():
+            drawn.add_row(f"step {number}: {label}", "", value, "")
     return drawn
 
 

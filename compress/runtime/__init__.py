@@ -1,5 +1,5 @@
 """What a checkpoint's config asks of whoever runs the model, obeyed in transformers."""
 
-from compress.runtime.skipping import obey
+from compress.runtime.attached import Attached, attach
 
-__all__ = ["obey"]
+__all__ = ["Attached", "attach"]

@@ -25,7 +25,7 @@ from compress.pipeline import Options, run
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.recipe.read import read_recipe
-from compress.runtime import obey
+from compress.runtime import attach
 
 HELD_OUT = Calibrate(data=Part("docs", {"split": "test"}), samples=64, length=256)
 
@@ -44,9 +44,10 @@ def main() -> None:
             model = AutoModelForCausalLM.from_pretrained(Path(place) / "out").eval()
         text = batches(HELD_OUT, tokenizer, model.config)[0]
         before = perplexity(model, text).value
-        counts = obey(model)
-        after = perplexity(model, text).value
-        rows.append([name, f"{counts.skipped / counts.visits:.0%}", f"{before:.1f}", f"{after:.1f}"])
+        with attach(model) as attached:
+            after = perplexity(model, text).value
+        counts = attached.counts["skip_experts"]
+        rows.append([name, f"{counts['skipped'] / counts['visits']:.0%}", f"{before:.1f}", f"{after:.1f}"])
     table(["", "visits skipped", "perplexity of all", "skipping"], rows)
 
 

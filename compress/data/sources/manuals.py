@@ -15,8 +15,8 @@ from compress.registry import sources
 def manuals() -> Iterator[str]:
     """English prose of manuals: what Python's `help()` says of the language, and the readmes of installed packages.
 
-    Paragraph by paragraph; needs no network. The same for the same Python and the same set of packages. Nothing of it
-    is a docstring, so it is another text than `docs`.
+    Topic by topic and readme by readme, so that most of a sequence is running text; needs no network. The same for the
+    same Python and the same set of packages. Nothing of it is a docstring, so it is another text than `docs`.
     """
     yield from _harvest()
 
@@ -28,4 +28,10 @@ def _harvest() -> tuple[str, ...]:
     for name in sorted(found):
         described = found[name]
         texts.append(str(described.get_payload() or described.get("Description") or ""))  # pyright: ignore
-    return tuple(dict.fromkeys(paragraph for text in texts for paragraph in paragraphs("\n" + text)))
+    seen: set[str] = set()
+    running = []
+    for text in texts:
+        new = [one for one in dict.fromkeys(paragraphs("\n" + text)) if one not in seen]
+        seen.update(new)
+        running.append("\n\n".join(new))
+    return tuple(filter(None, running))

@@ -1,0 +1,11 @@
+"""What Python code calls: `compress.run`, `plan`, `apply`, `inspect`, `compare` and `load`.
+
+The functions of the command, under its names; `import compress` finds them here when one is first asked for.
+"""
+
+from compress.api.loading import load
+from compress.api.looking import compare, inspect
+from compress.api.options import Options
+from compress.api.pruning import apply, plan, run
+
+__all__ = ["Options", "apply", "compare", "inspect", "load", "plan", "run"]

