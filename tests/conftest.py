@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shutil
 import signal
@@ -21,9 +22,10 @@ import pytest
 FUZZ = os.environ.get("COMPRESS_TESTS") == "fuzz"
 SEED = 1
 
-# What transformers and matplotlib keep, a folder for each worker: two that fill one at once read half a file.
+# What transformers keeps is each worker's own: of two that fill one folder at once, one reads half a file.
 KEPT = Path(tempfile.mkdtemp(prefix="compress-tests-"))
 OWNER = os.getpid()
+COUNT = itertools.count()
 
 os.environ |= {  # before anything imports torch or huggingface_hub
     "HF_HUB_OFFLINE": "1",
@@ -68,11 +70,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left of the tests before: statistics are gathered anew, and messages are shown."""
     from compress import console
 
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("COMPRESS_CACHE", str(KEPT / f"compress-{next(COUNT)}"))
     console.switch()
 
 
