@@ -123,7 +123,7 @@ def test_there_are_many_and_each_has_its_name() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=f"{area}: {case.name}", marks=[] if number % 10 == 0 else pytest.mark.slow)
+        pytest.param(case, id=f"{area}: {case.name}", marks=[] if number % 20 == 0 else pytest.mark.slow)
         for area, cases in AREAS.items()
         for number, case in enumerate(cases)
     ],

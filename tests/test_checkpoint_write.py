@@ -138,6 +138,7 @@ print((peak() - before) / 16e6)
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_at_a_tensor_or_two(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 4, "256 MB were written and read, 16 MB at a time"

@@ -196,6 +196,7 @@ def test_every_stage_that_is_listed_is_announced(recipe, listed, place, capsys):
     assert announced == [f"[{number}/{count}" for number in range(1, count + 1)]
 
 
+@pytest.mark.slow
 def test_the_first_line_comes_before_torch():
     code = (
         "import sys; from compress import cli, console; say = console.console.print\n"

@@ -140,6 +140,7 @@ def spoken_layers(folder):
     return json.loads((folder / "config.json").read_text())["num_hidden_layers"]
 
 
+@pytest.mark.slow
 def test_a_task_that_there_is_not_is_told_before_torch_is_loaded(tmp_path):
     pytest.importorskip("lm_eval")
     code = (
@@ -178,6 +179,7 @@ def test_quality_is_measured_batch_by_batch_until_the_time_is_up(tmp_path, secon
     assert again.perplexity_after == found.perplexity_after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "bert_encoder"])
 def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypatch, name):
     dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", num_hidden_layers=1)

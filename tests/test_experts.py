@@ -109,6 +109,7 @@ def test_complete_linkage_and_its_heights():
     assert clusters(halves[[0, 2, 1, 3]][:, [0, 2, 1, 3]], 2, 2) == [[0, 1], [2, 3]]  # never across groups
 
 
+@pytest.mark.slow
 def test_the_expert_nearest_to_its_clusters_mean_stays(tmp_path):
     dense = moe.save("qwen3_moe", tmp_path / "in")
     run(recipe("{prune: experts, by: behaviour, remove: 50%}"), dense, tmp_path / "out", QUICK)
@@ -164,6 +165,7 @@ def test_who_cannot_choose_of_a_cluster(step, told):
         recipe(f"{{prune: experts, {step}, remove: 50%}}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("merge", "name"), [("average", "mixtral"), ("frequency", "gpt_oss"), ("average", "granitemoe")]
 )

@@ -110,6 +110,7 @@ def test_experts_lose_the_same_share_and_gates_none(tmp_path):
         assert bool((layer.mlp.gate.weight != 0).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_ends_at_exactly_the_sparsity(accumulate, tmp_path):
     model, watch = llama(), Watch()

@@ -123,6 +123,7 @@ def test_mistakes(arguments, words, models, capsys):
     assert said.out == ""
 
 
+@pytest.mark.slow
 def test_own_tasks(models, tmp_path, capsys):
     (tmp_path / "own.yaml").write_text((SHIPPED / "docs_order.yaml").read_text().replace("docs_order", "own"))
     for name in ("questions.py", "order.jsonl"):

@@ -82,7 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("exchanging", [True, False], ids=["exchange", "renames"])
-@pytest.mark.parametrize("situation", ["new", "overwritten", "compared"])
+@pytest.mark.parametrize("situation", ["new", "overwritten", pytest.param("compared", marks=pytest.mark.slow)])
 def test_any_kill_leaves_the_old_or_the_new(
     situation: str,
     exchanging: bool,

@@ -76,7 +76,7 @@ def test_heads_are_native_where_their_width_is_a_number_of_its_own(name, tmp_pat
         torch.testing.assert_close(opens(tmp_path, plan, state, dense), logits(dense), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gemma3", "llama"])
+@pytest.mark.parametrize("name", zoo.few(["gemma2", "gemma3", "llama"]))
 def test_heads_that_divide_the_hidden_size_need_no_relative(name):
     case = CASES[name]
     state = cut(case, case.model(), lambda layer: few(case, 4, 80))
@@ -85,7 +85,7 @@ def test_heads_that_divide_the_hidden_size_need_no_relative(name):
     assert plan.edits["num_attention_heads"] == (8, 4) and plan.edits["num_key_value_heads"] == (4, 2)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n != "albert"])
+@pytest.mark.parametrize("name", zoo.few(n for n in CASES if n != "albert"))
 def test_dropped_layers_edit_every_list_of_layers(name):
     case, dense = CASES[name], CASES[name].model()
     stacks = [stack.name for stack in probe.stacks(dense)]
@@ -97,7 +97,7 @@ def test_dropped_layers_edit_every_list_of_layers(name):
         assert plan.config["layer_types"] == [dense.config.layer_types[i] for i in (0, 2)]
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "bert", "t5", "opt"])
+@pytest.mark.parametrize("name", zoo.few(["llama", "qwen3", "gpt2", "bert", "t5", "opt"], ("llama",)))
 def test_hidden_and_vocabulary(name):
     case = CASES[name]
     config = case.config()

@@ -164,6 +164,7 @@ def forget(monkeypatch, heads):
     monkeypatch.setattr(DynamicLayer, "update", update)
 
 
+@pytest.mark.slow
 def test_a_cache_that_forgets_is_found(llama, monkeypatch):
     forget(monkeypatch, heads={1})
     with pytest.raises(VerifyError, match="decoding with a cache differs from the forward without"):
