@@ -53,7 +53,7 @@ def lost(pools, kept):
 @pytest.mark.parametrize("widths", ["uniform", "per-layer"])
 @pytest.mark.parametrize("name", allocators.names())
 def test_the_budget_is_met_within_a_bundle(name, widths, share):
-    if allocators.get(name).meta.get("layerwise") and widths == "uniform":
+    if allocators.get(name).meta.layerwise and widths == "uniform":
         with pytest.raises(InputError, match="widths: per-layer"):
             run(name, widths=widths, remove=share)
         return

@@ -105,7 +105,7 @@ def _passes(
     weights = Weights(checkpoint, model)
     sequences = sum(len(batch["input_ids"]) for batch in batches)
     own = distributed.share(batches)
-    backward = {name: keys for name, keys in wanted.items() if statistics.get(name).meta["at"] == "gradient"}
+    backward = {name: keys for name, keys in wanted.items() if statistics.get(name).meta.at == "gradient"}
     forward = {name: keys for name, keys in wanted.items() if name not in backward}
     if forward or change is not None:
         with (
@@ -120,7 +120,7 @@ def _passes(
             Gather(model, weights, backward, sequences, done) as gather,
             task("differentiating") as advance,
         ):
-            per_sample = any("fisher" in statistics.get(name).meta["sums"] for name in backward)
+            per_sample = any("fisher" in statistics.get(name).meta.sums for name in backward)
             if per_sample:
                 own = [one for batch in own for one in _samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
@@ -165,7 +165,7 @@ def _watch(
 
 def _projections(graph: Graph, needs: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     """Block → the modules whose inputs are gathered, where all of them are plain projections run once."""
-    keys = {key for name, some in needs.items() if statistics.get(name).meta["at"] == "input" for key in some}
+    keys = {key for name, some in needs.items() if statistics.get(name).meta.at == "input" for key in some}
     found = {}
     for block in dict.fromkeys(graph.blocks):
         own = [key for key in keys if key.startswith(block + ".")]

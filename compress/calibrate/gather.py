@@ -61,11 +61,11 @@ class Gather:
         for name, keys in wanted.items():
             entry = statistics.get(name)
             for key in keys:
-                if entry.meta["at"] not in ("block", "experts") and weights.disk_name(key) is None:
+                if entry.meta.at not in ("block", "experts") and weights.disk_name(key) is None:
                     raise ModelError(f"{key}: the model has no tensor of this name to gather {name} at")
                 self._wanted[key].add(name)
-                self._sums[key].update(entry.meta["sums"])
-                sites[entry.meta["at"]].add(key)
+                self._sums[key].update(entry.meta.sums)
+                sites[entry.meta.at].add(key)
         self._undo: list[Callable[[], None]] = []
         self._seen: tuple[Any, dict[str, Tensor]] = (lambda: None, {})
         self._multiplied: tuple[Any, str] = (lambda: None, "")

@@ -129,7 +129,7 @@ def _rows(
     """`[samples, parts · length]` tokens."""
     name = calibrate.data if isinstance(calibrate.data, str) else calibrate.data.name
     before, after = [], []
-    if name in sources.names() and sources.get(name).meta.get("tokens"):
+    if name in sources.names() and sources.get(name).meta.tokens:
         stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")

@@ -45,7 +45,7 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
                 key: None if parameter.default is parameter.empty else parameter.default
                 for key, parameter in entry.parameters.items()
             },
-            "needs": list(entry.meta.get("needs", ())),
+            "needs": list(getattr(entry.meta, "needs", ())),
         }
         for name in parts.names()
     ]

@@ -16,6 +16,7 @@ from compress.graph.layout import Axis, Sum, unit_index
 
 if TYPE_CHECKING:
     from compress.registry import Entry
+    from compress.registry.metadata import CriterionMetadata
 
 Reduce = Literal["sum", "mean", "max", "l2"]
 Stats = Mapping[str, Mapping[str, Tensor]]
@@ -87,11 +88,6 @@ class Tally:
         return self.sums.sqrt() if self.reduce == "l2" else self.sums
 
 
-def counts(entry: Entry, role: str) -> bool:
-    """Whether a member of this role takes part in a criterion (and so needs its statistics)."""
-    return role == "in" or entry.meta.get("on", "all") == "all"
-
-
 def uses(graph: Graph, family: Family) -> Iterator[tuple[str, str, int]]:
     """(tensor, role, dimension) of what a criterion looks at: matrices, not vectors.
 
@@ -110,15 +106,23 @@ def uses(graph: Graph, family: Family) -> Iterator[tuple[str, str, int]]:
 
 
 def views(
-    graph: Graph, family: Family, read: Read, stats: Stats, entry: Entry, needs: tuple[str, ...]
+    graph: Graph,
+    family: Family,
+    read: Read,
+    stats: Stats,
+    entry: Entry[CriterionMetadata],
+    needs: tuple[str, ...],
+    *,
+    every: bool = False,
 ) -> Iterator[MemberView]:
-    """The members one by one; the ones that a weight-wise criterion does not look at are not even read."""
+    """The members one by one; those that do not count for a criterion are not even read, unless `every` one is."""
     found = False
     for tensor, role, dim in uses(graph, family):
-        if not counts(entry, role) and entry.meta["scope"] != "units":
+        scored = entry.meta.is_scored(role)
+        if not scored and not every:
             continue
-        found |= counts(entry, role)
-        own = {name: statistic(stats, name, tensor) for name in needs} if counts(entry, role) else {}
+        found |= scored
+        own = {name: statistic(stats, name, tensor) for name in needs} if scored else {}
         axis = 1 if role == "in" else 0
         for raw, stat, place in _matrices(graph, tensor, read(tensor), own, dim):
             whole = _view(graph, family, tensor, role, raw, stat, place, axis)

@@ -104,7 +104,7 @@ class ZeroWeights(ModelStep):
     def _of_ratio(self) -> list[str]:
         """Statistics that the layer ratio reads."""
         step, ratio = self.step, ratios.get(self.step.allocate.name)
-        scored = statistics_of(criteria.get(step.by.name), step.by.arguments) if ratio.meta.get("scores") else ()
+        scored = statistics_of(criteria.get(step.by.name), step.by.arguments) if ratio.meta.scores else ()
         return [*statistics_of(ratio, step.allocate.arguments), *scored]
 
     def _of_dense(self) -> list[str]:
@@ -112,7 +112,7 @@ class ZeroWeights(ModelStep):
         activations are those of the pruned blocks (as GBLM's code has it)."""
         found = statistics_of(criteria.get(self.step.by.name), self.step.by.arguments)
         dense = self.step.propagate == "dense"
-        return [name for name in found if dense or statistics.get(name).meta["at"] == "gradient"]
+        return [name for name in found if dense or statistics.get(name).meta.at == "gradient"]
 
     @staticmethod
     def _at(names: Iterable[str], inputs: Mapping[str, int]) -> Needs:

@@ -118,7 +118,7 @@ def decide(
         source.weights.read,
         arguments=step.by.arguments,
         reduce=step.reduce,
-        fine=allocator.meta.get("fine"),
+        normalize=allocator.meta.normalize,
         seed=recipe.seed,
         clusters=step.clusters,
     )
@@ -150,7 +150,7 @@ def decide(
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    if criteria.get(step.by.name).meta["scope"] == "distances":
+    if criteria.get(step.by.name).meta.scope.makes_clusters:
         kept, mixes = merging.settle(source, step, families, kept, stats)
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
@@ -176,7 +176,7 @@ def mending(step: Prune, stats: Stats) -> Mend | None:
 
 def adds_bias(step: Prune) -> bool:
     """Whether the repair gives a bias to weights without one."""
-    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+    return step.repair is not None and repairs.get(step.repair.name).meta.adds_bias
 
 
 def _matches(family: Family, glob: str) -> bool:

@@ -47,7 +47,7 @@ def check(step: Prune, families: list[Family]) -> None:
             f"propagate: pruned decides block by block, and {spread.name} spans several; take `propagate: dense`"
         )
     needs = statistics_of(criteria.get(step.by.name), step.by.arguments)
-    if any(statistics.get(name).meta["at"] == "gradient" for name in needs):
+    if any(statistics.get(name).meta.at == "gradient" for name in needs):
         raise InputError(f"propagate: pruned runs forwards only, and {step.by.name} needs gradients; take `dense`")
 
 

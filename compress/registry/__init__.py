@@ -11,31 +11,42 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.errors import InputError
+from compress.registry.metadata import (
+    AllocatorMetadata,
+    CriterionMetadata,
+    Metadata,
+    RatioMetadata,
+    RepairMetadata,
+    SourceMetadata,
+    StatisticMetadata,
+    checked,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 Target = TypeVar("Target", bound=Callable[..., Any])
+Meta = TypeVar("Meta", bound=Metadata, covariant=True)
 
 MISTAKE, MISTAKEN_ARGUMENT = "mistake", "mistaken_argument"
 """Types of pydantic errors whose text is already meant for the user."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Meta]):
     """One registered part: `target` is the function or class, `meta` what its decorator was told about it."""
 
     kind: str
     name: str
     target: Callable[..., Any]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Meta
 
     @property
     def about(self) -> str:
@@ -87,23 +98,27 @@ class Entry:
         return partial(self.target, **{name: getattr(checked, name) for name in checked.model_fields_set})
 
 
-class Registry:
-    """The parts of one kind, which live in `package`, one file each."""
+class Registry(Generic[Meta]):
+    """The parts of one kind, which live in `package`, one file each; `metadata` is what can be said of them."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
-        self._entries: dict[str, Entry] = {}
+    def __init__(self, kind: str, package: str, metadata: type[Meta] = Metadata) -> None:
+        self.kind, self.package, self.metadata = kind, package, metadata
+        self._entries: dict[str, Entry[Meta]] = {}
         self._walked = False
         self._lock = RLock()
 
     def add(self, name: str, **meta: Any) -> Callable[[Target], Target]:
-        """Decorator that registers a function or class as `name`. Raises ValueError when the name is taken."""
+        """Decorator that registers a function or class as `name`, with `meta` as the registry's `metadata` has it.
+
+        Raises ValueError when the name is taken, TypeError for metadata that is unknown, missing or of a wrong type.
+        """
+        about = checked(self.metadata, meta, f"{self.kind} {name!r}")
 
         def register(target: Target) -> Target:
             taken = self._entries.get(name)
             if taken is not None and _place(taken.target) != _place(target):
                 raise ValueError(f"{self.kind} {name!r} is both {_place(taken.target)} and {_place(target)}")
-            self._entries[name] = Entry(self.kind, name, target, meta)
+            self._entries[name] = Entry(self.kind, name, target, about)
             return target
 
         return register
@@ -113,7 +128,7 @@ class Registry:
         self._walk()
         return sorted(self._entries)
 
-    def get(self, name: str) -> Entry:
+    def get(self, name: str) -> Entry[Meta]:
         """The part called `name`. Raises InputError with the nearest name and the whole list when there is none."""
         self._walk()
         if (entry := self._entries.get(name)) is None:
@@ -194,11 +209,12 @@ def _import_all(package: str) -> None:
             importlib.import_module(module.name)
 
 
-criteria = Registry("criterion", package="compress.criteria")
-allocators = Registry("allocator", package="compress.allocate")
-ratios = Registry("layer ratio", package="compress.ratios")
-repairs = Registry("repair", package="compress.repair")
-statistics = Registry("statistic", package="compress.calibrate.statistics")
-sources = Registry("source", package="compress.data.sources")
+criteria = Registry("criterion", "compress.criteria", CriterionMetadata)
+allocators = Registry("allocator", "compress.allocate", AllocatorMetadata)
+ratios = Registry("layer ratio", "compress.ratios", RatioMetadata)
+repairs = Registry("repair", "compress.repair", RepairMetadata)
+statistics = Registry("statistic", "compress.calibrate.statistics", StatisticMetadata)
+scopes = Registry("scope", "compress.score.scopes")
+sources = Registry("source", "compress.data.sources", SourceMetadata)
 rules = Registry("runtime rule", package="compress.runtime.rules")
 steps = Registry("step", package="compress.steps")
