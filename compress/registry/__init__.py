@@ -24,6 +24,7 @@ from compress.registry.metadata import (
     Metadata,
     RatioMetadata,
     RepairMetadata,
+    SiteMetadata,
     SourceMetadata,
     StatisticMetadata,
     checked,
@@ -213,6 +214,7 @@ criteria = Registry("criterion", "compress.criteria", CriterionMetadata)
 allocators = Registry("allocator", "compress.allocate", AllocatorMetadata)
 ratios = Registry("layer ratio", "compress.ratios", RatioMetadata)
 repairs = Registry("repair", "compress.repair", RepairMetadata)
+sites = Registry("site", "compress.calibrate.sites", SiteMetadata)
 statistics = Registry("statistic", "compress.calibrate.statistics", StatisticMetadata)
 scopes = Registry("scope", "compress.score.scopes")
 sources = Registry("source", "compress.data.sources", SourceMetadata)

@@ -83,10 +83,24 @@ class RepairMetadata(Needing):
 
 @dataclass(frozen=True, kw_only=True)
 class StatisticMetadata(Metadata):
-    """`at` is where it is read; `sums` are those over tokens that it is computed from."""
+    """`at` is the site it is read at, by name; `sums` are those over tokens that it is computed from."""
 
-    at: Literal["input", "block", "gradient", "experts", "router"]
+    at: str
     sums: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SiteMetadata(Metadata):
+    """`backward`: its keys are parameters whose gradients are told, after a way back through the model.
+
+    `per_weight`: its statistics have the shape of their weight. `waits`: its sums can be gathered at once of all
+    batches, which wait for each other there. `names_tensors`: its keys are stored tensors.
+    """
+
+    backward: bool = False
+    per_weight: bool = False
+    waits: bool = False
+    names_tensors: bool = True
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from compress.calibrate.site import keys_of
 from compress.errors import InputError, ModelError
 from compress.graph.families import Family, Graph
-from compress.graph.routers import experts_module, router
 from compress.registry import Entry, criteria
 from compress.registry.metadata import CriterionMetadata, Needing
 from compress.score.clusters import Method
 from compress.score.scopes.distances import measured
 from compress.score.scoring import Call, Criterion, Normalize, Scoring, how_scored
-from compress.score.views import Read, Reduce, Stats, uses
+from compress.score.views import Read, Reduce, Stats
 
 
 def statistics_of(entry: Entry[Needing], arguments: Mapping[str, Any] | None = None) -> tuple[str, ...]:
@@ -31,14 +31,7 @@ def needed(
     for name in entry.meta.statistics(arguments):
         keys = wanted.setdefault(name, set())
         for family in families:
-            if name.startswith("block_"):
-                keys.update(graph.blocks)
-            elif name.startswith("expert_"):
-                keys.update([experts_module(graph, family)] if family.kind == "experts" else [])
-            elif name.startswith("router_"):
-                keys.update([router(graph, family)] if family.kind == "experts" else [])
-            else:
-                keys.update(tensor for tensor, role, _ in uses(graph, family) if entry.meta.is_scored(role))
+            keys.update(keys_of(name, graph, family, entry.meta.is_scored))
     return wanted
 
 

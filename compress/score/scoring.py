@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from compress.calibrate.site import keys_of
 from compress.errors import InputError
 from compress.graph.families import Family, Graph
-from compress.graph.routers import experts_module, router
 from compress.registry import Entry, scopes
 from compress.registry.metadata import CriterionMetadata
 from compress.registry.scope import Scope
@@ -67,8 +67,11 @@ class Scoring:
 
     def expert_statistics(self) -> dict[str, Tensor]:
         """The criterion's statistics of the family's experts and of their router."""
-        places = {True: router(self.graph, self.family), False: experts_module(self.graph, self.family)}
-        return {name: statistic(self.stats, name, places[name.startswith("router_")]) for name in self.needs}
+        found = {}
+        for name in self.needs:
+            (key,) = keys_of(name, self.graph, self.family, self.criterion.meta.is_scored)
+            found[name] = statistic(self.stats, name, key)
+        return found
 
     def per_group(self, scores: Tensor) -> np.ndarray:
         """Scores per group `[size]` as float64, standardised over the family if that is asked for."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from compress.errors import InputError, ModelError
 from compress.graph.families import Family, Graph
 from compress.graph.layout import Axis, Sum, unit_index
+from compress.graph.uses import uses
+from compress.registry import sites, statistics
 
 if TYPE_CHECKING:
     from compress.registry import Entry
@@ -86,23 +88,6 @@ class Tally:
         if self.reduce == "mean":
             return self.sums / self.counts
         return self.sums.sqrt() if self.reduce == "l2" else self.sums
-
-
-def uses(graph: Graph, family: Family) -> Iterator[tuple[str, str, int]]:
-    """(tensor, role, dimension) of what a criterion looks at: matrices, not vectors.
-
-    The groups of a family of kind `layers` are whole blocks, so all matrices in them; the dimension is then the input.
-    """
-    if family.kind != "layers":
-        for member in family.members:
-            if len(graph.layouts[member.tensor]) > 1:
-                yield member.tensor, member.role, member.dim
-        return
-    inputs = {m.tensor: m.dim for f in graph.families.values() for m in f.members if m.role == "in"}
-    for tensor, dims in graph.layouts.items():
-        owner = graph.block_of(tensor)
-        if len(dims) > 1 and owner is not None and graph.blocks[owner] in family.blocks:
-            yield tensor, "in" if tensor in inputs else "other", inputs.get(tensor, 0)
 
 
 def views(
@@ -191,8 +176,8 @@ def _parts(view: MemberView, layout: Sum) -> Iterator[MemberView]:
 
 
 def _per_weight(statistic: str) -> bool:
-    """Whether a statistic has its weight's shape; told by name, as a Gram matrix may happen to have it too."""
-    return not statistic.startswith("input_") and statistic != "projection"
+    """Whether a statistic has its weight's shape; its site says so, as a Gram matrix may happen to have it too."""
+    return sites.get(statistics.get(statistic).meta.at).meta.per_weight
 
 
 def _turned(tensor: Tensor, dim: int, axis: int) -> Tensor:

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 OWN = object()
 """The reply that has a waiting thread run the module itself."""
 
+TOKEN_WEIGHT = "token_weight"
+"""Of a batch: how much each token counts in what is gathered, `[rows, length]`; the model is not given it."""
+
 
 class Cancelled(BaseException):
     """Raised inside a waiting forward to end its thread; models that catch Exception do not catch it."""
@@ -58,7 +61,7 @@ class Walk(threading.Thread):
         self._go.acquire()
         try:
             if not self._cancelled:
-                inputs = {name: tensor for name, tensor in self.batch.items() if name != "labels"}
+                inputs = {name: tensor for name, tensor in self.batch.items() if name not in ("labels", TOKEN_WEIGHT)}
                 with torch.set_grad_enabled(self._grad):
                     self.output = self._model(**inputs)
         except Cancelled:
