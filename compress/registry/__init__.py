@@ -1,7 +1,7 @@
 """Parts that a recipe names: each is a function or class that registers itself from a file of its own.
 
 A part's keyword-only parameters are its arguments in a recipe, checked from their annotations. Nothing is listed by
-hand: the first lookup imports every module of the registry's package.
+hand: the first lookup imports every module of the registry's package, and those of other distributions.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from compress.registry.metadata import (
     StatisticMetadata,
     checked,
 )
+from compress.registry.third_party import import_parts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -116,6 +117,8 @@ class Registry(Generic[Meta]):
         about = checked(self.metadata, meta, f"{self.kind} {name!r}")
 
         def register(target: Target) -> Target:
+            if not target.__module__.startswith(f"{self.package}."):
+                self._walk()  # the package's own names come first, so that who takes one of them is told
             taken = self._entries.get(name)
             if taken is not None and _place(taken.target) != _place(target):
                 raise ValueError(f"{self.kind} {name!r} is both {_place(taken.target)} and {_place(target)}")
@@ -143,6 +146,7 @@ class Registry(Generic[Meta]):
             self._walked = True  # before the imports: a part may look up another while it is imported
             try:
                 _import_all(self.package)
+                import_parts()
             except BaseException:
                 self._walked = False
                 raise
