@@ -205,7 +205,7 @@ def test_impossible_budgets_say_what_is_possible():
 
 def test_an_allocator_that_ignores_its_budget_is_found_out():
     entry = allocators.get("global")
-    greedy = type(entry)(entry.kind, "greedy", lambda pools, budget: [pool.minimum for pool in pools], {})
+    greedy = type(entry)(entry.kind, "greedy", lambda pools, budget: [pool.minimum for pool in pools], entry.meta)
     with pytest.raises(BudgetError, match=r"greedy cannot leave .* nearest"):
         allocate(GRAPH, GRAPH.of_kind("channels"), scores_of(GRAPH), allocator=greedy, remove=0.2, widths="per-layer")
 
