@@ -39,13 +39,18 @@ class Call:
 
 
 class Walk(threading.Thread):
-    """The forward of one batch: `batch` name → `[rows, length]`, as keyword arguments of `model`."""
+    """The `number`-th batch's forward: `batch` name → `[rows, length]`, as keyword arguments of `model`."""
 
     def __init__(
-        self, model: Callable[..., Any], batch: dict[str, Tensor], back: threading.Semaphore, grad: bool
+        self,
+        model: Callable[..., Any],
+        batch: dict[str, Tensor],
+        back: threading.Semaphore,
+        grad: bool,
+        number: int = 0,
     ) -> None:
         super().__init__(daemon=True)
-        self.batch = batch
+        self.batch, self.number = batch, number
         self.rows, length = next(iter(batch.values())).shape[:2]
         self.tokens = self.rows * length
         self.call: Call | None = None

@@ -95,7 +95,8 @@ class Stream:
         """
         one_arena()
         back = threading.Semaphore(0)
-        walks = [Walk(self._forward, {k: v.to(self.device) for k, v in b.items()}, back, self.grad) for b in batches]
+        here = [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
+        walks = [Walk(self._forward, batch, back, self.grad, number) for number, batch in enumerate(here)]
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:
@@ -187,10 +188,14 @@ class Stream:
         self.watch.turn(walk)
         walk.advance(reply)
         del reply
-        while walk.call is not None and walk.call.station in self._inline:
+        while self.at_once(walk):
             walk.advance(self.execute(walk))
         if walk.finished:
             self.end(walk)
+
+    def at_once(self, walk: Walk) -> bool:
+        """Whether what a batch's thread asks for needs neither other weights nor other batches."""
+        return walk.call is not None and walk.call.station in self._inline
 
     def end(self, walk: Walk) -> None:
         """A forward is complete."""
