@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compress.attention.call import Attention
 from compress.attention.watch import watch
+from compress.calibrate.collect import collect
 from compress.calibrate.site import Site, Undo
 from compress.calibrate.totals import Totals
 from compress.checkpoint.open import open_checkpoint
@@ -36,11 +37,11 @@ class FirstKey(Site):
         return [tensor for tensor, role, _ in uses(graph, family) if scored(role) and family.kind == "heads"]
 
     def attach(self, model: nn.Module) -> Iterator[Undo]:
-        places = {model.get_submodule(key.rsplit(".", 2)[0]): key for key in self.wanted}
+        places = {model.get_submodule(key.rsplit(".", 2)[0]): key for key in self.places}
 
         def tell(module: nn.Module, attention: Attention) -> None:
             if module in places and not self.gather.paused:
-                totals, first = self.gather.of(places[module]), attention.rows()[..., 0]  # [batch, heads, queries]
+                totals, first = self.of(places[module]), attention.rows()[..., 0]  # [batch, heads, queries]
                 count = first.shape[0] * first.shape[2]
                 weight = self.gather.token_weight(places[module], count)
                 totals.count(count, weight)
@@ -88,6 +89,16 @@ def test_a_recipe_prunes_by_what_a_new_site_reads(tmp_path):
         assert torch.equal(after.view(2, 8, 32), before.view(4, 8, 32)[kept])
         choices.add(tuple(kept.tolist()))
     assert len(choices) > 1  # it is no accident of their order
+
+
+def test_two_sites_read_at_one_weight_do_not_mix(tmp_path):
+    checkpoint, batches = zoo.save("llama", tmp_path, num_key_value_heads=4), zoo.batches("llama")
+    keys = {f"model.layers.{layer}.self_attn.o_proj.weight" for layer in range(3)}
+    names = ("first_key", "input_mean")
+    both = collect(checkpoint, zoo.graph("llama"), {name: keys for name in names}, batches)
+    for name in names:
+        alone = collect(checkpoint, zoo.graph("llama"), {name: keys}, batches)
+        assert all(torch.equal(both[name][key], alone[name][key]) for key in keys)
 
 
 def test_a_statistic_at_a_site_that_nobody_registered_is_refused(tmp_path):

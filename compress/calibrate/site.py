@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
+from compress.calibrate.distributed import add_up
 from compress.calibrate.totals import Totals
+from compress.errors import ModelError
 from compress.graph.families import Family, Graph
 from compress.registry import sites, statistics
 
@@ -20,14 +22,16 @@ Undo = Callable[[], None]
 
 
 class Site(ABC):
-    """One site during one run over the calibration data: `wanted` are the keys at which anything is gathered.
+    """One site during one run over the calibration data: `wanted` are the statistics to gather, by key.
 
-    It adds to `gather.of(key)` what `gather.sums(key)` names, of every batch, and nothing while `gather.paused`.
-    `gather.token_weight(count)` says how much each of the batch's tokens counts.
+    It adds to `of(key)` what `sums(key)` names, of every batch, and nothing while `gather.paused`.
+    `gather.token_weight(key, count)` says how much each of the batch's tokens counts.
     """
 
-    def __init__(self, gather: Gather, wanted: Collection[str]) -> None:
-        self.gather, self.wanted = gather, frozenset(wanted)
+    def __init__(self, gather: Gather, wanted: Mapping[str, frozenset[str]]) -> None:
+        self.gather, self.places = gather, frozenset(wanted)
+        self.wanted = dict(wanted)  # those that have not been handed out
+        self.totals: dict[str, Totals] = {}
 
     @staticmethod
     @abstractmethod
@@ -36,7 +40,10 @@ class Site(ABC):
 
     @abstractmethod
     def attach(self, model: nn.Module) -> Iterable[Undo]:
-        """Watch `model` from now on; what comes back ends it. Raises ModelError where a key cannot be watched."""
+        """Watch `model` at `places` from now on; what comes back ends it.
+
+        Raises ModelError where a place cannot be watched.
+        """
 
     def visit(self, block: str, call: Call, output: Any) -> None:
         """One batch went through a block, which gave `output` for the `call`; few sites need to know."""
@@ -57,6 +64,40 @@ class Site(ABC):
     def untouched(self, key: str) -> Totals | None:
         """The sums of a key that no batch came by; None where that is a mistake."""
         return None
+
+    def of(self, key: str) -> Totals:
+        """The sums at a key. Raises ModelError where they have been handed out."""
+        self.check(key)
+        return self.totals.setdefault(key, Totals(self.gather.sequences))
+
+    def check(self, key: str) -> None:
+        """Raise ModelError where a key's sums have been handed out."""
+        if key not in self.wanted:
+            raise ModelError(f"{key}: its block runs again after it was left; please report this architecture")
+
+    def sums(self, key: str) -> frozenset[str]:
+        """Names of the sums that are wanted at a key."""
+        return frozenset().union(*(statistics.get(name).meta.sums for name in self.wanted[key]))
+
+    def leave(self, key: str, shared: dict[int, Tensor]) -> None:
+        """Nothing will be added at a key any more: hand out its statistics. `shared` is as `add_up` has it."""
+        totals = self.totals.pop(key, None) or self.untouched(key)
+        if totals is None:
+            raise ModelError(f"{key}: the model's forward does not use it, so nothing can be gathered there")
+        self.hand_out(key, self.values(key, totals, shared))
+
+    def values(self, key: str, totals: Totals, shared: dict[int, Tensor]) -> dict[str, Tensor]:
+        """The statistics wanted of a key, once all batches' sums are in `totals`."""
+        self.complete(totals)
+        add_up(totals, shared)
+        if isinstance(totals.tokens, Tensor):
+            totals.tokens = totals.tokens.clamp_min(1)  # an expert that no token visited has sums of zero
+        return {name: statistics.get(name).target(totals).float().cpu() for name in self.wanted[key]}
+
+    def hand_out(self, key: str, values: Mapping[str, Tensor]) -> None:
+        """These are the statistics of a key."""
+        for name in sorted(self.wanted.pop(key)):
+            self.gather.done(name, key, values[name])
 
 
 def site_of(statistic: str) -> type[Site]:

@@ -28,14 +28,14 @@ class Block(Site):
         return ()
 
     def visit(self, block: str, call: Call, output: Any) -> None:
-        if block not in self.wanted:
+        if block not in self.places:
             return
         before, after = _hidden((call.args, call.kwargs.get("hidden_states"), call.kwargs)), _hidden(output)
-        totals, tokens = self.gather.of(block), before.shape[:-1].numel()
+        totals, tokens = self.of(block), before.shape[:-1].numel()
         weight = self.gather.token_weight(block, tokens)
         totals.count(tokens, weight)
         for name, value in cosines(before, after, weight).items():
-            if name in self.gather.sums(block):
+            if name in self.sums(block):
                 totals.add(name, value)
 
 

@@ -24,13 +24,13 @@ class Experts(Site):
         return [experts_module(graph, family)] if family.kind == "experts" else []
 
     def attach(self, model: nn.Module) -> Iterator[Undo]:
-        for key in self.wanted:
+        for key in self.places:
             yield watch(model.get_submodule(key), self._tell(key))
 
     def _tell(self, key: str) -> Tell:
         def tell(module: Any, chosen: Tensor, weights: Tensor, visits: list[Visit]) -> None:
             if not self.gather.paused:
                 token_weight = self.gather.token_weight(key, len(chosen))
-                add_visits(self.gather.of(key), chosen, weights, visits, module.down_proj.shape[0], token_weight)
+                add_visits(self.of(key), chosen, weights, visits, module.down_proj.shape[0], token_weight)
 
         return tell

@@ -30,7 +30,7 @@ class Gradient(Site):
         return ()
 
     def gradient(self, key: str, gradient: Tensor, walk: Walk) -> None:
-        totals, names = self.gather.of(key), self.gather.sums(key)
+        totals, names = self.of(key), self.sums(key)
         if "gradient" in names:
             totals.add("gradient", gradient.float() * walk.rows)
         if "fisher" in names and walk.rows == 1:

@@ -42,8 +42,8 @@ class Input(Site):
 
     def attach(self, model: nn.Module) -> Iterator[Undo]:
         weights = self.gather.weights
-        stacked = {key for key in self.wanted if len(weights.current(key).shape) == 3}
-        for key in self.wanted - stacked:
+        stacked = {key for key in self.places if len(weights.current(key).shape) == 3}
+        for key in self.places - stacked:
             if key.rpartition(".")[0] not in self.gather.waited:
                 owner = _owner(model, weights, key)
                 yield owner.register_forward_pre_hook(self._hook(key), with_kwargs=True).remove
@@ -52,14 +52,14 @@ class Input(Site):
 
     def together(self, key: str, module: nn.Module, given: list[tuple[Tensor, Walk]]) -> None:
         """Where they are the very tensors that the projection before was given (k after q), its sums hold here too."""
-        self.gather.check(key)
+        self.check(key)
         if not self._same(key, [x for x, _ in given]):
             self._former = [], {}  # freed before the next ones grow
             totals = Totals(self.gather.sequences)
             for x, walk in given:
                 self._add(key, totals, module, x, walk)
-            self._former = [weakref.ref(x) for x, _ in given], self.gather.values(key, totals, {})
-        self.gather.hand_out(key, self._former[1])
+            self._former = [weakref.ref(x) for x, _ in given], self.values(key, totals, {})
+        self.hand_out(key, self._former[1])
 
     def complete(self, totals: Totals) -> None:
         if "gram" in totals.sums:
@@ -68,20 +68,20 @@ class Input(Site):
     def _same(self, key: str, given: list[Tensor]) -> bool:
         """Whether what is wanted of `key` is known of the projection before; `projection` is of one weight alone."""
         seen, values = self._former
-        known = self.gather.statistics(key) <= values.keys() and "projection" not in self.gather.sums(key)
+        known = self.wanted[key] <= values.keys() and "projection" not in self.sums(key)
         return known and len(seen) == len(given) and all(last() is x for last, x in zip(seen, given, strict=True))
 
     def _hook(self, key: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self.gather.paused:
-                self._add(key, self.gather.of(key), module, args[0] if args else next(iter(kwargs.values())))
+                self._add(key, self.of(key), module, args[0] if args else next(iter(kwargs.values())))
 
         return hook
 
     @torch.no_grad()
     def _add(self, key: str, totals: Totals, module: nn.Module, given: Tensor, walk: Walk | None = None) -> None:
         """Add what one batch gives a projection (tokens, to an embedding) to its sums."""
-        names = self.gather.sums(key)
+        names = self.sums(key)
         if isinstance(module, nn.Embedding):
             weight = self.gather.token_weight(key, given.numel(), walk)
             totals.count(given.numel(), weight)
@@ -102,8 +102,8 @@ class Input(Site):
     def _gram(self, key: str, totals: Totals, given: Tensor, x: Tensor, weight: Tensor | None) -> None:
         """Adds xᵀx; weights that are given the very same tensor (q, k and v) share one sum."""
         last, first = self._multiplied
-        if last() is given and first != key and first in self.gather.totals:
-            known = self.gather.totals[first].sums["gram"]
+        if last() is given and first != key and first in self.totals:
+            known = self.totals[first].sums["gram"]
             if totals.sums.setdefault("gram", known) is known:
                 return
         else:
@@ -131,7 +131,7 @@ class Input(Site):
             for key in inside:
                 down, experts = key.endswith("down_proj"), self.gather.weights.current(key).shape[0]
                 weight = self.gather.token_weight(key, len(chosen))
-                add_moments(self.gather.of(key), self.gather.sums(key), visits, down, experts, weight)
+                add_moments(self.of(key), self.sums(key), visits, down, experts, weight)
 
         return tell
 

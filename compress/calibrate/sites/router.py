@@ -23,14 +23,14 @@ class Router(Site):
         return [router(graph, family)] if family.kind == "experts" else []
 
     def attach(self, model: nn.Module) -> Iterator[Undo]:
-        for key in self.wanted:
+        for key in self.places:
             yield model.get_submodule(key.rpartition(".")[0]).register_forward_pre_hook(self._hook(key)).remove
 
     def _hook(self, key: str) -> Callable[..., None]:
         def hook(module: Any, args: tuple[Any, ...]) -> None:
             if self.gather.paused:
                 return
-            totals, x = self.gather.of(key), args[0].reshape(-1, args[0].shape[-1]).float()
+            totals, x = self.of(key), args[0].reshape(-1, args[0].shape[-1]).float()
             logits = nn.functional.linear(x, module.weight.float(), getattr(module, "bias", None))
             weight = self.gather.token_weight(key, len(x))
             totals.count(len(x), weight)
