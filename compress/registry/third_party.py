@@ -10,9 +10,12 @@ The module registers parts by the same decorators as this package's own files.
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "compress.parts"
 
@@ -24,6 +27,8 @@ def import_parts() -> None:
 
     Raises InputError naming the distribution whose module cannot be imported.
     """
+    from importlib.metadata import entry_points  # slow to import, and `--help` needs no part
+
     for point in entry_points(group=GROUP):
         if point in _begun:
             continue
