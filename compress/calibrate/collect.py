@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -210,7 +209,7 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
     once = {name for block in blocks for name in weights.names(block)} if _once(graph, weights) else set()
     text = text_config(weights.model.config)  # pyright: ignore[reportArgumentType]
     visits = max(len(graph.blocks), getattr(text, "num_hidden_layers", None) or 0)
-    width = max((_width(weights, block) for block in blocks), default=0)
+    width = getattr(text, "hidden_size", 0)
     late = sum(weights.current(name).numel() for name in waiting - once)
     rounds: list[list[Batch]] = [[]]
     filled = 0
@@ -222,12 +221,6 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
         rounds[-1].append(batch)
         filled += size
     return rounds
-
-
-def _width(weights: Weights, block: str) -> int:
-    """How wide what flows through a block is: the size that most of its tensors' dimensions have."""
-    sizes = Counter(size for name in weights.names(block) for size in weights.current(name).shape)
-    return max(sizes, key=lambda size: (sizes[size], size), default=0)
 
 
 def _once(graph: Graph, weights: Weights) -> bool:
