@@ -15,13 +15,14 @@ from compress.calibrate.gather import Gather
 from compress.calibrate.tape import Tape
 from compress.checkpoint.open import Checkpoint
 from compress.console import task
+from compress.data.vocabulary import text_config
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
-from compress.model.build import text_config
+from compress.inputs.batch import Batch
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
-from compress.stream.stream import Batch, Stream, Watch
+from compress.stream.stream import Stream, Watch
 
 __all__ = ["Change", "Stats", "collect"]
 

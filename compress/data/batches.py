@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compress.data.cut import cut
+from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
-from compress.model.build import text_config
 from compress.registry import sources
 
 if TYPE_CHECKING:
@@ -93,12 +93,7 @@ def batches(
         named |= {"decoder_input_ids": torch.cat([first, labels[:, :-1]], 1), "labels": labels}
     elif any("MaskedLM" in name for name in config.architectures or ()):
         named = _masked(named["input_ids"], tokenizer, config, seed)
-    digest = blake2b(digest_size=16)
-    for name, value in named.items():
-        digest.update(f"{name}{list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
-    starts = range(0, calibrate.samples, calibrate.batch)
-    cut = [{name: value[i : i + calibrate.batch] for name, value in named.items()} for i in starts]
-    return cut, digest.hexdigest()
+    return cut(named, calibrate.batch)
 
 
 def texts(data: Any, seed: int = 0) -> list[str]:
@@ -115,6 +110,8 @@ def texts(data: Any, seed: int = 0) -> list[str]:
 
 def _source(data: Any) -> Iterable[str]:
     if not isinstance(data, str):
+        if (given := sources.get(data.name).meta.get("gives", "text")) != "text":
+            raise InputError(f"calibrate.data: {data.name} gives {given}, the model reads text; take another source")
         return data.bind(sources)()
     if Path(data).expanduser().exists():
         return sources.get("text").bind({"path": data})()
@@ -188,8 +185,7 @@ def _masked(
 
 
 def _check_length(length: int, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig) -> None:
-    positions = getattr(text_config(config), "max_position_embeddings", None)
-    limits = [positions, getattr(tokenizer, "model_max_length", None)]
+    limits = [longest(config), getattr(tokenizer, "model_max_length", None)]
     most = min((limit for limit in limits if limit), default=length)
     if length > most:
         raise InputError(f"calibrate.length: {length} tokens are more than the model's {most} positions; set it lower")

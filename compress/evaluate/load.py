@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compress.data.batches import batches, load_tokenizer
+from compress.data.vocabulary import text_config
 from compress.errors import InputError, ModelError
-from compress.model.build import load_config, model_class, text_config
+from compress.model.build import load_config, model_class
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 from compress.runtime import attach

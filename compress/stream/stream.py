@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.inputs.batch import Batch
 from compress.model.weights import Weights
 from compress.stream.baton import OWN, Call, Stations, Walk
 from compress.stream.memory import one_arena, trim
-
-Batch = dict[str, Tensor]
 
 LARGE = 4_000_000
 """Parameters from which on a module outside of blocks does not stay in memory."""

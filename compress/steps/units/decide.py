@@ -14,7 +14,6 @@ from compress.allocate.costs import Measure
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
 from compress.console import warn
-from compress.data.batches import batches, load_tokenizer
 from compress.errors import BudgetError, InputError
 from compress.execution.baseline import Original, latency_table
 from compress.graph.families import Family, Graph
@@ -30,7 +29,7 @@ from compress.steps.units.sequential import Sequence
 from compress.surgery.cut import Mend
 
 if TYPE_CHECKING:
-    from compress.stream.stream import Batch
+    from compress.inputs.batch import Batch
 
 Stats = Mapping[str, Mapping[str, Tensor]]
 
@@ -217,8 +216,8 @@ def adds_bias(step: Prune) -> bool:
 
 
 def calibration(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
-    """The calibration text as batches of `[rows, length]`, and its key."""
-    return batches(recipe.calibrate, load_tokenizer(source.checkpoint), source.config, recipe.seed)
+    """The calibration data in batches, and its key."""
+    return source.inputs.batches(recipe.calibrate, source.checkpoint, recipe.seed)
 
 
 def _matches(family: Family, glob: str) -> bool:

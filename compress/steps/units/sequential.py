@@ -13,12 +13,12 @@ from compress.allocate.spend import allocate
 from compress.calibrate.collect import Stats, collect
 from compress.errors import InputError
 from compress.graph.families import Family
+from compress.inputs.batch import Batch
 from compress.model.source import Source
 from compress.output_format.find import bias_name, repaired
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, statistics
 from compress.score.score import score, statistics_of
-from compress.stream.stream import Batch
 from compress.surgery.cut import Mend
 
 

@@ -14,15 +14,15 @@ from compress.checkpoint.open import open_checkpoint
 from compress.console import task
 from compress.errors import CompressError, VerifyError
 from compress.graph.names import Names
+from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
 from compress.output_format.find import Opening
 from compress.stream.memory import trim
-from compress.stream.stream import Batch
 from compress.surgery.experts import Mixes
 from compress.surgery.verify.cached import STEPS, check_cache, decodes
-from compress.surgery.verify.forward import Advance, output, tokens
+from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.masked import Kept, changed_tensors, masked_output
 from compress.surgery.verify.noise import apart
 from compress.surgery.verify.shapes import check_places, check_untraced
@@ -42,15 +42,16 @@ def verify(
 
     Every tensor that no repair touched (`mended`: there was one) and that is not put together of several experts' must
     be the input's, sliced, bit for bit. The masked dense model's routers do not see the experts that are gone.
-    Both models run in float32 over random tokens. How far they may differ is measured: `TIMES` what the pruned model
+    Both models run in float32 over the small inputs that `source.inputs` checks by. How
+    far they may differ is measured: `TIMES` what the pruned model
     differs from itself when its sums are made in another order, `LEAST` at least. Where the dense model is as close to
     the masked one, that is said: what was removed does not matter, so a mistake would not be seen.
     A model that generates also decodes with its cache, as it does by default, and must agree with its own forward.
     Where the residual width was cut only shapes and finiteness are checked: a norm averages over fewer channels then,
-    which no mask imitates. What a model given tokens does not run (a vision tower) is compared bit for bit, and named.
-    Raises VerifyError, and ModelError for a model that takes no tokens.
+    which no mask imitates. What these inputs do not run (a vision tower) is compared bit for bit, and named.
+    Raises VerifyError, and ModelError for a model that can be given no inputs.
     """
-    batch = tokens(source.config)
+    batch = source.inputs.check()
     blocks = [new for block in source.graph.blocks if (new := Names(source.graph, kept).new(block)) is not None]
     try:
         pruned = open_checkpoint(folder, trust_remote_code=source.checkpoint.trust_remote_code)
@@ -59,7 +60,7 @@ def verify(
         weights = Weights(pruned, model)
     except CompressError as error:
         raise VerifyError(f"what was written cannot be opened: {error}") from error
-    cached = _removes(kept) and decodes(model, source.checkpoint, batch)
+    cached = _removes(kept) and decodes(model, source, batch)
     total = len(blocks) * (1 + cached * (STEPS + 1)) + 2 * len(source.graph.blocks)
     with task("verifying", total) as advance, _held(weights):
         try:
