@@ -14,11 +14,9 @@ from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
-from compress.data.batches import foreign_tokens
 from compress.errors import BudgetError, InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.evaluate.budget import Budget, quick
-from compress.evaluate.load import apart_from
 from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
@@ -95,9 +93,9 @@ def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> 
     return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
 
 
-def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str], seed: int) -> Evaluator:
+def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
     """It measures on a text of another source than any that was calibrated on."""
-    data = apart_from(calibrated)
+    data = source.inputs.held_out(calibrated)
     return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
 
 
@@ -130,6 +128,7 @@ def _work(
         )
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
+    recipe = recipe.on(source.inputs.data)
     return Work(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 
 
@@ -152,7 +151,7 @@ def _write(
         check_apart(out, [work.first.checkpoint.folder])  # of a hub id it is known only now
         for note in work.first.left_behind:
             say(note)
-        if work.options.evaluate and (said := foreign_tokens(work.first.checkpoint, work.first.config)):
+        if work.options.evaluate and (said := work.first.inputs.warning(work.first.checkpoint)):
             warn(said)
         with work.first.checkpoint.unchanged():
             report = _carry_out(work, folder, between, out, shared, start)

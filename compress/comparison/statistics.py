@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from compress.calibrate.collect import collect
 from compress.console import detail
-from compress.data.batches import batches, load_tokenizer
 from compress.errors import CompressError
 from compress.model.source import Source
 from compress.recipe.prune import Prune
@@ -17,7 +16,7 @@ from compress.steps.units.decide import families_of, wants
 def gather_together(source: Source, recipes: Iterable[Recipe], device: str) -> None:
     """Gather, into the cache, what the first steps want that prune whole units of the dense model.
 
-    Recipes that calibrate on the same text share a pass. Later steps see models of their own, and steps in sequence
+    Recipes that calibrate on the same data share a pass. Later steps see models of their own, and steps in sequence
     statistics of their own. What fails here fails again, with its reason, where the recipe itself runs.
     """
     alike: dict[str, list[Recipe]] = {}
@@ -46,6 +45,5 @@ def _gather(source: Source, recipes: list[Recipe], device: str) -> None:
         for statistic, keys in needed.items():
             wanted.setdefault(statistic, set()).update(keys)
     if wanted:
-        text = recipes[0].calibrate
-        rows, key = batches(text, load_tokenizer(source.checkpoint), source.config, recipes[0].seed)
+        rows, key = source.inputs.batches(recipes[0].calibrate, source.checkpoint, recipes[0].seed)
         collect(source.checkpoint, source.graph, wanted, rows, data_key=key, families=list(families), device=device)

@@ -19,6 +19,9 @@ from compress.registry import sources
 
 PREPROCESSOR = "preprocessor_config.json"
 
+MOST = 10_000
+"""Images of a source that are read at most."""
+
 SMALLEST = 0.5
 """Smallest side of a crop, as a share of the image's smaller side: crops still show what the image is of."""
 
@@ -79,7 +82,7 @@ def _size(file: Path, said: Mapping[str, Any]) -> tuple[int, int] | None:
     return (sides[0], sides[1])
 
 
-def image_samples(data: Part | str | None, samples: int, prepare: Preparation, seed: int) -> Tensor:
+def image_samples(data: Part | str, samples: int, prepare: Preparation, seed: int) -> Tensor:
     """`samples` images `[samples, channels, height, width]` from a source of images, a file or a folder.
 
     Every image is taken as often as another, each time another part of it: a crop of a random size and place, mirrored
@@ -110,7 +113,7 @@ def _crop(image: Tensor, size: tuple[int, int], channels: int, seed: int) -> Ten
     return part if channels == 3 else part.mean(0, keepdim=True).expand(channels, -1, -1)
 
 
-def _source(data: Part | str | None) -> Iterator[Tensor]:
+def _source(data: Part | str) -> Iterator[Tensor]:
     """The images, each `[height, width, 3]` uint8; at most MOST of them."""
     part = data if isinstance(data, Part) else Part("pictures", {"path": str(data)})
     entry = sources.get(part.name)
@@ -118,7 +121,3 @@ def _source(data: Part | str | None) -> Iterator[Tensor]:
         known = ", ".join(name for name in sources.names() if sources.get(name).meta.get("gives") == "images")
         raise InputError(f"calibrate.data: {part.name} gives text, and the model reads images; take {known} or random")
     yield from islice(part.bind(sources)(), MOST)
-
-
-MOST = 10_000
-"""Images of a source that are read at most."""

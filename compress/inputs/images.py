@@ -51,9 +51,11 @@ class Images(Inputs):
         """Crops of the images, prepared as `preprocessor_config.json` says; `calibrate.length` means nothing here."""
         channels, *size = self._shape
         prepare = preparation(checkpoint.folder, (size[0], size[1]), channels)
-        return cut({PIXELS: image_samples(calibrate.data, calibrate.samples, prepare, seed)}, calibrate.batch)
+        return cut(
+            {PIXELS: image_samples(calibrate.data or self.data, calibrate.samples, prepare, seed)}, calibrate.batch
+        )
 
-    def held_out(self, calibrated: Iterable[Part | str]) -> Part:
+    def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """The photos that calibration does not see."""
         return Part("photos", {"split": "test"})
 

@@ -47,6 +47,11 @@ class Inputs(ABC):
     def __init__(self, model: nn.Module, config: Any) -> None:
         self.model, self.config = model, config
 
+    @property
+    def tower(self) -> Any:
+        """The part of the config that tells of the blocks which these inputs go through."""
+        return self.config
+
     @classmethod
     @abstractmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
@@ -75,8 +80,8 @@ class Inputs(ABC):
         """
 
     @abstractmethod
-    def held_out(self, calibrated: Iterable[Part | str]) -> Part:
-        """The source of data that none of those `calibrated` on gives, to measure quality by."""
+    def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
+        """A source of data unlike those `calibrated` on (None: the default), to measure quality by."""
 
     @abstractmethod
     def length(self, batch: Batch) -> int:

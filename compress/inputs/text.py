@@ -8,24 +8,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compress.data.batches import batches, foreign_tokens, load_tokenizer
+from compress.data.cut import cut
+from compress.data.tokens import DEFAULT, foreign_tokens, load_tokenizer, token_rows
 from compress.data.vocabulary import longest, text_config
 from compress.graph.example import Example
-from compress.inputs.batch import Batch
+from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Inputs, Written
 from compress.recipe.part import Part
 from compress.registry import inputs
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
     from compress.checkpoint.open import Checkpoint
     from compress.recipe.schema import Calibrate
 
 IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
-TRACED = (2, 16)
+TRACED, ODD = (2, 16), (3, 11)
+"""Rows and tokens of what is traced, and of what sizes are told apart by."""
+
 CHECKED = 16
-ODD = (3, 11)
+"""Tokens that are verified by."""
+
+MASKED = 0.15
+"""Share of tokens that masked language models have to guess (Devlin et al. 2019)."""
 
 OTHER, KEPT_BACK = Part("manuals"), Part("docs", {"split": "test"})
+"""What quality is measured on: prose of another kind than `docs`, and what no calibration on `docs` sees."""
 
 
 @inputs.add("text")
@@ -33,12 +42,17 @@ class Text(Inputs):
     """Token ids `[rows, length]`; an encoder-decoder is given those of both sides."""
 
     noun = "tokens"
-    data = Part("docs")
+    data = DEFAULT
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Of a model with several towers it is the text's ids that are read first."""
         return getattr(model, "main_input_name", IDS) == IDS
+
+    @property
+    def tower(self) -> Any:
+        """That of the tokens. Raises ModelError for a model without a vocabulary."""
+        return text_config(self.config)
 
     def example(self) -> Example:
         """`[2, 16]` tokens; a model that keeps a cache does so."""
@@ -52,7 +66,7 @@ class Text(Inputs):
         Raises ModelError for a model without a vocabulary.
         """
         generator = torch.Generator().manual_seed(seed)
-        text = text_config(self.config)
+        text = self.tower
         length = min(CHECKED, longest(self.config) or CHECKED)
         ids = torch.randint(0, text.vocab_size, (rows, length), generator=generator)
         pad = getattr(text, "pad_token_id", None)
@@ -65,12 +79,12 @@ class Text(Inputs):
         return self._both_sides(torch.ones(ODD, dtype=torch.long, device=device))
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
-        """Sequences of `calibrate.length` tokens; see `compress.data.batches`."""
+        """Sequences of `calibrate.length` tokens; see `batches`."""
         return batches(calibrate, load_tokenizer(checkpoint), self.config, seed)
 
-    def held_out(self, calibrated: Iterable[Part | str]) -> Part:
+    def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """`manuals`, prose of another kind than `docs`; where that was calibrated on, what `docs` keeps back."""
-        names = {data if isinstance(data, str) else data.name for data in calibrated}
+        names = {data.name if isinstance(data, Part) else data for data in calibrated}
         return KEPT_BACK if OTHER.name in names else OTHER
 
     def length(self, batch: Batch) -> int:
@@ -93,7 +107,7 @@ class Text(Inputs):
     def written(self, batch: Batch) -> Written | None:
         """A decoder's tokens, where it keeps a cache by default."""
         able: Any = getattr(self.model, "can_generate", None)
-        if able is None or not able() or not getattr(text_config(self.config), "use_cache", True):
+        if able is None or not able() or not getattr(self.tower, "use_cache", True):
             return None
         side = DECODER_IDS if DECODER_IDS in batch else IDS
         ids = batch[side]
@@ -107,3 +121,37 @@ class Text(Inputs):
     def _both_sides(self, ids: Tensor) -> Batch:
         both = getattr(self.config, "is_encoder_decoder", False)
         return {IDS: ids, DECODER_IDS: ids} if both else {IDS: ids}
+
+
+def batches(
+    calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0
+) -> tuple[list[Batch], str]:
+    """`calibrate.samples` sequences as batches (name → int64 `[batch, length]`), and a key: the hash of the tokens.
+
+    Encoder-decoders get as much again of the text as `labels` and, shifted, for their decoder. Masked language models
+    get 15 % of tokens masked, and `labels` that are -100 elsewhere. Raises what `compress.data.tokens.token_rows` does.
+    """
+    decoder = bool(getattr(config, "is_encoder_decoder", False))
+    rows = token_rows(calibrate, tokenizer, config, seed, parts=2 if decoder else 1)
+    named = {IDS: rows[:, : calibrate.length]}
+    if decoder:
+        labels = rows[:, calibrate.length :]
+        start = getattr(config, "decoder_start_token_id", None)
+        first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
+        named |= {DECODER_IDS: torch.cat([first, labels[:, :-1]], 1), LABELS: labels}
+    elif any("MaskedLM" in name for name in config.architectures or ()):
+        named = _masked(named[IDS], tokenizer, config, seed)
+    return cut(named, calibrate.batch)
+
+
+def _masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int) -> Batch:
+    """Some tokens replaced by the mask token, or by random ones without a tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(ids.shape, generator=generator) < MASKED
+    mask = getattr(tokenizer, "mask_token_id", None)
+    tokens = text_config(config).vocab_size
+    other = torch.randint(tokens, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
+    if tokenizer is not None:
+        chosen &= ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen[:, ids.shape[1] // 2] = True  # a sample without one would have no loss
+    return {IDS: torch.where(chosen, other, ids), LABELS: torch.where(chosen, ids, -100)}

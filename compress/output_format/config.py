@@ -85,6 +85,7 @@ def written(raw: Mapping[str, Any], config: PretrainedConfig, edits: Mapping[Fie
         for parent in prefix.split(".")[:-1]:
             place = place.get(parent, {}) if isinstance(place.get(parent), dict) else {}
         _add_legacy_rope(place, part)
+        _leave_stages_out(place)
     return result
 
 
@@ -112,6 +113,13 @@ def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> boo
     for parent in path.split(".")[:-1]:
         place = place.get(parent) or {}
     return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
+
+
+def _leave_stages_out(place: dict) -> None:
+    """A backbone's stages are as many as its layers. Where the last one is its output they need not be written."""
+    if place.get("out_features") and place["out_features"] == place.get("stage_names", [])[-1:]:
+        for name in ("stage_names", "out_features", "out_indices"):
+            place.pop(name, None)
 
 
 def _add_legacy_rope(place: dict, part: PretrainedConfig) -> None:

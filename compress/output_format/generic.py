@@ -78,7 +78,10 @@ def generic_plan(
     }
     auto = auto_class(config, cls)
     result = {**written(raw, config, edits), "compressed": compressed, "model_type": config.model_type}
-    made = modeling_compress.CompressedConfig.from_dict(dict(result))
+    try:
+        made = modeling_compress.CompressedConfig.from_dict(dict(result))
+    except ValueError as error:
+        raise ModelError(f"{cls.__name__} takes no such configuration: {error}") from error
     result = {
         **result,
         "model_type": modeling_compress.MODEL_TYPE,

@@ -34,11 +34,11 @@ from compress.allocate.pools import Widths
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
 from compress.graph.families import Graph
 from compress.graph.trace import trace
 from compress.inputs.choose import inputs_of
+from compress.inputs.text import batches
 from compress.model.build import empty_model, load_config
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
