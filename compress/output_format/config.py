@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
 from transformers import AutoConfig, PretrainedConfig
+
+from compress.model.build import model_class
 
 Field = str  # a dotted path, e.g. `text_config.hidden_size`
 LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
@@ -90,15 +91,15 @@ def written(raw: Mapping[str, Any], config: PretrainedConfig, edits: Mapping[Fie
 
 
 def read_back(written_config: Mapping[str, Any]) -> tuple[PretrainedConfig, type]:
-    """The configuration and model class that stock transformers make of this `config.json`.
+    """The configuration and model class that transformers make of this `config.json`.
 
-    Raises whatever transformers raises when it refuses the configuration.
+    Raises whatever transformers raises when it refuses the configuration, ModelError where it knows no such class.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(written_config), encoding="utf-8")
         config = AutoConfig.from_pretrained(folder)
     config.validate()
-    return config, getattr(transformers, written_config["architectures"][0])
+    return config, model_class(config)
 
 
 def value_at(config: PretrainedConfig, path: Field) -> Any:
