@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import transformers as tf
 from PIL import Image
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
 from compress.data.images import Preparation, image_samples, preparation
 from compress.errors import CompressError, InputError
+from compress.graph.trace import trace
 from compress.inputs.images import Images
 from compress.model.build import empty_model
 from compress.model.source import Source
@@ -75,6 +78,29 @@ def test_the_trace_finds_what_can_go_and_counts_what_torch_counts(name, saved):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         cls.from_pretrained(source.checkpoint.folder, attn_implementation="eager").eval()(pixels(1))
     assert source.graph.flops() == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"groups": 3}, {"groups": 3, "bias": False, "padding": 1}])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_convolutions_are_counted_and_stay_whole(kind, options):
+    class Convolved(nn.Module):
+        main_input_name = "pixel_values"
+
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.up, self.down = kind(3, 6, 5, **options), nn.Linear(6, 12), nn.Linear(12, 7)
+
+        def forward(self, pixel_values):
+            x = self.convolution(pixel_values).flatten(2).transpose(1, 2)
+            return {"logits": self.down(torch.relu(self.up(x)))}
+
+    config, model = SimpleNamespace(image_size=(10, 14)), Convolved()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(1, 3, 10, 14))
+    graph = trace(model.to("meta"), Images(model, config).example())
+    assert graph.flops() == counter.get_total_flops()
+    pinned = {family.size: family.pinned for family in graph.families.values()}
+    assert "convolutions" in pinned[6] and pinned[12] is None
 
 
 @pytest.mark.parametrize("name", KINDS)
