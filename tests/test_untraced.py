@@ -257,7 +257,7 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
             state[tensor].index_fill_(dim, torch.from_numpy(~mask).nonzero().flatten(), 0)
     assert torch.allclose(answer(model.eval()), answer(dense), atol=1e-4)
     assert not torch.allclose(answer(dense), whole, atol=1e-2)
-    note = "model.vision_tower and model.multi_modal_projector, which tokens alone do not run, bit for bit the input's"
+    note = "model.vision_tower and model.multi_modal_projector, which the forward does not run, bit for bit the input's"
     assert any(text.startswith("verified: shapes, and output equal") and note in text for text in step.notes)
 
 
@@ -277,7 +277,7 @@ def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
     cut = units.cut
     monkeypatch.setattr(units, "cut", wrong)
     monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
-    with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward of tokens runs"):
+    with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward runs"):
         run(HALF, saved, saved.parent / "out", QUICK)
 
 
