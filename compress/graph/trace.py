@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from compress.errors import ModelError
 from compress.graph import rules as _rules  # registers every rule
 from compress.graph.axes import Mismatch, Node, unify
+from compress.graph.ends import embeddings
 from compress.graph.example import Example
 from compress.graph.families import Graph
 from compress.graph.infer import infer
@@ -71,18 +72,10 @@ def _mark_outputs(recorder: Recorder, output: Any) -> None:
 
 def _tie_vocabulary(model: nn.Module, recorder: Recorder) -> None:
     """Token ids mean the same going in and coming out, tied weights or not."""
-    ends = [_embeddings(model, end) for end in ("input", "output")]
+    ends = [embeddings(model, "input"), embeddings(model, "output")]
     rows = [recorder.dims(weight)[0] for end in ends if isinstance(weight := getattr(end, "weight", None), Tensor)]
     if len(rows) == 2 and rows[0].size == rows[1].size:
         unify(*rows)
-
-
-def _embeddings(model: nn.Module, end: str) -> nn.Module | None:
-    """The token embeddings at one end of a model, None where it has none."""
-    try:
-        return getattr(model, f"get_{end}_embeddings", lambda: None)()
-    except NotImplementedError:  # how transformers' models without tokens answer
-        return None
 
 
 class _Blocks:
