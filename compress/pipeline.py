@@ -13,11 +13,9 @@ from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
-from compress.data.batches import foreign_tokens
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.evaluate.budget import Budget, quick
-from compress.evaluate.load import apart_from
 from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
@@ -95,9 +93,9 @@ def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> 
     return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
 
 
-def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str], seed: int) -> Evaluator:
+def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
     """It measures on a text of another source than any that was calibrated on."""
-    data = apart_from(calibrated)
+    data = source.inputs.held_out(calibrated)
     return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
 
 
@@ -130,6 +128,7 @@ def _begin(
         )
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
+    recipe = recipe.on(source.inputs.data)
     return Run(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 
 
@@ -152,7 +151,7 @@ def _write(
         check_apart(out, [run.first.checkpoint.folder])  # of a hub id it is known only now
         for note in run.first.left_behind:
             say(note)
-        if run.options.evaluate and (said := foreign_tokens(run.first.checkpoint, run.first.config)):
+        if run.options.evaluate and (said := run.first.inputs.warning(run.first.checkpoint)):
             warn(said)
         with run.first.checkpoint.unchanged():
             report = _carry_out(run, folder, between, out, shared, start)

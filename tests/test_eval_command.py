@@ -10,6 +10,7 @@ import sys
 import pytest
 import spoken
 import torch
+from torch import nn
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -23,10 +24,11 @@ from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
 from compress.evaluate import before_after, turns
 from compress.evaluate.accuracy import read_labelled
-from compress.evaluate.load import apart_from, held_out, load_model
+from compress.evaluate.load import held_out, load_model
 from compress.evaluate.perplexity import perplexity
 from compress.evaluate.similarity import compare, embed
 from compress.evaluate.speed import speed
+from compress.inputs.text import Text
 from compress.model.source import Source
 from compress.recipe.part import Part
 from compress.registry import sources
@@ -204,8 +206,9 @@ def test_a_model_that_cannot_be_evaluated_says_why(tmp_path, capsys):
 
 
 def test_the_text_is_of_another_source_than_calibrations():
-    assert apart_from([Part("docs"), "some/data"]) == Part("manuals")
-    assert apart_from([Part("docs"), Part("manuals")]) == Part("docs", {"split": "test"})
+    text = Text(nn.Module(), None)
+    assert text.held_out([Part("docs"), None, "some/data"]) == Part("manuals")
+    assert text.held_out([Part("docs"), Part("manuals")]) == Part("docs", {"split": "test"})
     running = list(sources.get("manuals").target())
     calibration, other = set(sources.get("docs").target()), [part for text in running for part in text.split("\n\n")]
     assert len(other) > 200 and len(set(other)) == len(other) > 3 * len(running)

@@ -13,10 +13,10 @@ from compress.calibrate.collect import collect
 from compress.calibrate.site import Site, Undo
 from compress.calibrate.totals import Totals
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
 from compress.errors import InputError
 from compress.graph.families import Family, Graph
 from compress.graph.uses import uses
+from compress.inputs.text import batches
 from compress.model.build import load_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe

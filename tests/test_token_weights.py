@@ -138,7 +138,7 @@ def test_other_weights_are_other_data(sources):
 @pytest.mark.parametrize(
     ("weight", "said"),
     [
-        (torch.ones(4, 5), r"batch 0 has \[4, 5\] weights; give it \[4, 12\]"),
+        (torch.ones(3, LENGTH), r"batch 0 has weights of shape \[3, 12\]; give it \[4, tokens of a sample\]"),
         (-torch.ones(4, LENGTH), "batch 0 has -1; give it finite numbers"),
         (torch.full((4, LENGTH), torch.inf), "batch 0 has inf; give it finite numbers"),
     ],

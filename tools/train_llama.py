@@ -29,8 +29,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
+from compress.inputs.text import batches
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.registry import sources

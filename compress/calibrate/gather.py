@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from compress.calibrate.site import Site
 from compress.errors import ModelError
+from compress.inputs.batch import TOKEN_WEIGHT
+from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights
 from compress.registry import sites, statistics
-from compress.stream.baton import TOKEN_WEIGHT, Call, Walk
+from compress.stream.baton import Call, Walk
 
 Done = Callable[[str, str, Tensor], None]
 
@@ -37,6 +39,7 @@ class Gather:
     ) -> None:
         self.weights, self.sequences, self.done = weights, sequences, done
         self.units, self.waited = units or {}, frozenset(waited)
+        self.inputs = inputs_of(model)
         self.paused = False
         self._model = model
         self._turn: Walk | None = None

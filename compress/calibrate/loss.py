@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.errors import ModelError
-from compress.stream.baton import TOKEN_WEIGHT
+from compress.inputs.batch import TOKEN_WEIGHT
 
 
 def loss_of(output: Any, batch: dict[str, Tensor]) -> Tensor:

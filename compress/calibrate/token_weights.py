@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 from xxhash import xxh3_128
 
 from compress.errors import InputError
-from compress.stream.baton import TOKEN_WEIGHT
+from compress.inputs.batch import TOKEN_WEIGHT, Batch, rows
 
 
-def key_of_weights(batches: list[dict[str, Tensor]]) -> str:
+def key_of_weights(batches: list[Batch]) -> str:
     """What tells batches apart by their token weights, "" where there are none.
 
     Raises InputError for weights of a wrong shape, and for numbers that are negative or not finite.
@@ -18,12 +17,12 @@ def key_of_weights(batches: list[dict[str, Tensor]]) -> str:
     for number, batch in enumerate(batches):
         if (weight := batch.get(TOKEN_WEIGHT)) is None:
             continue
-        shape = next(iter(batch.values())).shape[:2]
-        if weight.shape != shape:
-            raise InputError(f"{TOKEN_WEIGHT}: batch {number} has {list(weight.shape)} weights; give it {list(shape)}")
+        if weight.dim() != 2 or len(weight) != rows(batch):
+            shape = f"batch {number} has weights of shape {list(weight.shape)}"
+            raise InputError(f"{TOKEN_WEIGHT}: {shape}; give it [{rows(batch)}, tokens of a sample]")
         if not weight.isfinite().all() or (weight < 0).any():
             raise InputError(f"{TOKEN_WEIGHT}: batch {number} has {float(weight.min()):g}; give it finite numbers ≥ 0")
         found = True
-        digest.update(f"{number} {list(shape)} ".encode())
+        digest.update(f"{number} {list(weight.shape)} ".encode())
         digest.update(weight.double().contiguous().cpu().numpy().tobytes())
     return f" weighed {digest.hexdigest()}" if found else ""

@@ -20,7 +20,8 @@ def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], den
     done = {row["name"]: row for row in rows if "error" not in row}
     for one in chosen:
         text = one.recipe.calibrate
-        tokens = f"{text.samples * text.length:,} tokens of {named(text.data)} ({text.samples} × {text.length})"
+        source = named(text.data or "what suits the model")
+        tokens = f"{text.samples * text.length:,} tokens of {source} ({text.samples} × {text.length})"
         if one.name in done:
             texts.setdefault(tokens, []).append(one.name)
     if len(texts) > 1:

@@ -96,6 +96,7 @@ def compare(
         check_target(out / candidate.name, options.force, [model_in])
     start = time.perf_counter()
     shared = share(model_in, options, [candidate.recipe for candidate in chosen])
+    chosen = [Candidate(one.name, one.recipe.on(shared.source.inputs.data)) for one in chosen]
     with shared.source.checkpoint.unchanged():
         gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
         seconds = {"shared": time.perf_counter() - start}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.console import task, warn
-from compress.data.batches import load_tokenizer
+from compress.data.tokens import load_tokenizer
 from compress.errors import InputError, ModelError
 from compress.evaluate.budget import Budget
 from compress.evaluate.change import Change, Sampled, likeness_change, loss_change, time_change

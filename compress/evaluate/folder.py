@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compress.checkpoint.open import Checkpoint
 from compress.console import say
-from compress.data.batches import load_tokenizer
+from compress.data.tokens import load_tokenizer
 from compress.errors import InputError, ModelError
 from compress.evaluate.accuracy import CURE, accuracy, read_labelled
 from compress.evaluate.budget import Budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from compress.data.batches import batches, load_tokenizer
+from compress.data.tokens import load_tokenizer
+from compress.data.vocabulary import text_config
 from compress.errors import InputError, ModelError
-from compress.model.build import load_config, model_class, text_config
+from compress.inputs.text import KEPT_BACK, OTHER, batches
+from compress.model.build import load_config, model_class
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 from compress.runtime import attach
@@ -21,24 +23,12 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 BATCH = 4
-OTHER = Part("manuals")
-"""What is measured on: prose of another kind than `docs`, which recipes calibrate on."""
-
-KEPT_BACK = Part("docs", {"split": "test"})
-"""What no calibration on `docs` sees."""
-
 PREDICTS = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
 
 
 def predicts(model: nn.Module) -> bool:
     """Whether the model predicts tokens, so that its quality is a perplexity."""
     return any(word in type(model).__name__ for word in PREDICTS)
-
-
-def apart_from(calibrated: Iterable[Part | str]) -> Part:
-    """A text of another source than any of those `calibrated` on; where they leave none, what `docs` keeps back."""
-    names = {data if isinstance(data, str) else data.name for data in calibrated}
-    return KEPT_BACK if OTHER.name in names else OTHER
 
 
 def named(data: Part | str) -> str:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from compress.calibrate.collect import collect
-from compress.data.batches import batches, load_tokenizer
 from compress.execution.baseline import Original
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from compress.stream.stream import Batch
+    from compress.inputs.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class Context:
 
     @cached_property
     def _calibration(self) -> tuple[list[Batch], str]:
-        source = self.source
-        return batches(self.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, self.recipe.seed)
+        return self.source.inputs.batches(self.recipe.calibrate, self.source.checkpoint, self.recipe.seed)
 
     @property
     def batches(self) -> list[Batch]:

@@ -10,6 +10,8 @@ from torch import nn
 from compress.checkpoint.open import Checkpoint
 from compress.graph.families import Graph
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
+from compress.inputs.kind import Inputs
 from compress.model.blocks import left_over
 from compress.model.build import empty_model, load_config, model_class
 from compress.model.weights import Weights
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What a step prunes: the checkpoint, its config and class, the model on meta, its graph, where its tensors lie."""
+    """What a step prunes: the checkpoint, its config and class, the model on meta, what it reads, its graph, where its
+    tensors lie."""
 
     checkpoint: Checkpoint
     config: PretrainedConfig
     cls: type[nn.Module]
     model: nn.Module
+    inputs: Inputs
     graph: Graph
     weights: Weights
 
@@ -47,4 +51,5 @@ class Source:
         made = model_class(config, checkpoint)
         model = empty_model(config, made)
         weights = Weights(checkpoint, model)
-        return cls(checkpoint, config, made, model, trace(model, config), weights)
+        inputs = inputs_of(model, config)
+        return cls(checkpoint, config, made, model, inputs, trace(model, inputs.example()), weights)

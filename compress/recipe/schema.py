@@ -19,11 +19,13 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Calibrate(BaseModel):
-    """The text whose statistics steer the criteria: `samples` sequences of `length` tokens, `batch` at a time."""
+    """The data whose statistics steer the criteria: `samples` of them, `batch` at a time; of text sequences of `length`
+    tokens. Where no `data` is named it is what suits the model: `docs` for one of text, `photos` for one of images.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Data = Part("docs")
+    data: Data | None = None
     samples: Annotated[int, Field(ge=1, strict=True)] = 128
     length: Annotated[int, Field(ge=1, strict=True)] = 512
     batch: Annotated[int, Field(ge=1, strict=True)] = 8
@@ -65,6 +67,11 @@ class Recipe(BaseModel):
         if self.export is not None and not kind.makes_model:
             raise mistake(f"`{kind.title()}` writes no model, so there is nothing to export; leave out `export`")
         return self
+
+    def on(self, data: Part) -> Recipe:
+        """The same recipe, calibrated on `data` where it names none."""
+        named = self.calibrate.data or data
+        return self.model_copy(update={"calibrate": self.calibrate.model_copy(update={"data": named})})
 
     def dump(self) -> str:
         """The recipe as YAML, every default written out, so that it means the same in a later version."""

@@ -105,9 +105,9 @@ class SiteMetadata(Metadata):
 
 @dataclass(frozen=True)
 class SourceMetadata(Metadata):
-    """`tokens`: it gives tokens instead of text."""
+    """`gives` is what there is in it to calibrate on."""
 
-    tokens: bool = False
+    gives: Literal["text", "tokens", "images"] = "text"
 
 
 Meta = TypeVar("Meta", bound=Metadata)

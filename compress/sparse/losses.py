@@ -7,8 +7,8 @@ from torch import nn
 
 from compress.calibrate.loss import loss_of
 from compress.checkpoint.open import Checkpoint
+from compress.inputs.batch import Batch
 from compress.model.weights import Weights, runnable_model
-from compress.stream.stream import Batch
 
 
 class WholeModel:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from compress.inputs.batch import Batch, given, rows
 
 OWN = object()
 """The reply that has a waiting thread run the module itself."""
-
-TOKEN_WEIGHT = "token_weight"
-"""Of a batch: how much each token counts in what is gathered, `[rows, length]`; the model is not given it."""
 
 
 class Cancelled(BaseException):
@@ -39,20 +38,19 @@ class Call:
 
 
 class Walk(threading.Thread):
-    """The `number`-th batch's forward: `batch` name → `[rows, length]`, as keyword arguments of `model`."""
+    """The forward of the `number`-th batch of `rows` samples, what is given of it as keyword arguments of `model`."""
 
     def __init__(
         self,
         model: Callable[..., Any],
-        batch: dict[str, Tensor],
+        batch: Batch,
         back: threading.Semaphore,
         grad: bool,
         number: int = 0,
     ) -> None:
         super().__init__(daemon=True)
         self.batch, self.number = batch, number
-        self.rows, length = next(iter(batch.values())).shape[:2]
-        self.tokens = self.rows * length
+        self.rows = rows(batch)
         self.call: Call | None = None
         self.output: Any = None
         self.error: BaseException | None = None
@@ -66,9 +64,8 @@ class Walk(threading.Thread):
         self._go.acquire()
         try:
             if not self._cancelled:
-                inputs = {name: tensor for name, tensor in self.batch.items() if name not in ("labels", TOKEN_WEIGHT)}
                 with torch.set_grad_enabled(self._grad):
-                    self.output = self._model(**inputs)
+                    self.output = self._model(**given(self.batch))
         except Cancelled:
             pass
         except BaseException as error:

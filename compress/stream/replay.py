@@ -18,8 +18,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from xxhash import xxh3_128
 
 from compress.errors import InputError
+from compress.inputs.batch import Batch
 from compress.stream.baton import Walk
-from compress.stream.stream import Batch, Stream
+from compress.stream.stream import Stream
 
 
 class Recording:

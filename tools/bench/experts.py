@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from compress import console
-from compress.data.batches import batches
 from compress.evaluate.perplexity import perplexity
+from compress.inputs.text import batches
 from compress.pipeline import Options, run
 from compress.recipe import Calibrate, parse_recipe
 from compress.recipe.part import Part

@@ -76,7 +76,7 @@ def _tokens(data: str, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from compress.data.batches import batches
+    from compress.inputs.text import batches
     from compress.recipe.read import parse_recipe
 
     asked = parse_recipe(RECIPE.format(data, "wanda", "remove: 50%")).calibrate
@@ -89,8 +89,8 @@ def quality(folder: Path) -> dict:
     """Held-out perplexity of the dense model and of both outputs, and these outputs' shares of zeros."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from compress.data.batches import batches
     from compress.evaluate.perplexity import perplexity
+    from compress.inputs.text import batches
     from compress.recipe import Calibrate
     from compress.recipe.part import Part
 

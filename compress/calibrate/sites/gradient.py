@@ -19,7 +19,7 @@ from compress.stream.baton import Walk
 class Gradient(Site):
     """Sums over samples of the `gradient` of the mean loss, and of its square (`fisher`).
 
-    For the latter every batch is one sample. The loss weighs a text's tokens itself, see `compress.calibrate.loss`.
+    For the latter every batch is one sample. Tokens are weighed by the loss itself, see `compress.calibrate.loss`.
     """
 
     @staticmethod
@@ -34,7 +34,8 @@ class Gradient(Site):
         if "gradient" in names:
             totals.add("gradient", gradient.float() * walk.rows)
         if "fisher" in names and walk.rows == 1:
-            totals.count(walk.tokens, self.gather.token_weight(key, walk.tokens, walk))
+            tokens = walk.rows * self.gather.inputs.length(walk.batch)
+            totals.count(tokens, self.gather.token_weight(key, tokens, walk))
             totals.add("fisher", gradient.float().square())
 
     def untouched(self, key: str) -> Totals:
