@@ -218,7 +218,7 @@ def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) ->
         return made, None
     took = time.perf_counter() - start
     budget = Budget(None if seconds is None else seconds - run.seconds["evaluate"])
-    timed = speeds(run.first.checkpoint, place / FILE, settings, budget) if took < budget.left else None
+    timed = speeds(run.first, place / FILE, settings, budget) if took < budget.left else None
     if timed is None:
         found.notes.append(
             "latency in ONNX Runtime not measured: the dense model is too large to be exported for it, or that takes "

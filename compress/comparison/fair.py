@@ -7,8 +7,8 @@ from typing import Any
 
 from compress.comparison.candidates import Candidate
 from compress.comparison.front import goodness
-from compress.evaluate.change import ERRORS, Sampled, difference
 from compress.evaluate.load import named
+from compress.metrics.change import ERRORS, Sampled, difference
 
 UNLIKE = 0.01
 """Shares of the model's parameters that are further apart are unlike."""
@@ -38,8 +38,9 @@ def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], den
 
 
 def ranking(rows: Sequence[Mapping[str, Any]], sampled: Mapping[str, Sampled]) -> list[dict[str, Any]]:
-    """Names, best quality first; `difference` is to the next better one, paired over the same texts, in nats a token or
-    as a correlation, `error` its standard error, and `measurable` whether chance does not explain it."""
+    """Names, best quality first; `difference` is to the next better one, paired over the same samples, in what the
+    metric pairs (nats a token, a correlation, a share), `error` its standard error, and `measurable` whether chance
+    does not explain it."""
     best = sorted((row for row in rows if row.get("quality")), key=lambda row: -goodness(row["quality"]))
     found: list[dict[str, Any]] = []
     for number, row in enumerate(best):

@@ -12,6 +12,7 @@ from compress.evaluate.before_after import LARGEST, LENGTH
 from compress.evaluate.budget import Budget
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.ort_latency import Speeds, ort_speeds
+from compress.model.source import Source
 from compress.onnx import FILE, Exported, export_model
 from compress.recipe.export import Onnx
 
@@ -25,15 +26,15 @@ def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exporte
         return export_model(load_model(checkpoint, rules=False), folder, settings)
 
 
-def speeds(dense: Checkpoint, graph: Path, settings: Onnx, budget: Budget) -> Speeds | None:
-    """Both models in ONNX Runtime on one prompt, the dense one exported for it; None where that is above 2 GB or the
+def speeds(dense: Source, graph: Path, settings: Onnx, budget: Budget) -> Speeds | None:
+    """Both models in ONNX Runtime on one sample, the dense one exported for it; None where that is above 2 GB or the
     budget too small."""
-    if dense.bytes > LARGEST:
+    if dense.checkpoint.bytes > LARGEST:
         return None
-    prompt = held_out(dense, length=LENGTH, samples=1)[0]["input_ids"][:1].numpy()
+    sample = held_out(dense.inputs, dense.checkpoint, length=LENGTH, samples=1)[0]
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        export_onnx(dense, Path(folder), settings)
-        return ort_speeds(Path(folder) / FILE, graph, prompt, budget)
+        export_onnx(dense.checkpoint, Path(folder), settings)
+        return ort_speeds(Path(folder) / FILE, graph, dense.inputs, sample, budget)
 
 
 def onnx_table(made: Exported, folder: Path) -> Table:
@@ -53,6 +54,6 @@ def onnx_table(made: Exported, folder: Path) -> Table:
             label = f"{name} … {past[-1]}" if past and name == past[0] else name
             drawn.add_row(escape(label), escape(" × ".join(map(str, shape))))
     for one in made.parity:
-        label = f"From torch, {one.batch} × {one.length} tokens"
+        label = f"From torch, {one.batch} × {one.length} {made.noun}"
         drawn.add_row(label, f"{one.absolute:.1e} ({one.relative:.1e} of the largest)")
     return drawn

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from compress.errors import InputError
 from compress.graph.example import Example
 from compress.inputs.batch import Batch
 
@@ -87,6 +89,11 @@ class Inputs(ABC):
     def length(self, batch: Batch) -> int:
         """How many positions a sample has, as far as the inputs tell: of text its tokens."""
 
+    @property
+    def free_length(self) -> bool:
+        """Whether samples may be of any length: then costs are those of some length, else of a sample."""
+        return "sequence" in self.example().axes
+
     def longest(self, checkpoint: Checkpoint) -> int | None:
         """How long a sample may be, None where a sample's length is not free or has no end."""
         return None
@@ -94,6 +101,15 @@ class Inputs(ABC):
     def meaningful(self, checkpoint: Checkpoint) -> bool:
         """Whether real data can be given, so that quality can be measured; else `random` data has a latency only."""
         return True
+
+    def labelled(self, file: Path | None, checkpoint: Checkpoint, *, samples: int, length: int) -> list[Batch]:
+        """Samples with the class of each as labels `[rows]`, out of a file of the user's, `samples` at most.
+
+        Raises InputError where the file cannot be used or was not named, or this kind of inputs reads none.
+        """
+        raise InputError(
+            f"--data: samples with labels are read for models of text only, and this one reads {self.noun}"
+        )
 
     def warning(self, checkpoint: Checkpoint) -> str | None:
         """What a user must know of the checkpoint's inputs, None where they are in order."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.data.cut import cut
+from compress.data.labelled import labelled_batches
 from compress.data.tokens import DEFAULT, foreign_tokens, load_tokenizer, token_rows
 from compress.data.vocabulary import longest, text_config
+from compress.errors import InputError
 from compress.graph.example import Example
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Inputs, Written
@@ -99,6 +102,13 @@ class Text(Inputs):
     def meaningful(self, checkpoint: Checkpoint) -> bool:
         """Whether there is a tokenizer."""
         return load_tokenizer(checkpoint) is not None
+
+    def labelled(self, file: Path | None, checkpoint: Checkpoint, *, samples: int, length: int) -> list[Batch]:
+        """Texts of a .jsonl, cut to `length` tokens; see `compress.data.labelled`."""
+        tokenizer = load_tokenizer(checkpoint)
+        if tokenizer is None:
+            raise InputError(f"{checkpoint.folder}: no tokenizer, which labelled texts need; put its files there")
+        return labelled_batches(file, tokenizer, self.config.id2label, samples=samples, length=length)
 
     def warning(self, checkpoint: Checkpoint) -> str | None:
         """Of a tokenizer that has tokens which the model has not."""

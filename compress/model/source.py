@@ -15,6 +15,8 @@ from compress.inputs.kind import Inputs
 from compress.model.blocks import left_over
 from compress.model.build import empty_model, load_config, model_class
 from compress.model.weights import Weights
+from compress.tasks.choose import task_of
+from compress.tasks.kind import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What a step prunes: the checkpoint, its config and class, the model on meta, what it reads, its graph, where its
-    tensors lie."""
+    """What a step prunes: the checkpoint, its config and class, the model on meta, what it reads, what it is for, its
+    graph, where its tensors lie."""
 
     checkpoint: Checkpoint
     config: PretrainedConfig
     cls: type[nn.Module]
     model: nn.Module
     inputs: Inputs
+    task: Task
     graph: Graph
     weights: Weights
 
@@ -52,4 +55,5 @@ class Source:
         model = empty_model(config, made)
         weights = Weights(checkpoint, model)
         inputs = inputs_of(model, config)
-        return cls(checkpoint, config, made, model, inputs, trace(model, inputs.example()), weights)
+        graph = trace(model, inputs.example())
+        return cls(checkpoint, config, made, model, inputs, task_of(model), graph, weights)

@@ -34,7 +34,7 @@ from compress.allocate.pools import Widths
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
 from compress.graph.families import Graph
 from compress.graph.trace import trace
 from compress.inputs.choose import inputs_of
@@ -113,7 +113,7 @@ class Bench:
         return found, (now - self.graph.parameters(kept)) / free
 
     def perplexity(self, model: nn.Module) -> float:
-        return perplexity(model, self.held_out).value
+        return quality_of(model, self.held_out).main.value
 
     def _pruned(self, kept: Mapping[str, Any], repair: str) -> nn.Module:
         """The dense model with zeros where consumers lost inputs, the rest of their weights repaired."""

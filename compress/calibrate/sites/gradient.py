@@ -19,7 +19,7 @@ from compress.stream.baton import Walk
 class Gradient(Site):
     """Sums over samples of the `gradient` of the mean loss, and of its square (`fisher`).
 
-    For the latter every batch is one sample. Tokens are weighed by the loss itself, see `compress.calibrate.loss`.
+    For the latter every batch is one sample. Tokens are weighed by the loss itself, see `compress.tasks`.
     """
 
     @staticmethod
