@@ -10,22 +10,19 @@ from typing import Any
 
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
-from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
 from compress.data.batches import foreign_tokens
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
-from compress.evaluate.budget import Budget, quick
+from compress.evaluate.budget import quick
 from compress.evaluate.load import apart_from
-from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
 from compress.execution.run import Options, Run, Shared, open_input
 from compress.execution.stages import Stages
-from compress.export.onnx import export_onnx, speeds
+from compress.export.write import write_exports
 from compress.model.source import Source
-from compress.onnx import FILE, Exported
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
@@ -181,12 +178,12 @@ def _carry_out(run: Run, folder: Path, between: Path, out: Path, shared: Shared 
     with run.timed("evaluate"):
         found = _evaluate(run, folder, shared, seconds)
     with run.timed("export"):
-        exported, in_ort = _export(run, folder, found, seconds)
+        exports = _export(run, folder, found, seconds)
     made = run.plan()
     run.seconds["total"] = time.perf_counter() - start
-    report = report_of(run, made, found, out, in_ort)
-    if exported is not None:
-        report["onnx"] = exported.dump()
+    report = report_of(run, made, found, out)
+    if exports:
+        report["exports"] = exports
     with run.stages("report"):
         (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
         (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
@@ -205,29 +202,18 @@ def _evaluate(run: Run, folder: Path, shared: Shared | None, seconds: float | No
     return evaluator(folder, seconds)
 
 
-def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) -> tuple[Exported | None, Speeds | None]:
-    """The exports that the recipe asks for, inside `folder`; where figures are wanted, their speed beside the dense
-    model's, if what the evaluation has left of its `seconds` is enough to export that one too."""
+def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) -> dict[str, Any]:
+    """The exports that the recipe names, inside `folder`; where figures are wanted, their speed beside the dense
+    model's in what the evaluation has left of its `seconds`."""
     if run.recipe.export is None:
-        return None, None
-    settings, place, options = run.recipe.export.onnx, folder / "onnx", run.options
-    place.mkdir()
-    start = time.perf_counter()
-    made = export_onnx(open_checkpoint(folder, trust_remote_code=options.trust_remote_code), place, settings)
-    mark(place)  # `compress export` may write it anew
-    if not (options.evaluate and options.latency):
-        return made, None
-    took = time.perf_counter() - start
-    budget = Budget(None if seconds is None else seconds - run.seconds["evaluate"])
-    timed = speeds(run.first.checkpoint, place / FILE, settings, budget) if took < budget.left else None
-    if timed is None:
-        found.notes.append(
-            "latency in ONNX Runtime not measured: the dense model is too large to be exported for it, or that takes "
-            "too long (`--evaluate full` takes the time)"
-        )
-        return made, None
-    found.changes.update(timed.changes)
-    return made, timed
+        return {}
+    options = run.options
+    checkpoint = open_checkpoint(folder, trust_remote_code=options.trust_remote_code)
+    dense = run.first.checkpoint if options.evaluate and options.latency else None
+    left = None if seconds is None else seconds - run.seconds.get("evaluate", 0.0)
+    exports, notes = write_exports(run.recipe.export, checkpoint, folder, dense, left)
+    found.notes.extend(notes)
+    return exports
 
 
 def _step(run: Run, number: int, folder: Path | None) -> None:

@@ -40,10 +40,12 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     console.result(*read_report(folder))
 
 
+What = Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "formats", "recipes", "schema"]
+
+
 @app.command
 def ls(
-    what: Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "recipes", "schema"]
-    | None = None,
+    what: What | None = None,
     /,
     *,
     talk: Talk = Talk(),

@@ -13,7 +13,7 @@ from compress.onnx.graph import write_graph
 from compress.onnx.interface import interface_of
 from compress.onnx.parity import Parity, check
 from compress.onnx.session import Session
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 
 FILE = "model.onnx"
 
@@ -33,7 +33,7 @@ class Exported:
         return {**asdict(self), "parity": [{**asdict(one), "relative": one.relative} for one in self.parity]}
 
 
-def export_model(model: nn.Module, folder: Path, settings: Onnx) -> Exported:
+def export_model(model: nn.Module, folder: Path, settings: OnnxSettings) -> Exported:
     """Write `model`, in float32 on the processor, as `folder`/model.onnx and check it in ONNX Runtime.
 
     An encoder's graph gives its output, a decoder's logits and, with `cache`, keys and values; a model with an encoder

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.errors import VerifyError
 from compress.onnx.interface import Interface, part
 from compress.onnx.session import Session
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 
 SHAPES = ((3, 13), (1, 21))
 """(batch, length); the last row of each is padded."""
@@ -39,7 +39,7 @@ class Parity:
         return self.absolute / self.largest if self.largest else float("inf")
 
 
-def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) -> list[Parity]:
+def check(model: nn.Module, interface: Interface, path: Path, settings: OnnxSettings) -> list[Parity]:
     """Run the graph at two shapes (one, where all axes are fixed) beside `model`.
 
     Raises VerifyError above the tolerance, which is times the largest value where that is above one.
@@ -55,7 +55,7 @@ def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) ->
     return found
 
 
-def _shapes(interface: Interface, settings: Onnx) -> Iterator[tuple[int, int]]:
+def _shapes(interface: Interface, settings: OnnxSettings) -> Iterator[tuple[int, int]]:
     for batch, length in SHAPES:
         length = min(length, interface.longest or length)
         free = "sequence" in settings.dynamic

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails
 
-from compress.recipe.mistake import mistake
+from compress.recipe.mistake import inside, mistake
 from compress.recipe.part import Allocator, Criterion, Part, Repair
 from compress.recipe.share import Share
 from compress.registry import criteria, did_you_mean
@@ -169,9 +169,6 @@ def _name(part: Any) -> Any:
 
 
 def _joined(title: str, error: ValidationError | None, problems: list[tuple[tuple[str, ...], str]]) -> ValidationError:
-    details = [
-        InitErrorDetails(type=mistake(item["msg"], item["type"], item.get("ctx")), loc=item["loc"], input=item["input"])
-        for item in (error.errors(include_url=False) if error else [])
-    ]
+    details = inside((), error) if error else []
     details += [InitErrorDetails(type=mistake(text), loc=loc, input=None) for loc, text in problems]
     return ValidationError.from_exception_data(title, details)

@@ -8,26 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluate.before_after import Evaluation
-from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan
 from compress.execution.run import Run
 from compress.report import Report, environment, figures
 from compress.report.report import FamilyRow, Figures
 
 
-def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
+def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
     """What became of the model: the plan's figures, and what was measured."""
-    before_ort, after_ort = (in_ort.before, in_ort.after) if in_ort is not None else (None, None)
     before, after = made.before, made.after
     opens = made.steps[-1].opens_with
     report = Report(
         model=run.model,
         recipe={"about": run.recipe.about, "text": made.recipe},
-        before=_figures(before, latency=found.latency_before, onnx=before_ort, perplexity=found.perplexity_before),
+        before=_figures(before, latency=found.latency_before, perplexity=found.perplexity_before),
         after=_figures(
             after,
             latency=found.latency_after,
-            onnx=after_ort,
             perplexity=found.perplexity_after,
             similarity=found.similarity,
         ),

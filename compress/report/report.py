@@ -16,7 +16,6 @@ from typing import Any, NotRequired, TypedDict
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.evaluate.latency import Latency
-from compress.evaluate.ort_latency import OrtSpeed
 from compress.evaluate.perplexity import Perplexity
 from compress.evaluate.similarity import Similarity
 from compress.report.rows import NO_DIFFERENCE, percent, rows
@@ -27,8 +26,8 @@ class Figures(TypedDict):
     """One side of the comparison. A figure that was not measured is absent.
 
     `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
-    `flops_length` tokens. `bytes`: of the weights. `latency`, `onnx` (its speed in ONNX Runtime), `perplexity` and
-    `similarity` (to the dense model; of the pruned side only): fields of the classes in `compress.evaluate`.
+    `flops_length` tokens. `bytes`: of the weights. `latency`, `perplexity` and `similarity` (to the dense model; of
+    the pruned side only): fields of the classes in `compress.evaluate`.
     """
 
     params: int
@@ -37,7 +36,6 @@ class Figures(TypedDict):
     flops_length: NotRequired[int]
     zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
-    onnx: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
 
@@ -60,9 +58,22 @@ class RecipeText(TypedDict):
     text: str
 
 
+class Exported(TypedDict):
+    """One export: its `result` as the format gives it, and the same for people: `lines` of (what, value), and `about`.
+
+    `speed` is the format's own data; `timings` its rows, fields of `compress.export.format.Timing`.
+    """
+
+    result: dict[str, Any]
+    lines: list[list[str]]
+    about: str
+    speed: NotRequired[dict[str, Any]]
+    timings: NotRequired[list[dict[str, Any]]]
+
+
 class Report(TypedDict):
-    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
-    exported and how near to torch ONNX Runtime is. `changes`, by figure: fields of `compress.evaluate.change.Change`,
+    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `exports` what
+    was written in which format. `changes`, by figure: fields of `compress.evaluate.change.Change`,
     where 1 is no difference. `text` is what quality was measured on."""
 
     model: str
@@ -74,7 +85,7 @@ class Report(TypedDict):
     load: str
     notes: list[str]
     environment: dict[str, str]
-    onnx: NotRequired[dict[str, Any]]
+    exports: NotRequired[dict[str, Exported]]
     seconds: NotRequired[dict[str, float]]
     changes: NotRequired[dict[str, dict[str, Any]]]
     text: NotRequired[str]
@@ -88,7 +99,6 @@ def figures(
     flops_length: int = 512,
     zeros: int = 0,
     latency: Latency | None = None,
-    onnx: OrtSpeed | None = None,
     perplexity: Perplexity | None = None,
     similarity: Similarity | None = None,
 ) -> Figures:
@@ -96,7 +106,7 @@ def figures(
     found = Figures(params=params, flops=flops, bytes=bytes, flops_length=flops_length)
     if zeros:
         found["zeros"] = zeros
-    measured = {"latency": latency, "onnx": onnx, "perplexity": perplexity, "similarity": similarity}
+    measured = {"latency": latency, "perplexity": perplexity, "similarity": similarity}
     found.update({name: asdict(value) for name, value in measured.items() if value is not None})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found
 
