@@ -147,10 +147,11 @@ def test_ls_and_the_schema_know_its_settings(toy, capsys):
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert listed["toy"]["about"] == "The names of all tensors, one a line."
     assert listed["toy"]["arguments"] == {"mark": "*", "columns": 80, "loud": False}
-    schema = json.loads(json.dumps(json_schema()))
-    own = schema["$defs"]["Settings"]["properties"]
-    assert own["mark"]["description"] == "Stands in front of every name."
-    assert schema["$defs"]["OnnxSettings"]["properties"]["batch"]["minimum"] == 1
+    schema = json.loads(json.dumps(json_schema()))["properties"]["export"]
+    name, settings = schema["anyOf"][0]["anyOf"]
+    assert name["enum"] == ["onnx", "toy"]
+    assert settings["properties"]["toy"]["properties"]["mark"]["description"] == "Stands in front of every name."
+    assert settings["properties"]["onnx"]["properties"]["batch"]["minimum"] == 1
 
 
 def test_a_recipe_without_an_export_imports_no_format():
