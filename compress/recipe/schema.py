@@ -19,14 +19,18 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Calibrate(BaseModel):
-    """The text whose statistics steer the criteria: `samples` sequences of `length` tokens, `batch` at a time."""
+    """The text whose statistics steer the criteria."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Data = Part("docs")
-    samples: Annotated[int, Field(ge=1, strict=True)] = 128
-    length: Annotated[int, Field(ge=1, strict=True)] = 512
-    batch: Annotated[int, Field(ge=1, strict=True)] = 8
+    data: Data = Field(
+        Part("docs"), description="A source by name, a file or folder of text, or a dataset of the hub (`owner/name`)."
+    )
+    samples: Annotated[int, Field(ge=1, strict=True)] = Field(128, description="How many sequences are read.")
+    length: Annotated[int, Field(ge=1, strict=True)] = Field(512, description="Tokens of a sequence.")
+    batch: Annotated[int, Field(ge=1, strict=True)] = Field(
+        8, description="Sequences that are run at a time; it changes memory and time, hardly the result."
+    )
 
     @model_validator(mode="after")
     def _held(self) -> Calibrate:
@@ -39,15 +43,21 @@ class Calibrate(BaseModel):
 
 
 class Recipe(BaseModel):
-    """The whole recipe: `steps` in their order, then what to `export` the result to."""
+    """The whole recipe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str = ""
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = 0
-    calibrate: Calibrate = Calibrate()
-    steps: Annotated[list[Step], Field(min_length=1)]
-    export: Exports | None = None
+    about: str = Field("", description="One sentence on what the recipe does; it heads the report.")
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = Field(
+        0, description="Of every random choice: which text is read, random criteria, masks of a delta."
+    )
+    calibrate: Calibrate = Field(Calibrate(), description="The text that the model is run on to gather statistics.")
+    steps: Annotated[list[Step], Field(min_length=1)] = Field(
+        description="What is done to the model, one after the other."
+    )
+    export: Exports | None = Field(
+        None, description="Formats that the result is written in too, each in a folder of its own in OUT."
+    )
 
     @field_validator("steps")
     @classmethod
