@@ -217,9 +217,7 @@ def open_to_inspect(
     """
     if is_config_alone(where):
         return open_config(where, revision=revision, trust_remote_code=trust_remote_code)
-    return open_checkpoint(
-        where, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
-    )
+    return open_checkpoint(where, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
 
 
 def open_tensors(file: Path) -> Checkpoint:

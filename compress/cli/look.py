@@ -19,10 +19,10 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     model
         A folder or a hub id.
     """
-    from compress.checkpoint.open import open_checkpoint
+    from compress.checkpoint.open import open_to_inspect
     from compress.report.inspection import inspect_model, inspection_table
 
-    found = inspect_model(open_checkpoint(model, **asdict(opening)), model)
+    found = inspect_model(open_to_inspect(model, **asdict(opening)), model)
     console.result(inspection_table(found), asdict(found))
 
 
