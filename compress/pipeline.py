@@ -19,7 +19,7 @@ from compress.evaluate.budget import quick
 from compress.evaluate.load import apart_from
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
-from compress.execution.run import Options, Run, Shared, open_input
+from compress.execution.run import Options, Run, Shared, open_input, refuse_rules
 from compress.execution.stages import Stages
 from compress.export.write import write_exports
 from compress.model.source import Source
@@ -28,8 +28,8 @@ from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report, write_card, write_report
 from compress.report.of_run import report_of
-from compress.runtime.config import runtime_rules
 from compress.steps.execute import execute
+from compress.steps.foresee import foreseen
 from compress.steps.kinds import artifact_step, check_plan, stages
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
@@ -58,11 +58,24 @@ def run(
     return _write(read, model_in, Path(model_out), options or Options(), None, shared)
 
 
-def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | None = None) -> Plan:
-    """Decide everything and write nothing; the models between steps lie in a temporary folder meanwhile."""
+def plan(
+    recipe: str | Path | Recipe,
+    model_in: str | Path,
+    options: Options | None = None,
+    *,
+    config_only: bool | None = None,
+) -> Plan:
+    """Decide everything and write nothing; the models between steps lie in a temporary folder meanwhile.
+
+    With `config_only` no weights are read or fetched, and the plan, which cannot be executed, has what is known without
+    them. By default that is so for a folder without weights, and for a model of the hub where the recipe reads none.
+    Raises ConfigAloneError where a config is not enough.
+    """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if (artifact := artifact_step(read)) is not None:
         raise InputError(f"steps.0: `{artifact.title()}` has no plan: {artifact.unplanned}")
+    if (found := foreseen(read, model_in, options or Options(), config_only)) is not None:
+        return found
     run = _begin(read, model_in, options or Options(), None, stages(read, written=False))
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number in range(len(read.steps)):
@@ -80,6 +93,11 @@ def apply(
     """Execute a plan as it stands on the model that it was made for. Raises InputError for another model."""
     given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     recipe = parse_recipe(given.recipe, name="the plan's recipe")
+    if given.config_only:
+        raise InputError(
+            f"{'the plan' if given is plan else plan}: made from a config alone, so it does not say what goes; run the "
+            f"recipe, or plan anew with a model that has weights (--no-config-only fetches them)"
+        )
     check_plan(recipe, given)
     return _write(recipe, model_in, Path(model_out), options or Options(), given)
 
@@ -119,12 +137,7 @@ def _begin(
         checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
-    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
-        kinds = ", ".join(asked.kind for asked in rules)
-        raise InputError(
-            f"{model_in}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model "
-            f"that it was made from"
-        )
+    refuse_rules(checkpoint, str(model_in))
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
     return Run(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)

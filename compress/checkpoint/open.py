@@ -23,7 +23,7 @@ from compress.checkpoint.quantised import check_gguf, check_quantised
 from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
 from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weight_files import PICKLED, SAFE, no_weights, weight_files
-from compress.errors import InputError
+from compress.errors import ConfigAloneError, InputError
 from compress.files.ordinary import check_ordinary
 
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
@@ -76,11 +76,11 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """The tensor stored as `name`, in its stored dtype, in memory of its own; any thread may call this.
 
-        It is read, not memory-mapped: mapped pages would stay in the process's resident memory. Raises InputError when
-        the checkpoint is a config alone.
+        It is read, not memory-mapped: mapped pages would stay in the process's resident memory. Raises
+        ConfigAloneError when the checkpoint is a config alone.
         """
         if self.config_only:
-            raise InputError(f"{self.folder}: {name} was asked for, and only the config is there; {WHOLE}")
+            raise ConfigAloneError(f"{self.folder}: {name} was asked for, and only the config is there; {WHOLE}")
         spec = self.tensors[name]
         if self._pickles is not None:
             return self._pickles.read(spec)

@@ -127,7 +127,7 @@ def plan_table(plan: Plan) -> Table:
     from rich.table import Table
 
     opens = plan.steps[-1].opens_with
-    notes = [f"opens with {opens['who']}", *plan.notes]
+    notes = [*([CONFIG_ONLY] if plan.config_only else []), f"opens with {opens['who']}", *plan.notes]
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(plan.model), caption=escape("\n".join(notes)), pad_edge=False)
     drawn.add_column("")
     for name in ("before", "after", "change"):
