@@ -48,6 +48,7 @@ def test_a_config_tells_what_the_weights_do(name, tmp_path):
     assert Source.of(open_config(tmp_path / "alone")).checkpoint.bytes == stored
 
 
+@pytest.mark.slow
 def test_seventy_billion_parameters_are_counted(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(LARGE))
     assert cli.call(["inspect", str(tmp_path), "--json"]) == 0

@@ -116,6 +116,7 @@ def test_a_budget_that_cannot_be_met_is_told(models):
         plan(parse_recipe(TEXT + "- {prune: heads, by: wanda, remove: 90%}"), models / "llama-alone")
 
 
+@pytest.mark.slow
 def test_large_matrices_are_planned_without_being_held(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(LARGE))
     file = tmp_path / "plan.json"
