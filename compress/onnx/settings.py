@@ -26,23 +26,23 @@ class OnnxSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     opset: Annotated[int, Field(ge=OLDEST, strict=True)] | None = Field(
-        None, description="Version of ONNX's operators; the exporter's newest without."
+        default=None, description="Version of ONNX's operators; the exporter's newest without."
     )
     dynamic: Annotated[list[Axis], BeforeValidator(_axes)] = Field(
-        ["batch", "sequence"],
+        default=["batch", "sequence"],
         description="Axes of any size; the others are fixed to `batch` and `length`. `none` fixes both.",
     )
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(
-        1, description="Size of the batch where that axis is not dynamic."
+        default=1, description="Size of the batch where that axis is not dynamic."
     )
     length: Annotated[int, Field(ge=2, strict=True)] = Field(
-        128, description="Tokens of a sequence where that axis is not dynamic."
+        default=128, description="Tokens of a sequence where that axis is not dynamic."
     )
     cache: bool = Field(
-        True, description="Whether a decoder takes and gives keys and values, as fast generation needs."
+        default=True, description="Whether a decoder takes and gives keys and values, as fast generation needs."
     )
     tolerance: Annotated[float, Field(gt=0)] = Field(
-        1e-4,
+        default=1e-4,
         description="The largest difference from PyTorch that passes, times the largest value where that is above one.",
     )
 

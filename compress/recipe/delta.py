@@ -25,21 +25,21 @@ class PruneDelta(BaseModel):
     base: Annotated[str, Field(min_length=1)] = Field(description="The base model: a folder or a hub id.")
     remove: Share = Field(description="The share of the entries of every matrix of Δ that goes.")
     by: Literal["darex", "dare", "magnitude"] = Field(
-        "darex",
+        default="darex",
         description="Which entries go, and by what those that stay are divided. `dare`: at random, 1 − `remove` "
         "(Yu et al. 2023, https://arxiv.org/abs/2311.03099); `darex`: at random, q (Deng et al. 2024, "
         "https://arxiv.org/abs/2410.09344); `magnitude`: the smallest, nothing.",
     )
     q: Literal["global", "rows", "layers"] = Field(
-        "global",
+        default="global",
         description="The divisor of darex: one for the model, found on calibration text without labels (`global`); one "
         "for every row by its closed objective (`rows`); or the mean of those in each matrix (`layers`).",
     )
-    eta: Annotated[float, Field(gt=0)] = Field(0.45, description="The parameter of darex's objective for rows.")
+    eta: Annotated[float, Field(gt=0)] = Field(default=0.45, description="The parameter of darex's objective for rows.")
     seeds: Annotated[int, Field(ge=1, strict=True)] = Field(
-        4, description="How many random masks are tried for a global q."
+        default=4, description="How many random masks are tried for a global q."
     )
-    skip: list[str] = Field(WHOLE, description="Globs on names of tensors whose difference is kept whole.")
+    skip: list[str] = Field(default=WHOLE, description="Globs on names of tensors whose difference is kept whole.")
 
     @model_validator(mode="before")
     @classmethod

@@ -71,58 +71,60 @@ class Prune(BaseModel):
 
     prune: Kinds = Field(description="The kinds of units to remove; one, or several that share the budget.")
     by: Criterion = Field(description="The criterion that scores the units; the lowest scores go.")
-    remove: Share | None = Field(None, description="The budget as a share of what these units hold now.")
+    remove: Share | None = Field(default=None, description="The budget as a share of what these units hold now.")
     until: Share | None = Field(
-        None, description="The budget as the share of the original model's parameters that is gone after this step."
+        default=None,
+        description="The budget as the share of the original model's parameters that is gone after this step.",
     )
     keep: dict[Measure, Share] | None = Field(
-        None,
+        default=None,
         description="The budget as what stays of the original model's parameters, FLOPs or measured latency: "
         "`{flops: 60%}`.",
     )
     allocate: Allocator = Field(
-        Part("uniform"), description="The allocator that spreads the budget over layers and kinds."
+        default=Part("uniform"), description="The allocator that spreads the budget over layers and kinds."
     )
     repair: Repair | None = Field(
-        None, description="What makes up for the removed units in the weights that read them; nothing without."
+        default=None, description="What makes up for the removed units in the weights that read them; nothing without."
     )
     clusters: Literal["linkage", "greedy"] = Field(
-        "linkage",
+        default="linkage",
         description="How experts that are alike are grouped: by complete `linkage`, or `greedy` as STUN's code does. "
         "For criteria that measure distances between experts.",
     )
     stay: Criterion | None = Field(
-        None,
+        default=None,
         description="The criterion whose favourite stays of each cluster of experts; without it, the expert nearest to "
         "the cluster's mean.",
     )
     merge: Merge | None = Field(
-        None,
+        default=None,
         description="Put each cluster of experts together instead: their `average`, their mean weighted by routing "
         "`frequency`, or `selective`, the average in layers of at most three clusters (STUN).",
     )
     align: bool = Field(
-        False, description="Match the inner channels of experts to each other before they are merged (UNCURL)."
+        default=False, description="Match the inner channels of experts to each other before they are merged (UNCURL)."
     )
     round: Annotated[int, Field(ge=1, le=2**31, strict=True)] = Field(
-        1, description="The number of units that a layer keeps is a multiple of this; of several kinds, of channels."
+        default=1,
+        description="The number of units that a layer keeps is a multiple of this; of several kinds, of channels.",
     )
     widths: Literal["uniform", "per-layer"] = Field(
-        "uniform",
+        default="uniform",
         description="Whether all layers keep the same number of units. `uniform` gives an ordinary checkpoint; with "
         "`per-layer` a modeling file may have to go along.",
     )
     propagate: Literal["dense", "pruned"] = Field(
-        "dense",
+        default="dense",
         description="Whether blocks are calibrated on what the dense or the pruned earlier blocks put out. `pruned` "
         "decides block after block.",
     )
     reduce: Literal["sum", "mean", "max", "l2"] = Field(
-        "sum", description="How saliencies of single weights become one of the unit."
+        default="sum", description="How saliencies of single weights become one of the unit."
     )
-    skip: list[str] = Field([], description="Globs on names of families or tensors that stay whole.")
+    skip: list[str] = Field(default=[], description="Globs on names of families or tensors that stay whole.")
     skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
-        [], description="Indices of blocks that stay whole; negative ones count from the end."
+        default=[], description="Indices of blocks that stay whole; negative ones count from the end."
     )
 
     @property

@@ -24,12 +24,13 @@ class Calibrate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Data = Field(
-        Part("docs"), description="A source by name, a file or folder of text, or a dataset of the hub (`owner/name`)."
+        default=Part("docs"),
+        description="A source by name, a file or folder of text, or a dataset of the hub (`owner/name`).",
     )
-    samples: Annotated[int, Field(ge=1, strict=True)] = Field(128, description="How many sequences are read.")
-    length: Annotated[int, Field(ge=1, strict=True)] = Field(512, description="Tokens of a sequence.")
+    samples: Annotated[int, Field(ge=1, strict=True)] = Field(default=128, description="How many sequences are read.")
+    length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence.")
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(
-        8, description="Sequences that are run at a time; it changes memory and time, hardly the result."
+        default=8, description="Sequences that are run at a time; it changes memory and time, hardly the result."
     )
 
     @model_validator(mode="after")
@@ -47,16 +48,18 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str = Field("", description="One sentence on what the recipe does; it heads the report.")
+    about: str = Field(default="", description="One sentence on what the recipe does; it heads the report.")
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = Field(
-        0, description="Of every random choice: which text is read, random criteria, masks of a delta."
+        default=0, description="Of every random choice: which text is read, random criteria, masks of a delta."
     )
-    calibrate: Calibrate = Field(Calibrate(), description="The text that the model is run on to gather statistics.")
+    calibrate: Calibrate = Field(
+        default=Calibrate(), description="The text that the model is run on to gather statistics."
+    )
     steps: Annotated[list[Step], Field(min_length=1)] = Field(
         description="What is done to the model, one after the other."
     )
     export: Exports | None = Field(
-        None, description="Formats that the result is written in too, each in a folder of its own in OUT."
+        default=None, description="Formats that the result is written in too, each in a folder of its own in OUT."
     )
 
     @field_validator("steps")

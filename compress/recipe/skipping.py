@@ -23,8 +23,8 @@ class SkipExperts(BaseModel):
         "thresholds. 50% is MC-MoE's median."
     )
     protect: Annotated[float, Field(ge=0, lt=1)] | Share = Field(
-        0.02, description="The share of a text's tokens, those that matter most, that keep all their experts."
+        default=0.02, description="The share of a text's tokens, those that matter most, that keep all their experts."
     )
     skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
-        [], description="Indices of blocks where nothing is skipped; negative ones count from the end."
+        default=[], description="Indices of blocks where nothing is skipped; negative ones count from the end."
     )

@@ -36,35 +36,37 @@ class PruneWeights(BaseModel):
 
     prune: Literal["weights"] = Field(description="Single weights (unstructured or semi-structured sparsity).")
     by: Criterion = Field(description="The criterion that scores the weights; the lowest scores become zero.")
-    remove: Share | None = Field(None, description="The budget as the share of these weights that becomes zero.")
+    remove: Share | None = Field(
+        default=None, description="The budget as the share of these weights that becomes zero."
+    )
     until: Share | None = Field(
-        None,
+        default=None,
         description="The budget as the share of the original model that is gone after this step, units and zeros "
         "together.",
     )
     pattern: Annotated[str | None, BeforeValidator(_pattern)] = Field(
-        None, description="The budget as n zeros in every m consecutive inputs of a row, as `2:4`."
+        default=None, description="The budget as n zeros in every m consecutive inputs of a row, as `2:4`."
     )
     compare: Literal["row", "layer"] | None = Field(
-        None,
+        default=None,
         description="Among which weights the lowest scores are looked for: each output's `row`, or the whole matrix "
         "(`layer`); `row` is the default.",
     )
     block: Annotated[str | None, BeforeValidator(_tile)] = Field(
-        None,
+        default=None,
         description="Zero whole blocks of rows × columns, as `16x16`, those with the lowest sums in their matrix.",
     )
     allocate: Ratio = Field(
-        Part("uniform"), description="The layer ratio: what share of its weights each matrix loses."
+        default=Part("uniform"), description="The layer ratio: what share of its weights each matrix loses."
     )
     propagate: Literal["true_sequential", "pruned", "dense"] = Field(
-        "pruned",
+        default="pruned",
         description="Whether blocks are calibrated on what the `dense` or the `pruned` earlier blocks put out; "
         "`true_sequential` goes projection after projection inside a block too.",
     )
-    skip: list[str] = Field([], description="Globs on names of tensors that stay as they are.")
+    skip: list[str] = Field(default=[], description="Globs on names of tensors that stay as they are.")
     skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
-        [], description="Indices of blocks that stay as they are; negative ones count from the end."
+        default=[], description="Indices of blocks that stay as they are; negative ones count from the end."
     )
 
     @property
