@@ -12,11 +12,9 @@ from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
-from compress.data.batches import foreign_tokens
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
 from compress.evaluate.budget import quick
-from compress.evaluate.load import apart_from
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
 from compress.execution.run import Options, Run, Shared, open_input, refuse_rules
@@ -110,9 +108,9 @@ def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> 
     return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
 
 
-def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str], seed: int) -> Evaluator:
+def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
     """It measures on a text of another source than any that was calibrated on."""
-    data = apart_from(calibrated)
+    data = source.inputs.held_out(calibrated)
     return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
 
 
@@ -140,6 +138,7 @@ def _begin(
     refuse_rules(checkpoint, str(model_in))
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
+    recipe = recipe.on(source.inputs.data)
     return Run(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 
 
@@ -162,7 +161,7 @@ def _write(
         check_apart(out, [run.first.checkpoint.folder])  # of a hub id it is known only now
         for note in run.first.left_behind:
             say(note)
-        if run.options.evaluate and (said := foreign_tokens(run.first.checkpoint, run.first.config)):
+        if run.options.evaluate and (said := run.first.inputs.warning(run.first.checkpoint)):
             warn(said)
         with run.first.checkpoint.unchanged():
             report = _carry_out(run, folder, between, out, shared, start)
@@ -222,7 +221,7 @@ def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) ->
         return {}
     options = run.options
     checkpoint = open_checkpoint(folder, trust_remote_code=options.trust_remote_code)
-    dense = run.first.checkpoint if options.evaluate and options.latency else None
+    dense = run.first if options.evaluate and options.latency else None
     left = None if seconds is None else seconds - run.seconds.get("evaluate", 0.0)
     exports, notes = write_exports(run.recipe.export, checkpoint, folder, dense, left)
     found.notes.extend(notes)

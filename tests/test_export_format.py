@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from compress import cli
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
-from compress.evaluate.change import time_change
 from compress.export.format import Comparison, Format, Timing, Written
+from compress.metrics.change import time_change
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 from compress.recipe.schema import json_schema

@@ -18,10 +18,11 @@ from compress.console import task
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
-from compress.model.build import text_config
+from compress.inputs.batch import Batch, rows, samples
+from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
-from compress.stream.stream import Batch, Stream, Watch
+from compress.stream.stream import Stream, Watch
 
 __all__ = ["Change", "Stats", "collect"]
 
@@ -47,7 +48,7 @@ def collect(
     dtype: torch.dtype | None = None,
     tape_bytes: int = TAPE_BYTES,
 ) -> Stats:
-    """Gather `needs` (statistic → names of weights or blocks) over `batches` (name → `[batch, length]`).
+    """Gather `needs` (statistic → names of weights or blocks) over `batches`, of any inputs.
 
     With a `data_key` (from `batches`) results are kept on disk, and what is there is not gathered again. `families`
     are the names of those about to lose groups: they define the units of `projection`. `change(block, module, stats)`
@@ -103,7 +104,7 @@ def _passes(
     """One forward for everything but gradients, then one forward and back for these."""
     model = runnable_model(checkpoint, options["dtype"])
     weights = Weights(checkpoint, model)
-    sequences = sum(len(batch["input_ids"]) for batch in batches)
+    sequences = sum(rows(batch) for batch in batches)
     own = distributed.share(batches)
     backward = {name: keys for name, keys in wanted.items() if statistics.get(name).meta["at"] == "gradient"}
     forward = {name: keys for name, keys in wanted.items() if name not in backward}
@@ -122,7 +123,7 @@ def _passes(
         ):
             per_sample = any("fisher" in statistics.get(name).meta["sums"] for name in backward)
             if per_sample:
-                own = [one for batch in own for one in _samples(batch)]
+                own = [one for batch in own for one in samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
             for i, some in enumerate(rounds):
                 final = i == len(rounds) - 1
@@ -202,14 +203,14 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
     that are not whole before the round ends."""
     blocks = set(graph.blocks)
     once = {name for block in blocks for name in weights.names(block)} if _once(graph, weights) else set()
-    text = text_config(weights.model.config)  # pyright: ignore[reportArgumentType]
-    visits = max(len(graph.blocks), getattr(text, "num_hidden_layers", None) or 0)
-    width = getattr(text, "hidden_size", 0)
+    inputs = inputs_of(weights.model)
+    visits = max(len(graph.blocks), getattr(inputs.tower, "num_hidden_layers", None) or 0)
+    width = getattr(inputs.tower, "hidden_size", 0)
     late = sum(weights.current(name).numel() for name in waiting - once)
     rounds: list[list[Batch]] = [[]]
     filled = 0
     for batch in batches:
-        size = 4 * (visits * batch["input_ids"].numel() * width + late)
+        size = 4 * (visits * rows(batch) * inputs.length(batch) * width + late)
         if rounds[-1] and filled + size > limit:
             rounds.append([])
             filled = 0
@@ -220,10 +221,5 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
 
 def _once(graph: Graph, weights: Weights) -> bool:
     """Whether no block is executed twice (as ALBERT's are)."""
-    text = text_config(weights.model.config)  # pyright: ignore[reportArgumentType]
-    layers = getattr(text, "num_hidden_layers", None) or 0
+    layers = getattr(inputs_of(weights.model).tower, "num_hidden_layers", None) or 0
     return len(set(graph.blocks)) == len(graph.blocks) >= layers
-
-
-def _samples(batch: Batch) -> list[Batch]:
-    return [{name: rows[i : i + 1] for name, rows in batch.items()} for i in range(len(batch["input_ids"]))]

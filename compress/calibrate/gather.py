@@ -16,6 +16,7 @@ from compress.calibrate.expert_totals import add_moments, add_visits
 from compress.calibrate.experts import Tell, Visit, watch
 from compress.calibrate.totals import Totals, add_gram, cosines, double, mirror, moments, projection
 from compress.errors import ModelError
+from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights
 from compress.registry import statistics
 from compress.stream.baton import Call, Walk
@@ -43,6 +44,7 @@ class Gather:
     ) -> None:
         self._model, self._weights, self._done, self._units = model, weights, done, units or {}
         self._sequences, self._waited = sequences, frozenset(waited)
+        self._inputs = inputs_of(model)
         self._wanted: dict[str, set[str]] = defaultdict(set)  # key → statistics
         self._sums: dict[str, set[str]] = defaultdict(set)  # key → sums
         self.totals: dict[str, Totals] = {}
@@ -128,7 +130,7 @@ class Gather:
         if "gradient" in self._sums[key]:
             totals.add("gradient", gradient.float() * walk.rows)
         if "fisher" in self._sums[key] and walk.rows == 1:
-            totals.tokens += walk.tokens
+            totals.tokens += walk.rows * self._inputs.length(walk.batch)
             totals.add("fisher", gradient.float().square())
 
     def leave(self, *keys: str) -> None:

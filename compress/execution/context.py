@@ -11,14 +11,13 @@ from torch import Tensor
 
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import WHOLE
-from compress.data.batches import batches, load_tokenizer
 from compress.errors import ConfigAloneError
 from compress.execution.baseline import Original
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from compress.stream.stream import Batch
+    from compress.inputs.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Context:
         source = self.source
         if source.checkpoint.config_only:
             raise ConfigAloneError(f"{source.checkpoint.folder}: nothing can be calibrated on a config alone; {WHOLE}")
-        return batches(self.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, self.recipe.seed)
+        return source.inputs.batches(self.recipe.calibrate, source.checkpoint, self.recipe.seed)
 
     @property
     def batches(self) -> list[Batch]:

@@ -124,10 +124,12 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
-        """`params`, `flops` (of `flops_length` tokens) and `bytes` of what is left, as a plan has them."""
+        """`params`, `flops` and `bytes` of what is left, as a plan has them, with `flops_length`, the tokens that the
+        FLOPs are of, where samples may be of any length."""
         tokens = self.tokens or self.original.tokens
         flops = graph.flops(kept, sequence=tokens)
-        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, "flops_length": tokens}
+        of = {"flops_length": tokens} if self.first.inputs.free_length else {}
+        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, **of}
 
     def open(self, folder: Path | str) -> None:
         """Go on from what a step wrote."""

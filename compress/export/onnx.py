@@ -13,6 +13,7 @@ from compress.evaluate.budget import Budget
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.ort_latency import Speeds, ort_speeds
 from compress.export.format import Comparison, Format, Timing, Written
+from compress.model.source import Source
 from compress.onnx import FILE, Exported, export_model
 from compress.onnx.settings import OnnxSettings
 from compress.registry import formats
@@ -40,15 +41,15 @@ class Onnx(Format):
         return Written(made.dump(), _lines(made), about)
 
     def compare(
-        self, dense: Checkpoint, folder: Path, settings: OnnxSettings, budget: Budget, took: float
+        self, dense: Source, folder: Path, settings: OnnxSettings, budget: Budget, took: float
     ) -> Comparison | None:
-        """Both models in ONNX Runtime on one prompt; nothing where the dense one is above 2 GB or the budget ends."""
+        """Both models in ONNX Runtime on one sample; nothing where the dense one is above 2 GB or the budget ends."""
         timed = None
-        if took < budget.left and dense.bytes <= LARGEST:
-            prompt = held_out(dense, length=LENGTH, samples=1)[0]["input_ids"][:1].numpy()
+        if took < budget.left and dense.checkpoint.bytes <= LARGEST:
+            sample = held_out(dense.inputs, dense.checkpoint, length=LENGTH, samples=1)[0]
             with tempfile.TemporaryDirectory(prefix="compress-") as place:
-                self.write(dense, Path(place), settings)
-                timed = ort_speeds(Path(place) / FILE, folder / FILE, prompt, budget)
+                self.write(dense.checkpoint, Path(place), settings)
+                timed = ort_speeds(Path(place) / FILE, folder / FILE, dense.inputs, sample, budget)
         if timed is None:
             return Comparison(notes=[NOT_TIMED])
         return Comparison({"before": asdict(timed.before), "after": asdict(timed.after)}, _timings(timed))
@@ -56,7 +57,7 @@ class Onnx(Format):
 
 def _timings(timed: Speeds) -> list[Timing]:
     first, second = timed.before.prefill, timed.after.prefill
-    label = f"ONNX Runtime, {first.batch} × {first.length} tokens"
+    label = f"ONNX Runtime, {first.batch} × {first.length} {first.noun}"
     found = [Timing(label, first.seconds, second.seconds, timed.changes["onnx_prefill"])]
     if timed.before.decode and timed.after.decode:
         rates = (1 / timed.before.decode, 1 / timed.after.decode)
@@ -74,6 +75,6 @@ def _lines(made: Exported) -> list[tuple[str, str]]:
             label = f"{name} … {past[-1]}" if past and name == past[0] else name
             lines.append((label, " × ".join(map(str, shape))))
     for one in made.parity:
-        label = f"From torch, {one.batch} × {one.length} tokens"
+        label = f"From torch, {one.batch} × {one.length} {made.noun}"
         lines.append((label, f"{one.absolute:.1e} ({one.relative:.1e} of the largest)"))
     return lines

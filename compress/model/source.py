@@ -14,9 +14,13 @@ from compress.checkpoint.locate import CONFIG
 from compress.checkpoint.open import Checkpoint
 from compress.graph.families import Graph
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
+from compress.inputs.kind import Inputs
 from compress.model.blocks import left_over
 from compress.model.build import empty_model, load_config, model_class
 from compress.model.weights import Weights
+from compress.tasks.choose import task_of
+from compress.tasks.kind import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,12 +39,15 @@ def asked_for(model: nn.Module, config: PretrainedConfig, folder: Path) -> dict[
 
 @dataclass(frozen=True)
 class Source:
-    """What a step prunes: the checkpoint, its config and class, the model on meta, its graph, where its tensors lie."""
+    """What a step prunes: the checkpoint, its config and class, the model on meta, what it reads, what it is for, its
+    graph, where its tensors lie."""
 
     checkpoint: Checkpoint
     config: PretrainedConfig
     cls: type[nn.Module]
     model: nn.Module
+    inputs: Inputs
+    task: Task
     graph: Graph
     weights: Weights
 
@@ -65,4 +72,6 @@ class Source:
         if checkpoint.config_only:
             checkpoint = replace(checkpoint, tensors=asked_for(model, config, checkpoint.folder))
         weights = Weights(checkpoint, model)
-        return cls(checkpoint, config, made, model, trace(model, config), weights)
+        inputs = inputs_of(model, config)
+        graph = trace(model, inputs.example())
+        return cls(checkpoint, config, made, model, inputs, task_of(model), graph, weights)

@@ -19,18 +19,21 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Calibrate(BaseModel):
-    """The text whose statistics steer the criteria."""
+    """The data whose statistics steer the criteria."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Data = Field(
-        default=Part("docs"),
-        description="A source by name, a file or folder of text, or a dataset of the hub (`owner/name`).",
+    data: Data | None = Field(
+        default=None,
+        description="A source by name, a file or folder, or a dataset of the hub (`owner/name`). Without it, what "
+        "suits the model: `docs` for one of text, `photos` for one of images.",
     )
-    samples: Annotated[int, Field(ge=1, strict=True)] = Field(default=128, description="How many sequences are read.")
-    length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence.")
+    samples: Annotated[int, Field(ge=1, strict=True)] = Field(
+        default=128, description="How many sequences, or images, are read."
+    )
+    length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence of text.")
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(
-        default=8, description="Sequences that are run at a time; it changes memory and time, hardly the result."
+        default=8, description="Samples that are run at a time; it changes memory and time, hardly the result."
     )
 
     @model_validator(mode="after")
@@ -78,6 +81,11 @@ class Recipe(BaseModel):
         if self.export is not None and not kind.makes_model:
             raise mistake(f"`{kind.title()}` writes no model, so there is nothing to export; leave out `export`")
         return self
+
+    def on(self, data: Part) -> Recipe:
+        """The same recipe, calibrated on `data` where it names none."""
+        named = self.calibrate.data or data
+        return self.model_copy(update={"calibrate": self.calibrate.model_copy(update={"data": named})})
 
     def dump(self) -> str:
         """The recipe as YAML, every default written out, so that it means the same in a later version."""

@@ -53,7 +53,7 @@ def _plan(recipe: Recipe, model: str | Path, checkpoint: Checkpoint, options: Op
     course = Stages(["read"], [["decide"]] * len(recipe.steps))
     with course("read"):
         source = Source.of(checkpoint)
-    run = Run(recipe, str(model), options, source, stages=course)
+    run = Run(recipe.on(source.inputs.data), str(model), options, source, stages=course)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number, kind in enumerate(model_steps(recipe)):
             with run.timed("decide"):

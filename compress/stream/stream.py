@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.graph.ends import embeddings
+from compress.inputs.batch import Batch
 from compress.model.weights import Weights
 from compress.stream.baton import OWN, Call, Stations, Walk
 from compress.stream.memory import one_arena, trim
-
-Batch = dict[str, Tensor]
 
 LARGE = 4_000_000
 """Parameters from which on a module outside of blocks does not stay in memory."""
@@ -241,5 +241,5 @@ def _count(module: nn.Module) -> int:
 
 def _output_embeddings(model: nn.Module) -> str | None:
     """Name of the module that makes logits, None where there is none."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore[reportCallIssue]
+    head = embeddings(model, "output")
     return next((name for name, module in model.named_modules() if module is head), None) if head is not None else None
