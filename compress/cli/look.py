@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from compress import console
-from compress.cli.app import Opening, Talk, app
+from compress.cli.app import Input, Talk, app
 
 
 @app.command
-def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk()) -> None:
+def inspect(model: str, /, *, opening: Input = Input(), talk: Talk = Talk()) -> None:
     """Show what of a model can be pruned: families of groups, what each is worth, and what is pinned and why.
 
     Parameters
