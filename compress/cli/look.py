@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compress import console
 from compress.cli.app import Input, Talk, app
+from compress.registry import registries
 
 
 @app.command
@@ -40,7 +41,10 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     console.result(*read_report(folder))
 
 
-What = Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "formats", "recipes", "schema"]
+if TYPE_CHECKING:
+    What = str
+else:
+    What = Literal[(*registries(), "recipes", "schema")]
 
 
 @app.command
@@ -50,7 +54,7 @@ def ls(
     *,
     talk: Talk = Talk(),
 ) -> None:
-    """List what a recipe may name, the recipes that ship, or the JSON schema of a recipe.
+    """List the registered parts of a kind, the recipes that ship, or the JSON schema of a recipe.
 
     Parameters
     ----------

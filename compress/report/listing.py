@@ -5,18 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compress import registry
 from compress.files.shipped import RECIPES, names
-
-PARTS = {
-    "criteria": registry.criteria,
-    "allocators": registry.allocators,
-    "ratios": registry.ratios,
-    "repairs": registry.repairs,
-    "sources": registry.sources,
-    "statistics": registry.statistics,
-    "formats": registry.formats,
-}
+from compress.registry import Entry, Registry, registries
 
 
 def listing(what: str | None) -> tuple[Any, Any]:
@@ -29,15 +19,15 @@ def listing(what: str | None) -> tuple[Any, Any]:
     if what is not None:
         entries = _entries(what)
         return _table(entries), entries
-    data = {kind: _entries(kind) for kind in (*PARTS, "recipes")}
+    data = {kind: _entries(kind) for kind in (*registries(), "recipes")}
     return _overview(data), data
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    return _recipes() if kind == "recipes" else _parts(PARTS[kind])
+    return _recipes() if kind == "recipes" else _parts(registries()[kind])
 
 
-def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
+def _parts(parts: Registry) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -49,7 +39,7 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
     ]
 
 
-def _arguments(entry: registry.Entry) -> dict[str, Any]:
+def _arguments(entry: Entry) -> dict[str, Any]:
     """Name → default (None where one has to be given) of the part's parameters, or of an export format's settings."""
     settings = getattr(entry.target, "settings", None)
     if settings is not None:
