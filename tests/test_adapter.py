@@ -197,11 +197,14 @@ def _tensors(change):
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 REFUSED = {
-    "another kind": (_config(peft_type="IA3"), "adapter_config.json: peft_type: IA3 cannot be merged here"),
+    "another kind": (_config(peft_type="IA3"), "adapter_config.json: peft_type: 'IA3' cannot be merged here"),
     "activated": (_config(alora_invocation_tokens=[1]), "alora_invocation_tokens: [1] is not merged here"),
     "fused experts": (_config(target_parameters=["experts"]), "target_parameters: ['experts'] is not merged here"),
     "a changed base": (_config(init_lora_weights="pissa"), "init_lora_weights: 'pissa' changes the base's weights too"),
     "alpha": (_config(lora_alpha="much"), "lora_alpha: 'much' is no number"),
+    "patterns": (_config(alpha_pattern={"(": 3}), "alpha_pattern: not patterns of names and their numbers"),
+    "a pattern's number": (_config(alpha_pattern={"q_proj": "x"}), "alpha_pattern: not patterns of names"),
+    "no name": (_config(base_model_name_or_path=5), "base_model_name_or_path: 5 is no name"),
     "no base": (_config(base_model_name_or_path=None), "base_model_name_or_path: names no model; pass --base MODEL"),
     "base gone": (_config(base_model_name_or_path="./gone"), "its base model: ./gone: no such folder"),
     "base an adapter": (_config(base_model_name_or_path="adapter"), "its base model: adapter: an adapter too"),

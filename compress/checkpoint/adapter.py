@@ -135,22 +135,13 @@ def read_adapter(folder: Path) -> Adapter:
     file, tensors = folder / CONFIG, folder / TENSORS
     try:
         text, paper = read_small(file)
-        config = json.loads(text)
-        alpha, kind = config["lora_alpha"] if config["peft_type"] == "LORA" else 0, config["peft_type"]
+        config: dict[str, Any] = json.loads(text)
+        kind = config["peft_type"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{file}: not the config of a LoRA adapter ({error}); {AGAIN}") from None
     if kind != "LORA":
-        raise InputError(f"{file}: peft_type: {kind} cannot be merged here, LORA can; merge it with peft")
-    if not isinstance(alpha, int | float):
-        raise InputError(f"{file}: lora_alpha: {alpha!r} is no number; {AGAIN}")
-    for field, value in config.items():
-        if value and field not in MEANT | PAST:
-            raise InputError(f"{file}: {field}: {value!r} is not merged here; merge it with peft")
-    if (start := config.get("init_lora_weights")) not in BASE_KEPT:
-        raise InputError(
-            f"{file}: init_lora_weights: {start!r} changes the base's weights too; save the adapter as a plain LoRA "
-            f"(save_pretrained(path_initial_model_for_weight_conversion=…)), or merge it with peft"
-        )
+        raise InputError(f"{file}: peft_type: {kind!r} cannot be merged here, LORA can; merge it with peft")
+    _check_fields(file, config)
     if not tensors.exists():
         pickled = f"; {folder / 'adapter_model.bin'} is a pickle, save it as safetensors"
         raise InputError(f"{tensors}: missing{pickled if (folder / 'adapter_model.bin').exists() else f'; {AGAIN}'}")
@@ -161,6 +152,30 @@ def read_adapter(folder: Path) -> Adapter:
     seen = Seen(stamp, len(raw).to_bytes(8, "little") + raw)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     return Adapter(folder, base or None, revision or None, config, specs, {tensors: seen}, {file: paper})
+
+
+def _check_fields(file: Path, config: dict[str, Any]) -> None:
+    """Raise InputError for a field that has no value of its kind, or one that is not obeyed here."""
+    if not isinstance(alpha := config.get("lora_alpha"), int | float):
+        raise InputError(f"{file}: lora_alpha: {alpha!r} is no number; {AGAIN}")
+    for field in ("base_model_name_or_path", "revision"):
+        if not isinstance(value := config.get(field), str | None):
+            raise InputError(f"{file}: {field}: {value!r} is no name; {AGAIN}")
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        for pattern, value in patterns.items():
+            re.compile(pattern)
+            float(value)
+    except (AttributeError, TypeError, ValueError, re.error) as error:
+        raise InputError(f"{file}: alpha_pattern: not patterns of names and their numbers ({error}); {AGAIN}") from None
+    for field, value in config.items():
+        if value and field not in MEANT | PAST:
+            raise InputError(f"{file}: {field}: {value!r} is not merged here; merge it with peft")
+    if (start := config.get("init_lora_weights")) not in BASE_KEPT:
+        raise InputError(
+            f"{file}: init_lora_weights: {start!r} changes the base's weights too; save the adapter as a plain LoRA "
+            f"(save_pretrained(path_initial_model_for_weight_conversion=…)), or merge it with peft"
+        )
 
 
 def _disk_name(name: str, base: dict[str, TensorSpec], file: Path) -> str:
