@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from compress.files.shipped import RECIPES, names
+from compress.recipe.part import Part
 from compress.registry import Entry, Registry, registries
 
 
@@ -44,13 +47,18 @@ def _arguments(entry: Entry) -> dict[str, Any]:
     settings = getattr(entry.target, "settings", None)
     if settings is not None:
         return {
-            key: None if field.is_required() else field.get_default(call_default_factory=True)
+            key: None if field.is_required() else _plain(field.get_default(call_default_factory=True))
             for key, field in settings.model_fields.items()
         }
     return {
-        key: None if parameter.default is parameter.empty else parameter.default
+        key: None if parameter.default is parameter.empty else _plain(parameter.default)
         for key, parameter in entry.parameters.items()
     }
+
+
+def _plain(default: Any) -> Any:
+    """A default as it would stand in a recipe."""
+    return default.written() if isinstance(default, Part) else to_jsonable_python(default, fallback=str)
 
 
 def _recipes() -> list[dict[str, Any]]:
