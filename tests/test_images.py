@@ -115,7 +115,9 @@ def test_what_is_written_computes_what_the_masked_model_does(name, prune, saved,
     masked = cls.from_pretrained(folder).eval()
     sizes = {family.name: family.size for family in Source.of(open_checkpoint(folder)).graph.families.values()}
     blocks = masked.vit.layers if hasattr(masked, "vit") else getattr(masked, "layers", None) or masked.encoder.layer
-    for family, decided in json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["kept"].items():
+    for family, decided in json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"][
+        "kept"
+    ].items():
         gone = np.setdiff1d(range(sizes[family]), decided)
         assert len(gone)
         for i, block in enumerate(blocks):
