@@ -54,7 +54,7 @@ class Context:
 
     @property
     def batches(self) -> list[Batch]:
-        """The calibration data: name → `[batch, length]`."""
+        """The calibration data."""
         return self._calibration[0]
 
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:
