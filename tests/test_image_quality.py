@@ -97,7 +97,8 @@ def test_eval_measures_an_encoder_of_images_beside_the_dense_one(place, capsys):
 def test_an_encoder_of_images_is_the_same_in_onnx_runtime(place):
     onnxruntime = pytest.importorskip("onnxruntime")
     report = run(parse_recipe(f"{RECIPE}export: onnx"), place / "in", place / "out", Options(evaluate="full"))
-    assert report["after"]["onnx"]["prefill"]["length"] == report["onnx"]["parity"][0]["length"] == 16
+    made = report["exports"]["onnx"]
+    assert made["speed"]["after"]["prefill"]["length"] == made["result"]["parity"][0]["length"] == 16
     pixels = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
         wanted = ViTModel.from_pretrained(place / "out").eval()(pixel_values=pixels).last_hidden_state.numpy()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from compress.calibrate.collect import collect
+from compress.checkpoint.open import WHOLE
+from compress.errors import ConfigAloneError
 from compress.execution.baseline import Original
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
@@ -50,11 +52,14 @@ class Context:
 
     @cached_property
     def _calibration(self) -> tuple[list[Batch], str]:
-        return self.source.inputs.batches(self.recipe.calibrate, self.source.checkpoint, self.recipe.seed)
+        source = self.source
+        if source.checkpoint.config_only:
+            raise ConfigAloneError(f"{source.checkpoint.folder}: nothing can be calibrated on a config alone; {WHOLE}")
+        return source.inputs.batches(self.recipe.calibrate, source.checkpoint, self.recipe.seed)
 
     @property
     def batches(self) -> list[Batch]:
-        """The calibration data."""
+        """The calibration data: name → `[batch, length]`. Raises ConfigAloneError where no weights are known."""
         return self._calibration[0]
 
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:

@@ -23,6 +23,7 @@ from compress.execution.stages import Stages
 from compress.graph.families import Graph
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
+from compress.runtime.config import runtime_rules
 
 USABLE = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that give results."""
@@ -74,6 +75,16 @@ def open_input(model: str | Path, options: Options) -> Checkpoint:
         allow_pickle=options.allow_pickle,
         include=options.include,
     )
+
+
+def refuse_rules(checkpoint: Checkpoint, model: str) -> None:
+    """Raises InputError for a `model` whose config has runtime rules."""
+    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
+        kinds = ", ".join(asked.kind for asked in rules)
+        raise InputError(
+            f"{model}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model that "
+            f"it was made from"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from compress.checkpoint.header import TensorSpec
+from compress.checkpoint.locate import CONFIG
 from compress.checkpoint.open import Checkpoint
 from compress.graph.families import Graph
 from compress.graph.trace import trace
@@ -20,6 +24,17 @@ from compress.tasks.kind import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+def asked_for(model: nn.Module, config: PretrainedConfig, folder: Path) -> dict[str, TensorSpec]:
+    """What a checkpoint of `model` stores, each tensor once, in the dtype that the config names (float32 without)."""
+    floating, found, known = getattr(config, "dtype", None) or torch.float32, dict[str, TensorSpec](), set[int]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in known:
+            known.add(id(tensor))
+            dtype = floating if tensor.is_floating_point() else tensor.dtype
+            found[name] = TensorSpec(name, folder / CONFIG, dtype, tuple(tensor.shape))
+    return found
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,14 @@ class Source:
     def of(cls, checkpoint: Checkpoint) -> Source:
         """Read the config, build the model on meta and trace it.
 
+        Of a config alone the checkpoint is given the tensors that the config asks for, none of which can be read.
         Raises InputError or ModelError when the architecture is not understood or a tensor is missing.
         """
         config = load_config(checkpoint)
         made = model_class(config, checkpoint)
         model = empty_model(config, made)
+        if checkpoint.config_only:
+            checkpoint = replace(checkpoint, tensors=asked_for(model, config, checkpoint.folder))
         weights = Weights(checkpoint, model)
         inputs = inputs_of(model, config)
         graph = trace(model, inputs.example())

@@ -13,7 +13,7 @@ from compress.onnx.graph import write_graph
 from compress.onnx.interface import interface_of
 from compress.onnx.parity import Parity, check
 from compress.onnx.session import Session
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 
 FILE = "model.onnx"
 
@@ -37,7 +37,7 @@ class Exported:
         return {**asdict(self), "parity": [{**asdict(one), "relative": one.relative} for one in self.parity]}
 
 
-def export_model(model: nn.Module, folder: Path, settings: Onnx) -> Exported:
+def export_model(model: nn.Module, folder: Path, settings: OnnxSettings) -> Exported:
     """Write `model`, in float32 on the processor, as `folder`/model.onnx and check it in ONNX Runtime.
 
     What it takes goes by the kind of inputs that the model has. An encoder's graph gives its output, a decoder's logits

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.errors import InputError, ModelError
 from compress.onnx.interface import Interface, part
 from compress.onnx.session import PAST, PRESENT
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights up to which they are inside the .onnx file; protobuf ends at two gibibytes."""
@@ -28,7 +28,7 @@ BATCH, LENGTH, BEFORE = 2, 8, 5
 CACHED = re.compile(r"(?:(?:input|output)\.)?past_key_values\.(?:layers\.)?(\d+)\.(key|value)s?")
 
 
-def write_graph(model: nn.Module, interface: Interface, settings: Onnx, path: Path) -> int:
+def write_graph(model: nn.Module, interface: Interface, settings: OnnxSettings, path: Path) -> int:
     """Trace `model` and write `path`, with `<name>.data` beside it for weights above 2 GB; returns the opset.
 
     Inputs and outputs are named as Optimum, ONNX Runtime GenAI and Transformers.js expect them. Raises InputError when
@@ -73,12 +73,12 @@ def _with_cache(model: nn.Module, sample: dict[str, Tensor], length: int) -> dic
     return {**part(sample, BEFORE, length), "past_key_values": cache}
 
 
-def _free(axis: str | None, settings: Onnx) -> bool:
+def _free(axis: str | None, settings: OnnxSettings) -> bool:
     """Whether an axis of this name is to be of any size: `past_sequence` is where `sequence` is."""
     return axis is not None and axis.rpartition("_")[2] in settings.dynamic
 
 
-def _shapes(sample: dict[str, Any], interface: Interface, settings: Onnx) -> dict[str, Any]:
+def _shapes(sample: dict[str, Any], interface: Interface, settings: OnnxSettings) -> dict[str, Any]:
     """Which axes of every input are free, as `torch.export` takes it."""
     free = torch.export.Dim.AUTO
     batch = {0: free} if "batch" in settings.dynamic else {}
@@ -91,7 +91,7 @@ def _shapes(sample: dict[str, Any], interface: Interface, settings: Onnx) -> dic
     return found
 
 
-def _rename(program: Any, interface: Interface, settings: Onnx) -> None:
+def _rename(program: Any, interface: Interface, settings: OnnxSettings) -> None:
     """Give inputs, outputs and free axes their usual names. Raises ModelError when an axis came out fixed."""
     import onnx_ir
 

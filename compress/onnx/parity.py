@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.errors import VerifyError
 from compress.onnx.interface import Interface, part
 from compress.onnx.session import Session
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 from compress.tasks.asked import asked
 
 SHAPES = ((3, 13), (1, 21))
@@ -40,7 +40,7 @@ class Parity:
         return self.absolute / self.largest if self.largest else float("inf")
 
 
-def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) -> list[Parity]:
+def check(model: nn.Module, interface: Interface, path: Path, settings: OnnxSettings) -> list[Parity]:
     """Run the graph at two shapes (one, where all axes are fixed) beside `model`.
 
     Raises VerifyError above the tolerance, which is times the largest value where that is above one.
@@ -56,7 +56,7 @@ def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) ->
     return found
 
 
-def _shapes(interface: Interface, settings: Onnx) -> Iterator[tuple[int, int]]:
+def _shapes(interface: Interface, settings: OnnxSettings) -> Iterator[tuple[int, int]]:
     """(batch, length); where the length is not free, whatever the interface gives."""
     for batch, length in SHAPES:
         length = min(length, interface.longest or length)

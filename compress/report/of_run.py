@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluate.before_after import Evaluation
-from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan
 from compress.execution.run import Run
 from compress.metrics.kind import Quality
@@ -16,16 +15,15 @@ from compress.report import Report, environment, figures
 from compress.report.report import FamilyRow, Figures, quality
 
 
-def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
+def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
     """What became of the model: the plan's figures, and what was measured."""
-    before_ort, after_ort = (in_ort.before, in_ort.after) if in_ort is not None else (None, None)
     before, after, record = made.before, made.after, found.quality or Quality()
     opens = made.steps[-1].opens_with
     report = Report(
         model=run.model,
         recipe={"about": run.recipe.about, "text": made.recipe},
-        before=_figures(before, latency=found.latency_before, onnx=before_ort, record=record.dense_record),
-        after=_figures(after, latency=found.latency_after, onnx=after_ort, record=record.record),
+        before=_figures(before, latency=found.latency_before, record=record.dense_record),
+        after=_figures(after, latency=found.latency_after, record=record.record),
         families=[FamilyRow(**row) for row in run.tally.rows()],  # pyright: ignore[reportArgumentType]
         opens_with=opens["who"],
         load=opens["how"].format(folder=str(out)),

@@ -17,7 +17,6 @@ from typing import Any, NotRequired, TypedDict
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.evaluate.latency import Latency
-from compress.evaluate.ort_latency import OrtSpeed
 from compress.metrics.kind import Figure
 from compress.report.rows import NO_DIFFERENCE, percent, rows
 from compress.version import __version__
@@ -27,9 +26,9 @@ class Figures(TypedDict):
     """One side of the comparison. A figure that was not measured is absent.
 
     `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
-    `flops_length` tokens, or of a sample where that is absent. `bytes`: of the weights. `latency` and `onnx` (its speed
-    in ONNX Runtime): fields of the classes in `compress.evaluate`. Besides, the record of its quality under the name of
-    the metric: `perplexity`, `accuracy`, or `similarity` to the dense model, which the pruned side alone has.
+    `flops_length` tokens, or of a sample where that is absent. `bytes`: of the weights. `latency`: fields of the class
+    in `compress.evaluate`. Besides, the record of its quality under the name of the metric: `perplexity`, `accuracy`,
+    or `similarity` to the dense model, which the pruned side alone has.
     """
 
     params: int
@@ -38,7 +37,6 @@ class Figures(TypedDict):
     flops_length: NotRequired[int]
     zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
-    onnx: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
     accuracy: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
@@ -70,11 +68,23 @@ class RecipeText(TypedDict):
     text: str
 
 
+class Exported(TypedDict):
+    """One export: its `result` as the format gives it, and the same for people: `lines` of (what, value), and `about`.
+
+    `speed` is the format's own data; `timings` its rows, fields of `compress.export.format.Timing`.
+    """
+
+    result: dict[str, Any]
+    lines: list[list[str]]
+    about: str
+    speed: NotRequired[dict[str, Any]]
+    timings: NotRequired[list[dict[str, Any]]]
+
+
 class Report(TypedDict):
-    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
-    exported and how near to torch ONNX Runtime is. `quality`: the figures that the model's task has. `changes`, by
-    figure: fields of `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured
-    on."""
+    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `exports` what
+    was written in which format. `quality`: the figures that the model's task has. `changes`, by figure: fields of
+    `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on."""
 
     model: str
     recipe: RecipeText
@@ -85,7 +95,7 @@ class Report(TypedDict):
     load: str
     notes: list[str]
     environment: dict[str, str]
-    onnx: NotRequired[dict[str, Any]]
+    exports: NotRequired[dict[str, Exported]]
     quality: NotRequired[Measured]
     seconds: NotRequired[dict[str, float]]
     changes: NotRequired[dict[str, dict[str, Any]]]
@@ -100,7 +110,6 @@ def figures(
     flops_length: int | None = None,
     zeros: int = 0,
     latency: Latency | None = None,
-    onnx: OrtSpeed | None = None,
     record: Mapping[str, dict[str, Any]] | None = None,
 ) -> Figures:
     """One side of the comparison from what was measured; `record` is of `compress.metrics.kind.Quality`."""
@@ -109,8 +118,7 @@ def figures(
         found["flops_length"] = flops_length
     if zeros:
         found["zeros"] = zeros
-    measured = {"latency": latency, "onnx": onnx}
-    known = {name: asdict(value) for name, value in measured.items() if value is not None}
+    known = {} if latency is None else {"latency": asdict(latency)}
     found.update({**known, **(record or {})})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found
 

@@ -46,17 +46,14 @@ def rows(report: Report) -> list[Row]:
 def _times(report: Report) -> Iterator[Row]:
     before, after = report["before"], report["after"]
     if (one := before.get("latency")) and (other := after.get("latency")):
-        yield _time(report, "latency", f"Latency, {_shape(one)}", one["seconds"], other["seconds"])
-    if (one := before.get("onnx")) and (other := after.get("onnx")):
-        first, second = one["prefill"], other["prefill"]
-        label = f"ONNX Runtime, {_shape(first)}"
-        yield _time(report, "onnx_prefill", label, first["seconds"], second["seconds"])
-        if one["decode"] and other["decode"]:
-            yield _time(report, "onnx_decode", "ONNX Runtime, a token more", 1 / one["decode"], 1 / other["decode"])
+        change = report.get("changes", {})["latency"]
+        yield _time(f"Latency, {_shape(one)}", one["seconds"], other["seconds"], change)
+    for export in report.get("exports", {}).values():
+        for timing in export.get("timings", ()):
+            yield _time(**timing)
 
 
-def _time(report: Report, name: str, label: str, before: float, after: float) -> Row:
-    change = report.get("changes", {})[name]
+def _time(label: str, before: float, after: float, change: Mapping[str, Any]) -> Row:
     better = change["value"] < 1 if change["measurable"] else None
     return Row(label, _milliseconds(before), _milliseconds(after), shown(change), better, change["measurable"])
 

@@ -34,6 +34,7 @@ class ZeroWeights(ModelStep):
 
     settings, verb, subjects = PruneWeights, "prune", ("weights",)
     writing = "zero"
+    unforeseen = "its layer ratio reads weights or text; `allocate: uniform` and `allocate: erk` do not"
     step: PruneWeights
 
     def needs(self, context: Context) -> Needs:

@@ -108,21 +108,33 @@ def decide(
 
     Raises BudgetError where the budget cannot be met.
     """
-    source, recipe, original = context.source, context.recipe, context.original
-    graph, allocator = source.graph, allocators.get(step.allocate.name)
+    source = context.source
     scores = score(
-        graph,
+        source.graph,
         families,
         criteria.get(step.by.name),
         stats,
         source.weights.read,
         arguments=step.by.arguments,
         reduce=step.reduce,
-        normalize=allocator.meta.normalize,
-        seed=recipe.seed,
+        normalize=allocators.get(step.allocate.name).meta.normalize,
+        seed=context.recipe.seed,
         clusters=step.clusters,
     )
-    mixes: dict[str, np.ndarray] = {}
+    kept, mixes = spend(context, step, families, scores, stats), dict[str, np.ndarray]()
+    if criteria.get(step.by.name).meta.scope.makes_clusters:
+        kept, mixes = merging.settle(source, step, families, kept, stats)
+    return kept, mixes
+
+
+def spend(
+    context: Context, step: Prune, families: list[Family], scores: dict[str, np.ndarray], stats: Stats
+) -> dict[str, np.ndarray]:
+    """What the families that lose groups keep by these `scores`, family name → bool `[size]`.
+
+    Raises BudgetError where the budget cannot be met.
+    """
+    graph, original, allocator = context.source.graph, context.original, allocators.get(step.allocate.name)
     spared = _spare_layers(graph, families, scores, step)
     budget, target, measure = step.budget, None, "params"
     if budget.verb == "until":
@@ -150,12 +162,10 @@ def decide(
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    if criteria.get(step.by.name).meta.scope.makes_clusters:
-        kept, mixes = merging.settle(source, step, families, kept, stats)
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    return kept, mixes
+    return kept
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:
