@@ -1,0 +1,90 @@
+"""What the recipes that remove whole units keep of models that others trained: the tables of docs/benchmarks.md.
+
+    python tools/bench/quality.py             # SmolLM2-135M, 20 % of its blocks gone; an hour on one core
+    python tools/bench/quality.py contrasts   # the same model, recipes that differ in one thing each
+    python tools/bench/quality.py minilm      # the contrasts on MiniLM
+    python tools/bench/quality.py --read compare.json …  # the table of comparisons that were run already
+
+All recipes calibrate on the same 64 × 256 tokens of `docs` and are measured on the same sequences of `manuals`. What
+stands behind ± is the standard error of the difference to the dense model, paired over the sequences.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import minilm
+import smollm2
+from apart import ROOT, compress, table
+
+STRUCTURED = [
+    *("flap-uniform-20", "flap-20", "taylor-20", "wanda-sp-20", "sequential-30", "activation-20", "amp-30"),
+    *("magnitude-20", "random-20", "layers-25", "hidden-10", "cfsp-20", "llm-pruner-20", "exact-flops-30"),
+]
+REPAIRED = ["flap-uniform-20", "flap-20", "wanda-sp-20", "taylor-20", "amp-30", "cfsp-20"]
+ALIKE = {
+    "calibrate.samples": "64",
+    "calibrate.length": "256",
+    "steps.0.remove": "null",
+    "steps.0.until": "null",
+    "steps.0.keep": "{params: 84.2%}",  # 20 % of SmolLM2's blocks; the rest are its embeddings
+}
+ERRORS = 2
+"""Standard errors to each side of a figure in compare.json."""
+
+
+def compared(recipes: Iterable[str], model: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """What `compress compare` finds."""
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--no-keep", "--no-latency", "--evaluate", "full", "-q")
+        compress("compare", *recipes, model, "-o", folder, *given, *options)
+        return json.loads((Path(folder) / "compare.json").read_text())
+
+
+def show(found: dict[str, Any], mark: str = "") -> None:
+    """A markdown table, best first; `mark` stands behind each name."""
+    dense = found["dense"]
+    whole = dense["quality"]
+    rows = [["dense", "100 %", "100 %", f"{whole['value']:.3f}".rstrip("0").rstrip("."), ""]]
+    done = [row for row in found["rows"] if "error" not in row]
+    for row in sorted(done, key=lambda row: row["quality"]["value"], reverse=whole["higher_is_better"]):
+        quality, change = row["quality"], row["quality"]["change"]
+        error = quality["value"] / change["value"] * (change["high"] - change["low"]) / (2 * ERRORS)
+        digits = 3 if whole["higher_is_better"] else 1
+        shares = [f"{100 * share:.1f} %" for share in (row["params"] / dense["params"], row["flops"])]
+        opens = "yes" if "stock" in row["opens_with"] else "no"
+        rows.append([row["name"] + mark, *shares, f"{quality['value']:.{digits}f} ± {error:.{digits}f}", opens])
+    table(["recipe", "parameters", "FLOPs", whole["name"], "ordinary checkpoint"], rows)
+    for row in found["rows"]:
+        if "error" in row:
+            print(f"\n{row['name']}: {row['error']}")
+
+
+def main(*words: str) -> None:
+    """Run and print what is asked for."""
+    if words[:1] == ("--read",):
+        for file in words[1:]:
+            show(json.loads(Path(file).read_text()))
+            print()
+        return
+    if unknown := set(words) - {"contrasts", "minilm"}:
+        sys.exit(f"{', '.join(unknown)}: choose contrasts or minilm, or --read and files")
+    if words:
+        model = minilm.folder() if "minilm" in words else smollm2.folder()
+        show(compared([str(ROOT / "recipes" / "contrasts")], model, {}))
+        return
+    show(compared(STRUCTURED, smollm2.folder(), ALIKE))
+    print()
+    show(compared(REPAIRED, smollm2.folder(), {**ALIKE, "steps.0.repair": "least_squares"}), ", least squares")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
