@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan
 from compress.execution.run import Run
 from compress.report import Report, environment, figures
-from compress.report.report import FamilyRow, Figures
+from compress.report.report import FamilyRow, Figures, SaliencyRow
 
 
 def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
@@ -41,7 +41,16 @@ def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds
     )
     if found.text is not None:
         report["text"] = found.text
+    if saliency := list(_saliency(made)):
+        report["saliency"] = saliency
     return report
+
+
+def _saliency(made: Plan) -> Iterator[SaliencyRow]:
+    """What share of its saliency each family kept, in the steps that know it."""
+    for number, step in enumerate(made.steps, 1):
+        for name, found in step.decision.get("saliency", {}).items():
+            yield SaliencyRow(step=number, kind=name.rpartition(".")[2], layer=found["layer"], kept=found["kept"])
 
 
 def _figures(counted: Mapping[str, int], **measured: Any) -> Figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from compress.registry import allocators, criteria, repairs
 from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
 
 
@@ -101,13 +102,17 @@ def reads_text(step: Prune, *, decide: bool) -> bool:
     return bool(asked)
 
 
-def decide(
-    context: Context, step: Prune, families: list[Family], stats: Stats
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
+class Decided(NamedTuple):
+    """What each family keeps, family name → bool `[size]`; the matrices `[kept, size]` that merge its experts; and the
+    share of its saliency that stays."""
 
-    Raises BudgetError where the budget cannot be met.
-    """
+    kept: dict[str, np.ndarray]
+    mixes: dict[str, np.ndarray]
+    saliency: Saliency
+
+
+def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
+    """What goes and what stays. Raises BudgetError where the budget cannot be met."""
     source, recipe, original = context.source, context.recipe, context.original
     graph, allocator = source.graph, allocators.get(step.allocate.name)
     scores = score(
@@ -155,7 +160,8 @@ def decide(
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    return kept, mixes
+    spared_none = [family for family in families if family.name not in spared]
+    return Decided(kept, mixes, saliency_kept(spared_none, scores, kept))
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:
