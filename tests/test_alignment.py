@@ -68,7 +68,7 @@ def test_a_plan_aligns_alike(tmp_path):
     dense = pairs("mixtral", tmp_path)
     apply(plan(parse_recipe(STEP.format("true")), dense, QUICK), dense, tmp_path / "out", QUICK)
     assert farthest("mixtral", dense, tmp_path / "out") < 1e-6
-    assert json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["merged"]
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"]["merged"]
 
 
 def test_nothing_to_align():

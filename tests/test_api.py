@@ -50,7 +50,8 @@ def test_run_writes_what_the_same_options_in_one_object_write(place):
 def test_a_plan_is_what_run_does_and_apply_executes_it(place):
     compress.run("magnitude-20", "my-model", "run", evaluate=False)
     plan = compress.plan("magnitude-20", "my-model")
-    assert plan.steps[0].kept == json.loads(Path("run/plan.json").read_text())["steps"][0]["kept"]
+    kept = json.loads(Path("run/plan.json").read_text())["steps"][0]["decision"]["kept"]
+    assert plan.steps[0].decision["kept"] == kept
     report = compress.apply(plan, "my-model", "applied", evaluate=False)
     assert report is not None and report["after"]["params"] == plan.after["params"]
     assert Path("applied/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()

@@ -13,7 +13,7 @@ import zoo
 
 import compress
 from compress import cli
-from compress.steps.units import step as units
+from compress.steps import execute
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: channels, by: wanda, remove: 25%}\n"
@@ -64,8 +64,8 @@ def test_plan_and_apply(place, capsys):
     assert cli.call(["plan", "r.yaml", "in", "--to", "p.json"]) == 0
     assert cli.call(["apply", "p.json", "in", "out", "--no-evaluate"]) == 0
     assert (
-        json.loads(Path("out/plan.json").read_text())["steps"][0]["kept"]
-        == json.loads(Path("p.json").read_text())["steps"][0]["kept"]
+        json.loads(Path("out/plan.json").read_text())["steps"][0]["decision"]["kept"]
+        == json.loads(Path("p.json").read_text())["steps"][0]["decision"]["kept"]
     )
     assert cli.call(["plan", "r.yaml", "in", "--to", "p.json"]) == 2
     assert "--force" in capsys.readouterr().err
@@ -155,15 +155,15 @@ def test_an_interrupt_leaves_nothing(place, capsys, monkeypatch):
     def interrupted(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(units, "verify", interrupted)
+    monkeypatch.setattr(execute, "verify", interrupted)
     assert cli.call(["r.yaml", "in", "out"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert names(place) == ["in", "r.yaml"]
 
 
 def test_a_signal_to_the_process(place):
-    code = "import sys, time; from compress import cli\nfrom compress.steps.units import step as units\n"
-    code += "units.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
+    code = "import sys, time; from compress import cli\nfrom compress.steps import execute\n"
+    code += "execute.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, "r.yaml", "in", "out", "-q"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

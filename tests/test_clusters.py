@@ -79,7 +79,7 @@ def recipe(more):
 def test_one_threshold_for_all_layers_as_stun_searches_it(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     made = plan(recipe(", allocate: global, widths: per-layer, skip_layers: [2]"), dense)  # there counts go up and down
-    kept = {int(name.split(".")[2]): len(stay) for name, stay in made.steps[0].kept.items()}
+    kept = {int(name.split(".")[2]): len(stay) for name, stay in made.steps[0].decision["kept"].items()}
     layers = {}
     blocks = moe.blocks(moe.stock("mixtral", dense))
     for number, block in ((n, blocks[n]) for n in (0, 1)):

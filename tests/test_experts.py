@@ -32,7 +32,7 @@ def recipe(step):
 
 def kept(folder):
     """Layer → experts that stay, in the numbers of the dense model."""
-    step = json.loads((folder / "plan.json").read_text())["steps"][-1]["kept"]
+    step = json.loads((folder / "plan.json").read_text())["steps"][-1]["decision"]["kept"]
     return {int(name.split(".")[2]): found for name, found in step.items() if name.endswith("experts")}
 
 
@@ -169,7 +169,7 @@ def test_merged_experts(merge, name, tmp_path):
     dense, out = moe.save(name, tmp_path / "in"), tmp_path / "out"
     step = f"{{prune: experts, by: router_similarity, remove: 50%, merge: {merge}}}"
     run(recipe(step), dense, out, QUICK)
-    merged = json.loads((out / "plan.json").read_text())["steps"][0]["merged"]
+    merged = json.loads((out / "plan.json").read_text())["steps"][0]["decision"]["merged"]
     before, after = moe.stock(name, dense), moe.stock(name, out)
     for family, rows in merged.items():
         layer = int(family.split(".")[2])
@@ -199,15 +199,15 @@ def test_selective_merging_leaves_large_layers_alone(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     few = plan(recipe("{prune: experts, by: behaviour, remove: 70%, merge: selective}"), dense)
     many = plan(recipe("{prune: experts, by: behaviour, remove: 25%, merge: selective}"), dense)
-    assert few.steps[0].merged
-    assert not many.steps[0].merged
+    assert few.steps[0].decision["merged"]
+    assert not many.steps[0].decision["merged"]
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_groups"])
 def test_every_group_of_a_router_loses_as_many(name, tmp_path):
     dense = moe.save(name, tmp_path / "in")
     made = plan(recipe("{prune: experts, by: reap, remove: 25%}"), dense)
-    for stay in made.steps[0].kept.values():
+    for stay in made.steps[0].decision["kept"].values():
         assert [sum(i < 4 for i in stay), sum(i >= 4 for i in stay)] == [3, 3]
 
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 import zoo
 
-from compress import cli
-from compress.steps.units import step as units
+from compress import cli, pipeline
 
 RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: channels, by: magnitude, remove: 25%}\n"
 SIGNALS = {signal.SIGINT: ("interrupted; ", 130)}
@@ -53,7 +52,7 @@ def before(function: Callable[..., object], first: Callable[..., object]) -> Cal
 @pytest.mark.parametrize("command", ["a.yaml in out", "plan a.yaml in", "compare a.yaml in -o out --no-evaluate"])
 def test_nothing_was_written(number, command, place, monkeypatch, capsys):
     words, code = SIGNALS[number]
-    monkeypatch.setattr(units, "execute", raising(number))
+    monkeypatch.setattr(pipeline, "execute", raising(number))
     assert cli.call(command.split()) == code
     assert f"error: {words}nothing was written. The same command goes on" in capsys.readouterr().err
     assert sorted(path.name for path in place.iterdir()) == ["a.yaml", "b.yaml", "c.yaml", "in"]
@@ -63,7 +62,7 @@ def test_nothing_was_written(number, command, place, monkeypatch, capsys):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_comparison_names_its_finished_results(number, place, monkeypatch, capsys):
     words, code = SIGNALS[number]
-    monkeypatch.setattr(units, "execute", before(units.execute, raising(number, after=2)))
+    monkeypatch.setattr(pipeline, "execute", before(pipeline.execute, raising(number, after=2)))
     command = ["compare", "a.yaml", "b.yaml", "c.yaml", "in", "-o", "out", "--no-evaluate"]
     assert cli.call(command) == code
     assert f"error: {words}finished: a, b in {place / 'out'}; no more was written" in capsys.readouterr().err
@@ -81,7 +80,7 @@ def test_a_result_that_has_its_name_stands(place, monkeypatch, capsys):
 
 def test_an_output_that_failed_to_replace_is_not_called_finished(place, monkeypatch, capsys):
     assert cli.call(["a.yaml", "in", "out", "--no-evaluate"]) == 0
-    monkeypatch.setattr(units, "execute", raising(signal.SIGINT))
+    monkeypatch.setattr(pipeline, "execute", raising(signal.SIGINT))
     assert cli.call(["a.yaml", "in", "out", "--no-evaluate", "--force"]) == 130
     assert "interrupted; nothing was written" in capsys.readouterr().err, "that of the command before does not count"
 
@@ -103,7 +102,7 @@ def test_a_signal_from_outside(number, place, monkeypatch):
             torch.set_num_threads(1)
             os.dup2(writing, 2)
             monkeypatch.setattr("sys.stderr", os.fdopen(2, "w", buffering=1))
-            monkeypatch.setattr(units, "execute", prune)
+            monkeypatch.setattr(pipeline, "execute", prune)
             os._exit(cli.call(["a.yaml", "in", "out"]))
         finally:
             os._exit(1)
@@ -121,7 +120,7 @@ def test_what_is_ignored_stays_ignored(place, capsys):
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(units, "execute", before(units.execute, raising(signal.SIGHUP)))
+            patch.setattr(pipeline, "execute", before(pipeline.execute, raising(signal.SIGHUP)))
             assert cli.call(["a.yaml", "in", "out", "--no-evaluate"]) == 0
     finally:
         signal.signal(signal.SIGHUP, old)

@@ -195,8 +195,8 @@ def test_skip(llama, tmp_path):
     assert widths[0] == widths[3] == 48 > max(widths[1:3])
     made = recipe("{prune: layers, by: random, remove: 50%, skip_layers: [0, -1]}")
     run(made, llama, tmp_path / "layers", QUICK)
-    kept = json.loads((tmp_path / "layers/plan.json").read_text())["steps"][0]["kept"]["model.layers.layers"]
-    assert kept == [0, 3]
+    decision = json.loads((tmp_path / "layers/plan.json").read_text())["steps"][0]["decision"]
+    assert decision["kept"]["model.layers.layers"] == [0, 3]
     with pytest.raises(InputError, match="no family or tensor"):
         run(recipe("{prune: channels, by: random, remove: 20%, skip: [nothing]}"), llama, tmp_path / "x", QUICK)
 
@@ -253,15 +253,14 @@ def _wider(folder):
     [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "config.json asks for")],
 )
 def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
-    from compress.steps.units import step as units
+    from compress.steps import execute
 
-    def wrong(source, kept, opening, folder, **more):
-        written = cut(source, kept, opening, folder, **more)
+    def wrong(source, edit, folder):
+        rewrite(source, edit, folder)
         spoil(folder)
-        return written
 
-    cut = units.cut
-    monkeypatch.setattr(units, "cut", wrong)
+    rewrite = execute.rewrite
+    monkeypatch.setattr(execute, "rewrite", wrong)
     with pytest.raises(VerifyError, match=words):
         run(recipe("{prune: channels, by: random, remove: 20%}"), llama, tmp_path / "out", QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out.partial"]

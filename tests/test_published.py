@@ -99,21 +99,21 @@ def test_flap_ranks_heads_and_channels_of_all_layers_together(name, llama):
         if left > 0:
             expected[kind][layer, unit] = False
             left -= cost[kind]
-    heads, channels = masks(plan(made, llama).steps[0].kept, model)
+    heads, channels = masks(plan(made, llama).steps[0].decision["kept"], model)
     assert torch.equal(heads, expected["heads"])
     assert torch.equal(channels, expected["channels"])
     assert len(set(heads.sum(1).tolist())) > 1 and len(set(channels.sum(1).tolist())) > 1
 
 
 def test_flap_with_layers_tied_keeps_as_many_in_each(llama):
-    heads, channels = masks(plan(recipe("flap-uniform-20"), llama).steps[0].kept, zoo.stock("llama", llama))
+    heads, channels = masks(plan(recipe("flap-uniform-20"), llama).steps[0].decision["kept"], zoo.stock("llama", llama))
     assert len(set(heads.sum(1).tolist())) == len(set(channels.sum(1).tolist())) == 1
 
 
 def test_wanda_sp_sees_the_pruned_layers_before(llama, reference):
     made, model = recipe("wanda-sp-20"), zoo.stock("llama", llama)
     _, expected = reference.wanda_sp(model, given(made, llama), made.steps[0].remove)
-    heads, channels = masks(plan(made, llama).steps[0].kept, model)
+    heads, channels = masks(plan(made, llama).steps[0].decision["kept"], model)
     assert torch.equal(heads, expected.heads)
     assert not (channels & ~expected.channels).any()
     assert (expected.channels.sum(1) - channels.sum(1) <= 1).all()  # here the budget is never missed by less than one
@@ -124,7 +124,7 @@ def test_llm_pruner_leaves_its_layers_whole_and_takes_a_quarter_of_the_others(tm
     made, model = recipe("llm-pruner-20"), zoo.stock("llama", tmp_path / "in")
     assert (made.calibrate.samples, made.calibrate.length) == (6, 24)  # of TINY; the file has the paper's 10 × 64
     _, expected = reference.llm_pruner(model, given(made, tmp_path / "in"), 0.25)
-    heads, channels = masks(plan(made, tmp_path / "in").steps[0].kept, model)
+    heads, channels = masks(plan(made, tmp_path / "in").steps[0].decision["kept"], model)
     pruned = [4, 5]
     whole = [i for i in range(8) if i not in pruned]
     assert heads[whole].all() and channels[whole].all()

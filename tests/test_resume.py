@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import zoo
 
-from compress import cli
+from compress import cli, pipeline
 from compress.errors import InputError
 from compress.pipeline import Options, run
-from compress.steps.units import step as units
 
 RECIPE = """calibrate: {data: random, samples: 4, length: 16}
 steps:
@@ -39,7 +38,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def executed(monkeypatch):
     """How often a step is executed, and a way to end the second one before it begins: by what `stop` does."""
-    real, seen = units.execute, {"count": 0, "stop": None}
+    real, seen = pipeline.execute, {"count": 0, "stop": None}
 
     def execute(work, *rest):
         seen["count"] += 1
@@ -47,7 +46,7 @@ def executed(monkeypatch):
             seen["stop"]()
         return real(work, *rest)
 
-    monkeypatch.setattr(units, "execute", execute)
+    monkeypatch.setattr(pipeline, "execute", execute)
     return seen
 
 

@@ -10,10 +10,13 @@ import torch
 import zoo
 
 from compress.errors import InputError
+from compress.execution.baseline import Original
+from compress.execution.context import Context
 from compress.model.source import Source
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
-from compress.steps.units.decide import families_of, in_sequence
+from compress.steps.units.decide import decide, families_of, wants
+from compress.steps.units.in_sequence import in_sequence
 
 RECIPE = """
 calibrate: {data: {random: {}}, samples: 6, length: 12, batch: 2}
@@ -26,11 +29,15 @@ def recipe(more: str = ""):
     return parse_recipe(RECIPE % more)
 
 
+def context(source, given):
+    return Context(source, source, Original(source.graph), given, "cpu")
+
+
 def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) -> None:
     source = Source.of(zoo.save("llama", tmp_path / "in"))
     step = recipe().steps[0]
     families = families_of(source.graph, step)
-    kept, stats = in_sequence(source, recipe(), step, families, "cpu")
+    (kept, _, _), stats = in_sequence(context(source, recipe()), step, families)
     assert set(kept) == {family.name for family in families}
     model = zoo.stock("llama", tmp_path / "in")
     from compress.data.batches import batches
@@ -67,18 +74,34 @@ def test_a_repair_flows_on_and_the_result_is_what_was_planned(tmp_path: Path) ->
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
     dense = load_file(tmp_path / "in" / "model.safetensors")
     name = "model.layers.2.mlp.down_proj.weight"
-    mask = np.isin(np.arange(48), made.steps[0].kept["model.layers.2.mlp.channels"])
+    mask = np.isin(np.arange(48), made.steps[0].decision["kept"]["model.layers.2.mlp.channels"])
     assert not torch.allclose(one[name], dense[name][:, torch.from_numpy(mask)], atol=1e-4)  # mended, not only sliced
 
 
 @pytest.mark.parametrize(
-    ("more", "text"),
-    [(", allocate: global", "goes with `remove:` and `allocate: uniform`"), (", by: taylor", "needs gradients")],
+    ("given", "text"),
+    [
+        (RECIPE.replace("channels", "layers").replace("wanda", "block_influence") % "", "spans several"),
+        (RECIPE.replace("wanda", "taylor") % "", "needs gradients"),
+    ],
 )
-def test_what_cannot_be_decided_block_by_block_is_refused(tmp_path: Path, more: str, text: str) -> None:
+def test_what_cannot_be_decided_block_by_block_is_refused(tmp_path: Path, given: str, text: str) -> None:
     source = Source.of(zoo.save("llama", tmp_path))
-    given = RECIPE % more
-    given = given.replace("by: wanda, ", "") if "by: taylor" in more else given
     step = parse_recipe(given).steps[0]
     with pytest.raises(InputError, match=text):
-        in_sequence(source, parse_recipe(given), step, families_of(source.graph, step), "cpu")
+        in_sequence(context(source, parse_recipe(given)), step, families_of(source.graph, step))
+
+
+def test_any_allocator_says_how_many_stay_and_the_sequence_which(tmp_path: Path) -> None:
+    source = Source.of(zoo.save("llama", tmp_path / "in"))
+    given = parse_recipe(RECIPE.replace("40%%", "70%%") % ", allocate: global, widths: per-layer")
+    step, asked = given.steps[0], context(source, given)
+    families = families_of(source.graph, step)
+    dense = asked.collect(wants(source, step, families, decide=True))
+    masks = decide(asked, step, families, dense).kept
+    (kept, _, _), seen = in_sequence(asked, step, families)
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert {name: int(mask.sum()) for name, mask in kept.items()} == counts and len(set(counts.values())) > 1
+    first, last = (f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 2))
+    assert seen["input_norm"][first].equal(dense["input_norm"][first]), "nothing is pruned before the first block"
+    assert not seen["input_norm"][last].allclose(dense["input_norm"][last], rtol=1e-3)

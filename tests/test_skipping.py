@@ -189,7 +189,7 @@ def test_a_plan_carries_the_thresholds(tmp_path):
     given = plan(recipe("{skip: experts, remove: 40%, skip_layers: [0]}"), dense, QUICK)
     apply(given, dense, tmp_path / "out", QUICK)
     written = asked(tmp_path / "out")["thresholds"]
-    assert written == given.steps[0].thresholds and len(written) == 2
+    assert written == given.steps[0].decision["thresholds"] and len(written) == 2
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_sensitivity_is_two_forwards_a_batch(batches, tmp_path):
 def test_ecoflap_runs(tmp_path):
     zoo.save("llama", tmp_path / "in")
     run(recipe("{prune: weights, by: wanda, remove: 50%, allocate: ecoflap}"), tmp_path / "in", tmp_path / "out", QUICK)
-    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["sparsity"]
+    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"]["sparsity"]
     assert len(set(shares.values())) > 1 and max(shares.values()) <= 0.6 + 1e-6
 
 
@@ -232,7 +232,7 @@ def test_other_layouts(name, by, tmp_path):
     zoo.save(name, tmp_path / "in")
     run(recipe(f"{{prune: weights, by: {by}, pattern: '2:4'}}"), tmp_path / "in", tmp_path / "out", QUICK)
     zoo.stock(name, tmp_path / "out")
-    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["sparsity"]
+    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"]["sparsity"]
     written = load_file(tmp_path / "out" / "model.safetensors")
     first = min(shares)
     weight = next(t for key, t in written.items() if key.endswith(first) or first.endswith(key)).float()

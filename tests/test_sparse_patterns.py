@@ -76,7 +76,7 @@ def test_one_threshold_over_all_matrices(allocate, tmp_path):
     save_file(weights, file, {"format": "pt"})
     step = f"{{prune: weights, by: magnitude, remove: 40%, compare: layer, allocate: {allocate}}}"
     pruned(step, tmp_path / "in", tmp_path / "out")
-    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["sparsity"]
+    shares = json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"]["sparsity"]
     stored = inside(load_file(tmp_path / "in" / "model.safetensors"))
     scores = {}
     for name, weight in stored.items():

@@ -71,7 +71,7 @@ def test_every_block_runs_once(tmp_path, monkeypatch):
 
     def counted(propagate):
         calls.clear()
-        monkeypatch.setattr("compress.steps.weights._verify", lambda *rest: "")
+        monkeypatch.setattr("compress.steps.execute.verify", lambda *rest: "")
         run(recipe(propagate=propagate), tmp_path / "in", tmp_path / propagate, QUICK)
         return sum(shape[0] for shape in calls if shape[1] == 24)
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 import compress.pipeline
 import compress.steps.delta.extract
 import compress.steps.delta.fold
+from compress import pipeline
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError
 from compress.pipeline import Options, plan, run
 from compress.recipe.read import parse_recipe
 from compress.steps.delta.fold import apply_delta
-from compress.steps.units import step as units
 
 QUICK = Options(evaluate=False)
 CHANNELS = "- {prune: [channels], by: magnitude, remove: 25%}\n"
@@ -80,7 +80,7 @@ def before(monkeypatch, place, name, act):
 
 
 @pytest.mark.parametrize(("change", "said"), CHANGES)
-@pytest.mark.parametrize(("place", "name"), [(units, "execute"), (compress.pipeline, "write_report")])
+@pytest.mark.parametrize(("place", "name"), [(pipeline, "execute"), (compress.pipeline, "write_report")])
 def test_a_run(change, said, place, name, llama, tmp_path, monkeypatch):
     before(monkeypatch, place, name, lambda: change(llama))
     with pytest.raises(InputError, match=said):
@@ -89,13 +89,13 @@ def test_a_run(change, said, place, name, llama, tmp_path, monkeypatch):
 
 
 def test_a_plan(llama, monkeypatch):
-    before(monkeypatch, units, "execute", lambda: replace(llama))
+    before(monkeypatch, pipeline, "execute", lambda: replace(llama))
     with pytest.raises(InputError, match="changed while it was being read"):
         plan(steps(), llama, QUICK)
 
 
 def test_what_an_earlier_step_wrote(llama, tmp_path, monkeypatch):
-    original, calls = units.execute, []
+    original, calls = pipeline.execute, []
 
     def second(work, *rest):
         calls.append(work.source.checkpoint.folder)
@@ -104,14 +104,14 @@ def test_what_an_earlier_step_wrote(llama, tmp_path, monkeypatch):
             replace(calls[1])
         return done
 
-    monkeypatch.setattr(units, "execute", second)
+    monkeypatch.setattr(pipeline, "execute", second)
     with pytest.raises(InputError, match=r"step-1/model.safetensors: changed while it was being read"):
         run(steps(CHANNELS + HEADS), llama, tmp_path / "out", QUICK)
 
 
 def test_a_side_file_that_is_lost(llama, tmp_path, monkeypatch):
     (llama / "vocab.txt").write_text("a b")
-    before(monkeypatch, units, "execute", (llama / "vocab.txt").unlink)
+    before(monkeypatch, pipeline, "execute", (llama / "vocab.txt").unlink)
     with pytest.raises(InputError, match=r"vocab\.txt: was removed while it was being read"):
         run(steps(), llama, tmp_path / "out", QUICK)
 

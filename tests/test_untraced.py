@@ -20,6 +20,7 @@ from compress.graph.trace import trace
 from compress.model.build import empty_model, text_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
+from compress.steps.units.masks import masks
 
 TEXT = {
     "vocab_size": 96,
@@ -245,7 +246,7 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
     assert not any(info.values()), info
     (step,) = read_plan(out / "plan.json").steps
     found, dense = graph("llava"), tf.LlavaForConditionalGeneration.from_pretrained(saved).eval()
-    whole, kept = answer(dense), step.masks(found)
+    whole, kept = answer(dense), masks(found, step.decision["kept"])
     state = dense.state_dict()
     for tensor in found.layouts:
         for dim, mask in found.masks(tensor, kept).items():
@@ -257,20 +258,19 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 
 
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
-    from compress.steps.units import step as units
+    from compress.steps import execute
     from compress.stream.stream import Stream
     from compress.surgery.verify import forward
 
-    def wrong(source, kept, opening, folder, **more):
-        written = cut(source, kept, opening, folder, **more)
+    def wrong(source, edit, folder):
+        rewrite(source, edit, folder)
         tensors = load_file(folder / "model.safetensors")
         name = next(name for name in tensors if "multi_modal_projector.linear_1.weight" in name)
         tensors[name][0, 0] += 1
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return written
 
-    cut = units.cut
-    monkeypatch.setattr(units, "cut", wrong)
+    rewrite = execute.rewrite
+    monkeypatch.setattr(execute, "rewrite", wrong)
     monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
     with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward of tokens runs"):
         run(HALF, saved, saved.parent / "out", QUICK)

@@ -14,9 +14,8 @@ from transformers.cache_utils import DynamicLayer
 from compress.errors import VerifyError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.steps import weights
-from compress.steps.units import step as units
-from compress.surgery.verify import run as verifying
+from compress.steps import execute
+from compress.surgery.claims import masked as verifying
 from compress.surgery.verify.noise import Reordered, apart
 
 QUICK = Options(evaluate=False)
@@ -54,12 +53,12 @@ def rebuilt(folder, cls, config, **numbers):
 def plant(monkeypatch, spoil):
     """What is written is spoiled before it is verified."""
 
-    def wrong(source, kept, opening, folder, **more):
-        cut(source, kept, opening, folder, **more)
+    def wrong(source, edit, folder):
+        rewrite(source, edit, folder)
         spoil(folder)
 
-    cut = units.cut
-    monkeypatch.setattr(units, "cut", wrong)
+    rewrite = execute.rewrite
+    monkeypatch.setattr(execute, "rewrite", wrong)
 
 
 def scale_logits(error):
@@ -199,15 +198,13 @@ def test_what_was_not_compared_is_not_called_equal(llama):
 
 
 def test_more_zeros_than_asked_are_found(llama, monkeypatch):
-    def wrong(work, step, inputs, shares, folder):
-        write(work, step, inputs, shares, folder)
+    def spoil(folder):
         file = folder / "model.safetensors"
         tensors = load_file(file)
         tensors["model.layers.1.mlp.up_proj.weight"].zero_()
         save_file(tensors, file, {"format": "pt"})
 
-    write = weights._write
-    monkeypatch.setattr(weights, "_write", wrong)
+    plant(monkeypatch, spoil)
     with pytest.raises(VerifyError, match=r"up_proj\.weight: 100\.0% of its weights are zero, not 50\.0%"):
         said(llama, "{prune: weights, by: magnitude, remove: 50%}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, TypedDict
 
-from compress.execution.work import Options
+from compress.execution.run import Options
 
 __all__ = ["OptionFields", "Options", "chosen"]
 

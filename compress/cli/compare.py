@@ -63,7 +63,7 @@ def compare(
 
         from compress.comparison.run import compare as run
         from compress.comparison.write import comparison_table, write_comparison
-        from compress.execution.work import Options
+        from compress.execution.run import Options
 
     options = Options(device=device, force=force, evaluate=evaluate, latency=latency, **asdict(opening))
     found = run(chosen, model, out, options, keep=keep)

@@ -1,16 +1,12 @@
-"""compress apply-delta, and what a recipe with `prune: delta` shows."""
+"""compress apply-delta."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compress import console
 from compress.cli.app import Flag, Opening, Talk, app
-
-if TYPE_CHECKING:
-    from compress.steps.delta.format import Description
 
 
 @app.command(name="apply-delta")
@@ -43,12 +39,3 @@ def apply_delta(
     console.result(
         f"{out}: {base} with the delta of {described.tuned['name']}", {"out": str(out), **described.summary()}
     )
-
-
-def show_delta(described: Description, out: Path) -> None:
-    """The table of a delta that was written to `out`."""
-    from compress.report.delta import delta_table
-
-    summary = described.summary()
-    console.result(delta_table(summary), summary)
-    console.say(f"wrote {out}; the model again: compress apply-delta {described.base['name']} {out} OUT")

@@ -71,7 +71,7 @@ def evaluate(
 
     from compress.checkpoint.open import open_checkpoint
     from compress.evaluate.folder import Questions, evaluate_folder
-    from compress.execution.work import Options
+    from compress.execution.run import Options
     from compress.report.card import add_scores
     from compress.report.evaluation import evaluation_table
 

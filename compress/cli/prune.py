@@ -9,7 +9,6 @@ from cyclopts import App
 
 from compress import console
 from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, announce, app, loading, options
-from compress.cli.delta import show_delta
 from compress.cli.push import publish
 
 planning = App(name="plan")
@@ -60,14 +59,22 @@ def prune(
     if dry_run:
         from compress.checkpoint.write import check_target
 
-        bases = [] if read.delta is None else [read.delta.base]
-        check_target(out, writing.force, [model, *bases])
+        with loading():
+            from compress.steps.kinds import kinds_of
+
+        check_target(out, writing.force, [model, *(name for kind in kinds_of(read) for name in kind.inputs)])
         _show_plan(read, model, None, opening, writing)
         return
     with loading():
         from compress.pipeline import run
+        from compress.steps.kinds import artifact_step
     made: Any = run(read, model, out, options(opening, writing))
-    show_delta(made, out) if read.delta is not None else _finish(made, out)
+    if (artifact := artifact_step(read)) is not None:
+        table, data, last = artifact.show(made, out)
+        console.result(table, data)
+        console.say(last)
+    else:
+        _finish(made, out)
     if push is not None and made is not None:
         publish(out, push, private=private)
 

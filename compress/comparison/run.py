@@ -18,9 +18,10 @@ from compress.comparison.write import remove_pages
 from compress.console import say, warn
 from compress.errors import CompressError, InputError
 from compress.evaluate.change import Sampled
-from compress.execution.work import Options, Shared
+from compress.execution.run import Options, Shared
 from compress.pipeline import run, share
 from compress.report import Report, environment
+from compress.steps.kinds import artifact_step
 
 PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
 """What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
@@ -87,8 +88,9 @@ def compare(
     """
     if not chosen:
         raise InputError("no recipe to compare")
-    if deltas := [candidate.name for candidate in chosen if candidate.recipe.delta is not None]:
-        raise InputError(f"{deltas[0]}: writes the pruned difference of two models, which is no model to compare")
+    for candidate in chosen:
+        if (artifact := artifact_step(candidate.recipe)) is not None:
+            raise InputError(f"{candidate.name}: what `{artifact.title()}` writes is no model to compare")
     check_target(out, options.force, [model_in], fill=True)
     for candidate in chosen:
         check_target(out / candidate.name, options.force, [model_in])

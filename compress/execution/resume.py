@@ -17,8 +17,8 @@ from compress.checkpoint.leftovers import left_steps
 from compress.checkpoint.target import STEPS, hidden_name, placed
 from compress.console import say
 from compress.errors import InputError
-from compress.execution.document import Step
-from compress.execution.work import Work
+from compress.execution.document import PlannedStep
+from compress.execution.run import Run
 from compress.version import __version__
 
 STATE = "resume.json"
@@ -51,15 +51,15 @@ def finished_steps(out: Path) -> Iterator[Path]:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def keep(work: Work, place: Path) -> None:
+def keep(run: Run, place: Path) -> None:
     """The steps so far are finished; the newest one's model lies in `place`/step-N and earlier ones go."""
-    number, total = len(work.steps), len(work.recipe.steps)
+    number, total = len(run.steps), len(run.recipe.steps)
     to_disk(place / f"step-{number}")
     state = {
-        "key": _key(work),
-        "steps": [asdict(step) for step in work.steps],
-        "tally": work.tally.state(),
-        "seconds": work.seconds,
+        "key": _key(run),
+        "steps": [asdict(step) for step in run.steps],
+        "tally": run.tally.state(),
+        "seconds": run.seconds,
     }
     new = place / f"{STATE}.new"
     new.write_text(json.dumps(state, default=str), encoding="utf-8")
@@ -68,7 +68,7 @@ def keep(work: Work, place: Path) -> None:
     shutil.rmtree(place / f"step-{number - 1}", ignore_errors=True)
 
 
-def restore(work: Work, place: Path, out: Path) -> int:
+def restore(run: Run, place: Path, out: Path) -> int:
     """Take over what an interrupted run into `out` has finished; returns the number of steps.
 
     Raises OtherRunError where that was another recipe, another model or other options.
@@ -79,19 +79,19 @@ def restore(work: Work, place: Path, out: Path) -> int:
         return 0
     for path in found:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if state["key"] != _key(work):
+        if state["key"] != _key(run):
             continue
         if path != place:
             shutil.rmtree(place, ignore_errors=True)
             path.rename(place)
-        work.steps[:] = [Step(**step) for step in state["steps"]]
-        work.tally.restore(state["tally"])
-        work.seconds.update(state["seconds"])
-        number, total = len(work.steps), len(work.recipe.steps)
+        run.steps[:] = [PlannedStep(**step) for step in state["steps"]]
+        run.tally.restore(state["tally"])
+        run.seconds.update(state["seconds"])
+        number, total = len(run.steps), len(run.recipe.steps)
         for unfinished in place.glob("step-*"):
             if unfinished.name != f"step-{number}":
                 shutil.rmtree(unfinished)
-        work.stages.behind(number)
+        run.stages.behind(number)
         standing.keep(f"step {number} of {total}")
         say(f"resuming behind step {number} of {total}")
         for other in found:
@@ -102,14 +102,14 @@ def restore(work: Work, place: Path, out: Path) -> int:
     raise OtherRunError(f"--resume: what was kept beside {out} {why}; run the same command again, or without --resume")
 
 
-def _key(work: Work) -> str:
+def _key(run: Run) -> str:
     """Stands for all that decides what a step's result is; how it is measured afterwards may differ."""
-    options = work.options
+    options = run.options
     parts = [
         __version__,
-        work.recipe.dump(),
-        work.first.checkpoint.digest,
-        work.given.dump() if work.given else "",
+        run.recipe.dump(),
+        run.first.checkpoint.digest,
+        run.given.dump() if run.given else "",
         options.where,
         repr(options.include),
         repr(options.trust_remote_code),

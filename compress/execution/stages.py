@@ -13,6 +13,7 @@ DOING = {
     "decide": "deciding",
     "cut": "cutting",
     "zero": "zeroing weights",
+    "write": "writing",
     "verify": "verifying",
     "evaluate": "evaluating",
     "export": "exporting to ONNX",

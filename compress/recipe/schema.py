@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from compress.recipe.delta import PruneDelta
 from compress.recipe.export import Exports
 from compress.recipe.mistake import mistake
 from compress.recipe.part import Data, Part
-from compress.recipe.skipping import SkipExperts
 from compress.recipe.source import to_yaml
-from compress.recipe.step import Step
+from compress.recipe.step import Step, entry_of
 
 MOST_TOKENS = 100_000_000
 """Of all samples together. Every block's inputs for them are held: 800 GB of 4,096 channels in half precision."""
@@ -54,27 +52,27 @@ class Recipe(BaseModel):
     @field_validator("steps")
     @classmethod
     def _orderly(cls, steps: list[BaseModel]) -> list[BaseModel]:
-        if len(steps) > 1 and any(isinstance(step, PruneDelta) for step in steps):
-            raise mistake("`prune: delta` stands alone, as what it writes is no model; move the other steps elsewhere")
-        if any(isinstance(step, SkipExperts) for step in steps[:-1]):
-            raise mistake("`skip: experts` measures the model that it is written into; make it the last step")
+        for number, kind in enumerate(map(_kind, steps)):
+            if kind.alone and len(steps) > 1:
+                raise mistake(f"`{kind.title()}` stands alone: {kind.alone}")
+            if kind.last and number + 1 < len(steps):
+                raise mistake(f"`{kind.title()}` must be the last step: {kind.last}")
         return steps
 
     @model_validator(mode="after")
     def _exported(self) -> Recipe:
-        if self.export is not None and self.delta is not None:
-            raise mistake("a delta is no model and has no graph; leave out `export`, or export what apply-delta writes")
+        kind = _kind(self.steps[0])
+        if self.export is not None and not kind.makes_model:
+            raise mistake(f"`{kind.title()}` writes no model, so there is nothing to export; leave out `export`")
         return self
-
-    @property
-    def delta(self) -> PruneDelta | None:
-        """The only step where it prunes a task vector: the result is a delta then, not a model."""
-        step: BaseModel = self.steps[0]
-        return step if isinstance(step, PruneDelta) else None
 
     def dump(self) -> str:
         """The recipe as YAML, every default written out, so that it means the same in a later version."""
         return to_yaml(self.model_dump(mode="json", exclude_none=True))
+
+
+def _kind(step: BaseModel) -> Any:
+    return entry_of(step).target
 
 
 def json_schema() -> dict[str, Any]:

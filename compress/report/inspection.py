@@ -14,6 +14,7 @@ from compress.checkpoint.open import Checkpoint
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
 from compress.model.source import Source
+from compress.registry import steps
 from compress.report import table
 from compress.report.rows import count, percent
 
@@ -129,12 +130,9 @@ def plan_table(plan: Plan) -> Table:
         before, after = plan.before[name], plan.after[name]
         drawn.add_row(label, count(before), count(after), percent(before, after))
     for number, step in enumerate(plan.steps, 1):
-        left: dict[str, int] = {}
-        for name, kept in step.kept.items():
-            kind = name.rpartition(".")[2]
-            left[kind] = left.get(kind, 0) + len(kept)
-        for kind, total in left.items():
-            drawn.add_row(f"step {number}: {kind} kept", "", str(total), "")
+        kind: Any = steps.get(step.kind).target
+        for label, value in kind.rows(step.decision).items():
+            drawn.add_row(f"step {number}: {label}", "", value, "")
     return drawn
 
 

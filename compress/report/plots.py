@@ -83,6 +83,33 @@ def shares(report: Report) -> Figure:
     return figure
 
 
+def saliency(report: Report) -> Figure | None:
+    """Share of the saliency that each layer kept, a panel for each step and kind; None where none is by layer."""
+    panels: dict[tuple[int, str], list[tuple[int, float]]] = {}
+    for row in report.get("saliency", []):
+        if row["layer"] is not None:
+            panels.setdefault((row["step"], row["kind"]), []).append((row["layer"], row["kept"]))
+    if not panels:
+        return None
+    several = len({step for step, _ in panels}) > 1
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 1.6 * len(panels) + 0.35), layout="constrained")
+        for axes, ((step, kind), points) in zip(
+            figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
+        ):
+            layers, kept = zip(*sorted(points), strict=True)
+            axes.plot(layers, kept, color=COLOURS.get(kind, OTHER), marker="o", markersize=4)
+            title = LABELS.get(kind, kind) + (f", step {step}" if several else "")
+            axes.set_title(title, loc="left", size=11, weight="bold")
+            axes.set_ylim(0, 1.05)
+            axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+            axes.set_xticks(layers[:: -(-len(layers) // 40)])
+            axes.grid(axis="y", color=TRACK)
+            axes.tick_params(length=0)
+            axes.set_xlabel("layer", size=9, loc="right", labelpad=-2)
+    return figure
+
+
 def svg(figure: Figure, salt: str) -> str:
     """The figure as an `<svg>` element; the same figure gives the same text, ids do not clash between two salts."""
     file = io.StringIO()

@@ -53,6 +53,16 @@ class FamilyRow(TypedDict):
     removed: NotRequired[list[int]]
 
 
+class SaliencyRow(TypedDict):
+    """Of a family of this `kind` and `layer` (None: of the whole model): the share of its saliency, as the criterion of
+    `step` sees it, that this step `kept`."""
+
+    step: int
+    kind: str
+    layer: int | None
+    kept: float
+
+
 class RecipeText(TypedDict):
     """`about` is the recipe's own sentence, `text` the YAML as it was given."""
 
@@ -63,7 +73,8 @@ class RecipeText(TypedDict):
 class Report(TypedDict):
     """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
     exported and how near to torch ONNX Runtime is. `changes`, by figure: fields of `compress.evaluate.change.Change`,
-    where 1 is no difference. `text` is what quality was measured on."""
+    where 1 is no difference. `text` is what quality was measured on.
+    `saliency`: what the steps kept of it, where they know."""
 
     model: str
     recipe: RecipeText
@@ -78,6 +89,7 @@ class Report(TypedDict):
     seconds: NotRequired[dict[str, float]]
     changes: NotRequired[dict[str, dict[str, Any]]]
     text: NotRequired[str]
+    saliency: NotRequired[list[SaliencyRow]]
 
 
 def figures(
@@ -135,6 +147,7 @@ def render(report: Report) -> str:
         saved=percent(report["before"]["params"], report["after"]["params"]),
         shares=plots.svg(plots.shares(report), "shares"),
         kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
+        saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
     )
 
 

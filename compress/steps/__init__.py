@@ -1,1 +1,1 @@
-"""What each kind of step does: decide, write its result into a folder, and say so in the plan."""
+"""Kinds of steps: what each verb of a recipe decides, and what it makes of a model. One file or folder a kind."""

@@ -2,71 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from compress.calibrate.collect import collect
 from compress.errors import BudgetError, InputError
-from compress.execution.document import Step
-from compress.execution.work import Work
+from compress.execution.context import Context, Needs
 from compress.graph.families import Graph
 from compress.graph.routers import experts_module
 from compress.output_format.find import find_opening
 from compress.recipe.skipping import SkipExperts
+from compress.registry import steps
 from compress.runtime.config import KEY, written
 from compress.score.views import Stats
-from compress.steps.units.decide import calibration
-from compress.surgery.cut import cut
-from compress.surgery.verify.run import verify
+from compress.steps.kind import Decision, ModelStep
+from compress.surgery.claims.same import SameWeights
+from compress.surgery.edit import Edit, Put, unchanged_specs
 
 
-def execute(work: Work, step: SkipExperts, given: Step | None, folder: Path | None) -> Step:
-    """Find the thresholds, or take what a plan has `given`; with a folder write the same weights and the config there.
+@steps.add("skip-experts")
+class SkipUnwantedExperts(ModelStep):
+    """Let tokens skip the experts that they hardly need, while the model runs."""
 
-    Raises InputError for a model without experts or whose router picks one only.
-    """
-    source = work.source
-    with work.timed("calibrate"):
-        thresholds = given.thresholds if given is not None else _thresholds(step, _gathered(work, step))
-    opening = find_opening(source, {})
-    config = written([{"kind": "skip_experts", "thresholds": thresholds, "protect": step.protect}])
-    opening = replace(opening, config={**opening.config, KEY: config}, edits={KEY: (None, config)})
-    size = work.size(source.graph, source.checkpoint.bytes)
-    note = (
-        f"of the experts' visits but each token's first, {step.remove:.0%} are skipped where "
-        "`compress.runtime.attach(model)` was called, as it is for the figures here; other software runs all"
-    )
-    made = Step({}, size, size, {KEY: [None, config]}, opening.described, [note], thresholds=thresholds)
-    if folder is not None:
-        with work.timed("cut"):
-            cut(source, {}, opening, folder)
-        with work.timed("verify"):
-            made.notes.append(verify(source, {}, opening, folder))
-    return made
+    settings, verb, subjects = SkipExperts, "skip", ("experts",)
+    last = "it measures the model that it is written into"
+    step: SkipExperts
 
+    def needs(self, context: Context) -> Needs:
+        return Needs({"expert_ratios": set(_modules(context.source.graph, self.step))})
 
-def stages(step: SkipExperts, given: bool, *, written: bool) -> list[str]:
-    """Those that `execute` goes through, with a plan `given` or without."""
-    return [*([] if given else ["calibrate"]), *(["cut", "verify"] if written else [])]
+    def calibrates(self, *, given: bool) -> bool:
+        return not given
 
+    def decide(self, context: Context, gathered: Stats) -> dict[str, Any]:
+        """`thresholds`: module of experts → below which share of the first choice's weight a choice is skipped.
 
-def assist(work: Work, step: SkipExperts, given: Step | None) -> None:
-    """What the other processes of a distributed run do meanwhile: calibrate along."""
-    if given is None:
-        _gathered(work, step)
+        Raises BudgetError where the router picks one expert only.
+        """
+        return {"thresholds": _thresholds(self.step, gathered)}
 
+    def edit(self, context: Context, decision: Decision, gathered: Stats) -> Edit:
+        source, step = context.source, self.step
+        thresholds = decision["thresholds"]
+        rules = written([{"kind": "skip_experts", "thresholds": thresholds, "protect": step.protect}])
 
-def _gathered(work: Work, step: SkipExperts) -> Stats:
-    source = work.source
-    rows, key = calibration(source, work.recipe)
-    needs = {"expert_ratios": _modules(source.graph, step)}
-    return collect(source.checkpoint, source.graph, needs, rows, data_key=key, device=work.options.where)
+        def produce(put: Put) -> None:
+            for name, _, _ in specs:
+                put(name, source.weights.read_stored(name))
+
+        specs, opening = unchanged_specs(source), find_opening(source, {})
+        note = (
+            f"of the experts' visits but each token's first, {step.remove:.0%} are skipped where "
+            "`compress.runtime.attach(model)` was called, as it is for the figures here; other software runs all"
+        )
+        return Edit(
+            specs,
+            produce,
+            {**opening.config, KEY: rules},
+            SameWeights(),
+            opening.described,
+            changed={KEY: (None, rules)},
+            notes=[note],
+        )
 
 
 def _modules(graph: Graph, step: SkipExperts) -> list[str]:
-    """The modules of experts outside of the layers that are left alone."""
+    """The modules of experts outside of the layers that are left alone. Raises InputError for a model without any."""
     families = [family for family in graph.families.values() if family.kind == "experts"]
     if not families:
         raise InputError("skip: the model has no experts, so none can be skipped")

@@ -1,22 +1,20 @@
-"""Cutting: every stored tensor is read, sliced, mended where a repair says so, and written; one in memory at a time."""
+"""Cutting: every stored tensor is read, sliced, mended where a repair says so and handed on, one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compress.checkpoint.beside import copy_beside, write_config
-from compress.checkpoint.write import ShardWriter, Spec
+from compress.checkpoint.write import Spec
 from compress.console import track
 from compress.graph.names import Names
 from compress.model.source import Source
 from compress.output_format.find import Opening, bias_name, repaired
+from compress.surgery.edit import Put
 from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, parts_out
 from compress.surgery.take import take
 
@@ -54,72 +52,65 @@ def cut(
     source: Source,
     kept: Kept,
     opening: Opening,
-    folder: Path,
+    specs: Sequence[Spec],
+    put: Put,
     *,
     mend: Mend | None = None,
     mixes: Mixes | None = None,
     orders: Orders | None = None,
-    shard_bytes: int = 5_000_000_000,
-) -> int:
-    """Write the model that keeps `kept` into an existing `folder`; returns the size of the weights in bytes.
+) -> None:
+    """Hand every tensor of the model that keeps `kept` to `put`; `specs` are its `output_specs`.
 
-    `mend` is called for every weight whose inputs lose positions; `mixes` put experts together, their
-    inner channels first put in `orders`. Raises InputError
-    where a weight holds NaN or infinity, or the disk is full.
+    `mend` is called for every weight whose inputs lose positions; `mixes` put experts together, their inner channels
+    first put in `orders`. Raises InputError where a weight holds NaN or infinity.
     """
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
     mixes = mixes or {}
-    specs = output_specs(source, kept, opening, mixes)
     pieces = {} if opening.remote_code else _pieces(source, kept, mixes, names, orders)
     mended = {name: member.dim for name, member in repaired(source, kept).items()} if mend else {}
     done: set[str] = set()
-    with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
 
-        def put(name: str, tensor: Tensor) -> None:
-            for dim, mask in graph.masks(name, kept).items():
-                mix = mix_of(graph, name, dim, mixes)
-                if mix is None:
-                    tensor = take(tensor, dim, np.flatnonzero(mask))
-                else:
-                    tensor = mixed(tensor, dim, mix, partial(moves, graph, name, dim, orders))
-            for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):
-                writer.add(disk, tensor)
-                done.add(disk)
+    def sliced(name: str, tensor: Tensor) -> None:
+        for dim, mask in graph.masks(name, kept).items():
+            mix = mix_of(graph, name, dim, mixes)
+            if mix is None:
+                tensor = take(tensor, dim, np.flatnonzero(mask))
+            else:
+                tensor = mixed(tensor, dim, mix, partial(moves, graph, name, dim, orders))
+        for disk in dict.fromkeys(_on_disk(opening, names, name, d) for d in weights.disk_names(name)):
+            put(disk, tensor)
+            done.add(disk)
 
-        held = set(weights.names(""))
-        beside = {bias_name(weight) for weight in mended} & held
-        for name in track(weights.names(""), "cutting"):
-            if names.new(name) is None or name in beside:
-                continue
-            if not opening.remote_code and weights.pieces(name):
-                for disk in weights.disk_names(name):
-                    if (part := pieces[disk]) is not None:
-                        writer.add(part.name, part.read(source))
-                        done.add(part.name)
-                continue
-            if mend is None or name not in mended:
-                put(name, weights.read(name))
-                continue
-            bias = bias_name(name) if bias_name(name) in held else None
-            weight, vector = _mended(source, kept, name, mended[name], bias, mend)
-            put(name, weight)
-            if bias is not None and vector is not None:
-                put(bias, vector)
-            elif (new := bias_name(name)) in opening.biases and vector is not None:
-                rows = graph.masks(name, kept).get(1 - mended[name])
-                if rows is not None:
-                    vector = vector[torch.from_numpy(np.flatnonzero(rows))]
-                disk = _new_on_disk(source, opening, names, new)
-                writer.add(disk, vector.to(_dtype(source, new)))
-                done.add(disk)
-        stored = {
-            _on_disk(opening, names, name, d) for name in held for d in weights.disk_names(name) if d not in pieces
-        }
-        for disk, dtype, shape in specs:
-            if disk not in done and disk not in stored:  # a bias that only the new config asks for
-                writer.add(disk, torch.zeros(tuple(shape), dtype=dtype))
-    write_model_files(source, opening.config, folder)
-    return writer.bytes
+    held = set(weights.names(""))
+    beside = {bias_name(weight) for weight in mended} & held
+    for name in track(weights.names(""), "cutting"):
+        if names.new(name) is None or name in beside:
+            continue
+        if not opening.remote_code and weights.pieces(name):
+            for disk in weights.disk_names(name):
+                if (part := pieces[disk]) is not None:
+                    put(part.name, part.read(source))
+                    done.add(part.name)
+            continue
+        if mend is None or name not in mended:
+            sliced(name, weights.read(name))
+            continue
+        bias = bias_name(name) if bias_name(name) in held else None
+        weight, vector = _mended(source, kept, name, mended[name], bias, mend)
+        sliced(name, weight)
+        if bias is not None and vector is not None:
+            sliced(bias, vector)
+        elif (new := bias_name(name)) in opening.biases and vector is not None:
+            rows = graph.masks(name, kept).get(1 - mended[name])
+            if rows is not None:
+                vector = vector[torch.from_numpy(np.flatnonzero(rows))]
+            disk = _new_on_disk(source, opening, names, new)
+            put(disk, vector.to(_dtype(source, new)))
+            done.add(disk)
+    stored = {_on_disk(opening, names, name, d) for name in held for d in weights.disk_names(name) if d not in pieces}
+    for disk, dtype, shape in specs:
+        if disk not in done and disk not in stored:  # a bias that only the new config asks for
+            put(disk, torch.zeros(tuple(shape), dtype=dtype))
 
 
 def _pieces(
@@ -162,11 +153,3 @@ def _new_on_disk(source: Source, opening: Opening, names: Names, bias: str) -> s
 def _dtype(source: Source, bias: str) -> torch.dtype:
     weight = bias.removesuffix("bias") + "weight"
     return source.checkpoint.tensors[source.weights.disk_names(weight)[0]].dtype
-
-
-def write_model_files(source: Source, config: dict[str, Any], folder: Path) -> None:
-    """config.json, and what of the input's other files is still true."""
-    checkpoint = source.checkpoint
-    trust = checkpoint.trust_remote_code
-    write_config(folder, config, trust_remote_code=trust)
-    copy_beside(checkpoint.side_files, checkpoint.folder, folder, trust_remote_code=trust)

@@ -14,7 +14,7 @@ from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import ShardWriter, Spec, check_apart, new_folder
 from compress.console import say, track
 from compress.data.batches import batches, load_tokenizer
-from compress.execution.work import Options, open_input
+from compress.execution.run import Options, open_input
 from compress.model.build import load_config
 from compress.recipe.delta import PruneDelta
 from compress.recipe.schema import Recipe
@@ -28,15 +28,13 @@ from compress.steps.delta.trial import Trial
 FULL = 10**18  # bytes of a shard: a delta is one file
 
 
-def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Options) -> Description:
-    """Prune the delta of the fine-tuned model `model_in` by the recipe's only step into the new folder `model_out`.
+def extract(recipe: Recipe, step: PruneDelta, model_in: str | Path, model_out: Path, options: Options) -> Description:
+    """Prune the delta of the fine-tuned model `model_in` by the recipe's only `step` into the new folder `model_out`.
 
     Both checkpoints are read twice, as the layout of the file is written before its tensors. Only a search for q, and
     the comparison of outputs (`options.evaluate`), load the fine-tuned model whole. Raises InputError when the models
     do not fit each other, are the same, or cannot be read; then nothing is written.
     """
-    step = recipe.delta
-    assert step is not None, "a recipe of another kind"
     trust, pickles = options.trust_remote_code, options.allow_pickle
     with new_folder(model_out, force=options.force, inputs=[model_in, step.base]) as folder:
         tuned = open_input(model_in, options)
@@ -45,16 +43,20 @@ def extract(recipe: Recipe, model_in: str | Path, model_out: Path, options: Opti
         base = open_checkpoint(step.base, trust_remote_code=trust, allow_pickle=pickles)
         check_apart(model_out, [tuned.folder, base.folder])  # of a hub id it is known only now
         with tuned.unchanged(), base.unchanged():
-            described = _write(recipe, tuned, base, str(model_in), options, folder)
+            described = _write(recipe, step, tuned, base, str(model_in), options, folder)
     return described
 
 
 def _write(
-    recipe: Recipe, tuned: Checkpoint, base: Checkpoint, model: str, options: Options, folder: Path
+    recipe: Recipe,
+    step: PruneDelta,
+    tuned: Checkpoint,
+    base: Checkpoint,
+    model: str,
+    options: Options,
+    folder: Path,
 ) -> Description:
     """The delta of two open checkpoints into `folder`; `model` is the fine-tuned one as it was named."""
-    step = recipe.delta
-    assert step is not None, "a recipe of another kind"
     start = time.perf_counter()
     difference = find_difference(tuned, base, step.skip)
     trial = _trial(recipe, difference, options) if options.evaluate or step.by == "darex" else None

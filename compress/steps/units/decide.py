@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,27 +11,21 @@ from torch import Tensor
 
 from compress.allocate.costs import Measure
 from compress.allocate.spend import allocate
-from compress.calibrate.collect import collect
 from compress.console import warn
-from compress.data.batches import batches, load_tokenizer
 from compress.errors import BudgetError, InputError
-from compress.execution.baseline import Original, latency_table
+from compress.execution.baseline import latency_table
+from compress.execution.context import Context, Needs
 from compress.graph.families import Family, Graph
 from compress.graph.routers import experts_module
 from compress.model.source import Source
 from compress.output_format.find import NO_REPAIR
 from compress.recipe.prune import Prune
-from compress.recipe.schema import Recipe
 from compress.registry import allocators, criteria, repairs
 from compress.score.score import needed, score, statistics_of
+from compress.score.views import Stats
 from compress.steps.units import merge as merging
-from compress.steps.units.sequential import Sequence
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
-
-if TYPE_CHECKING:
-    from compress.stream.stream import Batch
-
-Stats = Mapping[str, Mapping[str, Tensor]]
 
 
 def families_of(graph: Graph, step: Prune) -> list[Family]:
@@ -74,8 +67,8 @@ def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
     warn(why)
 
 
-def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> dict[str, set[str]]:
-    """Statistic → tensors or blocks: what the repair needs and, with `decide`, the criterion and the allocator."""
+def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> Needs:
+    """What the repair needs and, with `decide`, the criterion and the allocator."""
     graph, wanted = source.graph, dict[str, set[str]]()
     if decide:
         wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
@@ -95,7 +88,8 @@ def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) 
             raise InputError(f"repair: {step.repair} mends what reads heads or channels; this step removes none")
         for name in statistics_of(repairs.get(step.repair.name), step.repair.arguments):
             wanted.setdefault(name, set()).update(weights)
-    return {name: keys for name, keys in wanted.items() if keys}
+    found = {name: keys for name, keys in wanted.items() if keys}
+    return Needs(found, tuple(family.name for family in families))
 
 
 def reads_text(step: Prune, *, decide: bool) -> bool:
@@ -108,44 +102,18 @@ def reads_text(step: Prune, *, decide: bool) -> bool:
     return bool(asked)
 
 
-def gather(source: Source, recipe: Recipe, step: Prune, families: list[Family], device: str, *, decide: bool) -> Stats:
-    """The statistics that the step `wants`, of the dense model."""
-    wanted = wants(source, step, families, decide=decide)
-    if not wanted:
-        return {}
-    rows, key = calibration(source, recipe)
-    names = [family.name for family in families]
-    return collect(source.checkpoint, source.graph, wanted, rows, data_key=key, families=names, device=device)
+class Decided(NamedTuple):
+    """What each family keeps, family name → bool `[size]`; the matrices `[kept, size]` that merge its experts; and the
+    share of its saliency that stays."""
+
+    kept: dict[str, np.ndarray]
+    mixes: dict[str, np.ndarray]
+    saliency: Saliency
 
 
-def in_sequence(
-    source: Source,
-    recipe: Recipe,
-    step: Prune,
-    families: list[Family],
-    device: str,
-    given: Mapping[str, np.ndarray] | None = None,
-) -> tuple[dict[str, np.ndarray], Stats]:
-    """What each family keeps when blocks are pruned one after the other, and the repair's statistics.
-
-    Raises InputError where the step cannot be decided block by block, BudgetError where nothing would go.
-    """
-    sequence = Sequence(source, step, families, seed=recipe.seed, given=given)
-    rows, _ = calibration(source, recipe)
-    needs = wants(source, step, families, decide=given is None)
-    stats = sequence.collect(needs, rows, lambda found: mending(step, found), device)
-    if not sequence.kept:
-        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    return sequence.kept, stats
-
-
-def decide(
-    source: Source, recipe: Recipe, step: Prune, families: list[Family], stats: Stats, original: Original
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
-
-    Raises BudgetError where the budget cannot be met.
-    """
+def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
+    """What goes and what stays. Raises BudgetError where the budget cannot be met."""
+    source, recipe, original = context.source, context.recipe, context.original
     graph, allocator = source.graph, allocators.get(step.allocate.name)
     scores = score(
         graph,
@@ -192,7 +160,8 @@ def decide(
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    return kept, mixes
+    spared_none = [family for family in families if family.name not in spared]
+    return Decided(kept, mixes, saliency_kept(spared_none, scores, kept))
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:
@@ -214,11 +183,6 @@ def mending(step: Prune, stats: Stats) -> Mend | None:
 def adds_bias(step: Prune) -> bool:
     """Whether the repair gives a bias to weights without one."""
     return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
-
-
-def calibration(source: Source, recipe: Recipe) -> tuple[list[Batch], str]:
-    """The calibration text as batches of `[rows, length]`, and its key."""
-    return batches(recipe.calibrate, load_tokenizer(source.checkpoint), source.config, recipe.seed)
 
 
 def _matches(family: Family, glob: str) -> bool:

@@ -1,86 +1,102 @@
-"""Removing whole units: collect, score, allocate, cut, verify."""
+"""Removing whole units: heads, channels, experts, layers."""
 
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from compress.console import detail, say
-from compress.execution.document import Step, indices, shares
-from compress.execution.work import Work
-from compress.output_format.find import Opening, find_opening
+from compress.execution.context import Context, Needs
+from compress.graph.families import Family
+from compress.output_format.find import find_opening
 from compress.recipe.prune import Prune
+from compress.registry import steps
+from compress.score.views import Stats
+from compress.steps.kind import Decision, ModelStep
 from compress.steps.units.align import align
-from compress.steps.units.decide import adds_bias, decide, families_of, gather, in_sequence, mending, reads_text
+from compress.steps.units.decide import Decided, adds_bias, decide, families_of, mending, reads_text, wants
+from compress.steps.units.in_sequence import in_sequence
+from compress.steps.units.masks import listed, masks, mixes, shares
+from compress.surgery.claims.masked import EqualToMasked, FiniteOnly
 from compress.surgery.cut import cut, output_specs
-from compress.surgery.verify.run import verify
-
-Kept = dict[str, np.ndarray]
+from compress.surgery.edit import Edit, Put
 
 
-def execute(work: Work, step: Prune, given: Step | None, folder: Path | None) -> Step:
-    """Decide, or take what a plan has `given`; with a folder write the pruned model there and verify it."""
-    source, where = work.source, work.options.where
-    families = families_of(source.graph, step)
-    masks = None if given is None else given.masks(source.graph)
-    mixes = {} if given is None else given.mixes(source.graph)
-    if step.propagate == "pruned":
-        with work.timed("calibrate"):
-            kept, stats = in_sequence(source, work.recipe, step, families, where, masks)
-    else:
-        with work.timed("calibrate"):
-            stats = gather(source, work.recipe, step, families, where, decide=masks is None)
-        with work.timed("decide"):
-            if masks is None:
-                kept, mixes = decide(source, work.recipe, step, families, stats, work.original)
-            else:
-                kept = masks
-    with work.timed("decide"):
+class Gathered(NamedTuple):
+    """The families that may lose groups, the statistics of them, and what was decided where blocks are decided as
+    they are calibrated."""
+
+    families: list[Family]
+    stats: Stats
+    decided: Decided | None = None
+
+
+@steps.add("prune")
+class PruneUnits(ModelStep):
+    """Remove whole units of some kinds."""
+
+    settings, verb = Prune, "prune"
+    writing = "cut"
+    step: Prune
+
+    def needs(self, context: Context) -> Needs:
+        """Nothing where blocks are calibrated one after the other on what the pruned ones give."""
+        if self.step.propagate == "pruned":
+            return Needs()
+        return wants(context.source, self.step, families_of(context.source.graph, self.step), decide=True)
+
+    def calibrates(self, *, given: bool) -> bool:
+        return self.step.propagate == "pruned" or reads_text(self.step, decide=not given)
+
+    def gather(self, context: Context, given: Decision | None) -> Gathered:
+        graph, step = context.source.graph, self.step
+        families = families_of(graph, step)
+        if step.propagate == "pruned":
+            decided, stats = in_sequence(
+                context, step, families, None if given is None else masks(graph, given["kept"])
+            )
+            return Gathered(families, stats, decided)
+        return Gathered(families, context.collect(wants(context.source, step, families, decide=given is None)))
+
+    def decide(self, context: Context, gathered: Gathered) -> dict[str, Any]:
+        """`kept`: family → indices of the groups that stay (families that stay whole are absent). `merged`: family of
+        experts → for each that stays, the shares of the experts that it is put together of. `saliency`: family → its
+        layer and the share of its saliency that is kept, where that means something."""
+        made = gathered.decided or decide(context, self.step, gathered.families, gathered.stats)
+        return {"kept": listed(made.kept), "merged": shares(made.mixes), "saliency": made.saliency}
+
+    def edit(self, context: Context, decision: Decision, gathered: Gathered) -> Edit:
+        source, step = context.source, self.step
+        kept, merged = masks(source.graph, decision["kept"]), mixes(source.graph, decision["merged"])
         opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
-    made = _described(work, kept, mixes, opening)
-    work.tally.add(source.graph, kept)
-    if given is None:
-        for note in opening.notes:
-            detail(note)
-        if opening.remote_code:
-            say(f"step {len(work.steps) + 1}: opens with {opening.who}")
-    if folder is not None:
-        with work.timed("cut"):
-            orders = align(source, kept, mixes) if step.align else None
-            cut(source, kept, opening, folder, mend=mending(step, stats), mixes=mixes, orders=orders)
-        with work.timed("verify"):
-            made.notes.append(verify(source, kept, opening, folder, mended=step.repair is not None, mixes=mixes))
-    return made
+        specs = output_specs(source, kept, opening, merged)
 
+        def produce(put: Put) -> None:
+            orders = align(source, kept, merged) if step.align else None
+            repair = mending(step, gathered.stats)
+            cut(source, kept, opening, specs, put, mend=repair, mixes=merged, orders=orders)
 
-def stages(step: Prune, given: bool, *, written: bool) -> list[str]:
-    """Those that `execute` goes through, with a plan `given` or without."""
-    asks = step.propagate == "pruned" or reads_text(step, decide=not given)
-    return [*(["calibrate"] if asks else []), "decide", *(["cut", "verify"] if written else [])]
+        if any(source.graph.families[name].kind == "hidden" for name in kept):
+            # A norm averages over fewer channels then, which no mask imitates.
+            claim = FiniteOnly(kept, "a narrower residual stream has no masked equal")
+        else:
+            claim = EqualToMasked(kept, biases=tuple(opening.biases), repaired=step.repair is not None, mixes=merged)
+        return Edit(
+            specs,
+            produce,
+            opening.config,
+            claim,
+            opening.described,
+            changed=opening.edits,
+            kept=kept,
+            parameters=sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values())),
+            notes=opening.notes,
+        )
 
-
-def assist(work: Work, step: Prune, given: Step | None) -> None:
-    """What the other processes of a distributed run do meanwhile: calibrate along."""
-    source, where = work.source, work.options.where
-    families = families_of(source.graph, step)
-    if step.propagate == "pruned":
-        masks = None if given is None else given.masks(source.graph)
-        in_sequence(source, work.recipe, step, families, where, masks)
-    else:
-        gather(source, work.recipe, step, families, where, decide=given is None)
-
-
-def _described(work: Work, kept: Kept, mixes: Kept, opening: Opening) -> Step:
-    source, graph = work.source, work.source.graph
-    written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in output_specs(source, kept, opening, mixes))
-    added = sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values()))
-    before = work.size(graph, source.checkpoint.bytes)
-    after = work.size(graph, written, kept)
-    after["params"] += added
-    edits = {path: [old, new] for path, (old, new) in opening.edits.items()}
-    notes = [*graph.notes, *opening.notes]
-    if dropped := source.weights.unexpected:
-        notes.append(f"left out: {dropped[0]} and whatever else the model has no place for ({len(dropped)} tensors)")
-    return Step(indices(kept), before, after, edits, opening.described, notes, shares(mixes))
+    @staticmethod
+    def rows(decision: Decision) -> dict[str, str]:
+        """How many groups of each kind stay in all layers together."""
+        left: dict[str, int] = {}
+        for name, kept in decision["kept"].items():
+            kind = name.rpartition(".")[2]
+            left[kind] = left.get(kind, 0) + len(kept)
+        return {f"{kind} kept": str(total) for kind, total in left.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from compress.graph.names import Names
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
-from compress.output_format.find import Opening, bias_name, repaired
+from compress.output_format.find import bias_name, repaired
 from compress.output_format.probe import Branches
 from compress.stream.stream import Batch
 from compress.surgery.experts import Mixes, mixed_tensors
@@ -60,9 +60,17 @@ def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
 
 
 def masked_output(
-    source: Source, kept: Kept, opening: Opening, pruned: Weights, batch: Batch, changed: set[str], advance: Advance
+    source: Source,
+    kept: Kept,
+    biases: Iterable[str],
+    pruned: Weights,
+    batch: Batch,
+    changed: set[str],
+    advance: Advance,
 ) -> Tensor | None:
     """The masked dense model's output; None where blocks are gone whose result is more than hidden states.
+
+    `biases` are those that a repair gave to weights without one, by their names in the input.
 
     `pruned`: the tensors as written, of which those not in `changed` must be the input's, sliced. Raises VerifyError.
     """
@@ -77,7 +85,7 @@ def masked_output(
         if family.kind == "experts" and source.graph.block_of(family.members[0].tensor) not in gone:
             hide_experts(model, source.graph, family, kept[family.name])
     scattered = Scattered(source, kept, pruned, model, changed)
-    for bias in opening.biases:
+    for bias in biases:
         if (new := names.new(bias)) is not None:
             weight = bias.removesuffix("bias") + "weight"
             vector = pruned.read(new, torch.float32)

@@ -1,4 +1,4 @@
-"""One run in progress: what every kind of step reads and leaves behind."""
+"""One run in progress: what it was asked for, and what its steps leave behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluator
 from compress.execution.baseline import Original
-from compress.execution.document import Plan, Step
+from compress.execution.context import Context
+from compress.execution.document import Plan, PlannedStep
 from compress.execution.history import Tally
 from compress.execution.stages import Stages
 from compress.graph.families import Graph
@@ -86,7 +87,7 @@ class Shared:
 
 
 @dataclass
-class Work:
+class Run:
     """One run in progress."""
 
     recipe: Recipe
@@ -96,7 +97,7 @@ class Work:
     given: Plan | None = None
     stages: Stages = field(default_factory=Stages)
     tokens: int | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PlannedStep] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,6 +122,11 @@ class Work:
         """Go on from what a step wrote."""
         trust, include = self.options.trust_remote_code, self.options.include
         self.source = Source.of(open_checkpoint(folder, trust_remote_code=trust, include=include))
+
+    @property
+    def context(self) -> Context:
+        """What the next step may ask for."""
+        return Context(self.source, self.first, self.original, self.recipe, self.options.where)
 
     def plan(self) -> Plan:
         """All decisions so far."""

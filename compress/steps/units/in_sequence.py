@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,25 +10,39 @@ from torch import Tensor, nn
 
 from compress.allocate.pools import ranking
 from compress.allocate.spend import allocate
+from compress.calibrate import distributed
 from compress.calibrate.collect import Stats, collect
-from compress.errors import InputError
+from compress.errors import BudgetError, InputError
+from compress.execution.context import Context, Needs
 from compress.graph.families import Family
-from compress.model.source import Source
 from compress.output_format.find import bias_name, repaired
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, statistics
 from compress.score.score import score, statistics_of
-from compress.stream.stream import Batch
+from compress.steps.units.decide import Decided, decide, mending, wants
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
+
+
+def in_sequence(
+    context: Context, step: Prune, families: list[Family], given: Mapping[str, np.ndarray] | None = None
+) -> tuple[Decided, Stats]:
+    """What is decided when blocks are pruned one after the other, and the repair's statistics.
+
+    `given` masks (of a plan) are taken instead of new choices. Every process of a distributed run must call it. Raises
+    InputError where the step cannot be decided block by block, BudgetError where nothing would go.
+    """
+    check(step, families)
+    sequence = Sequence(context, step, families, given if given is not None else _counts(context, step, families))
+    needs = wants(context.source, step, families, decide=given is None)
+    stats = sequence.collect(needs)
+    if not sequence.kept:
+        raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
+    return Decided(sequence.kept, {}, sequence.saliency), stats
 
 
 def check(step: Prune, families: list[Family]) -> None:
     """Raises InputError where a step cannot be decided block by block."""
-    if step.allocate.name != "uniform" or step.budget.verb != "remove":
-        raise InputError(
-            "propagate: pruned decides a block before the next one is seen, so every block loses the same share: "
-            "it goes with `remove:` and `allocate: uniform`; take `propagate: dense` with this budget"
-        )
     if spread := next((f for f in families if f.layer is None), None):
         raise InputError(
             f"propagate: pruned decides block by block, and {spread.name} spans several; take `propagate: dense`"
@@ -38,48 +52,48 @@ def check(step: Prune, families: list[Family]) -> None:
         raise InputError(f"propagate: pruned runs forwards only, and {step.by.name} needs gradients; take `dense`")
 
 
-class Sequence:
-    """Scores and masks one block at a time while calibration streams through the model.
+def _counts(context: Context, step: Prune, families: list[Family]) -> dict[str, int]:
+    """How many groups each family keeps: what the allocator makes of the dense model's scores.
 
-    `kept` fills up with family name → bool `[size]`; `given` masks (of a plan) are taken instead of new choices.
+    Where every block loses the same share it does not depend on scores, so the dense model is not run for it.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        step: Prune,
-        families: list[Family],
-        *,
-        seed: int = 0,
-        given: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
-        check(step, families)
-        self.source, self.step, self.seed, self.given = source, step, seed, given
-        self.families = families
-        self.kept: dict[str, np.ndarray] = {}
-        # How many stay does not depend on the scores, as every block loses the same share.
-        flat = {family.name: np.zeros(family.size) for family in families}
-        uniform = allocators.get(step.allocate.name)
-        arguments = step.allocate.arguments
+    if step.allocate.name == "uniform" and step.budget.verb == "remove":
         masks = allocate(
-            source.graph,
+            context.source.graph,
             families,
-            flat,
-            allocator=uniform,
-            arguments=arguments,
+            {family.name: np.zeros(family.size) for family in families},
+            allocator=allocators.get(step.allocate.name),
+            arguments=step.allocate.arguments,
             remove=step.budget.share,
             round=step.round,
             widths=step.widths,
         )
-        self._counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    else:
+        stats = context.collect(wants(context.source, step, families, decide=True))
+        masks = decide(context, step, families, stats).kept
+    return distributed.agreed({name: int(mask.sum()) for name, mask in masks.items()})
 
-    def collect(
+
+class Sequence:
+    """Scores and masks one block at a time while calibration streams through the model.
+
+    `kept` fills up with family name → bool `[size]`, `saliency` with the share of it that stays. `chosen`: how many
+    groups of each family stay, those of a family without a number all do; or the masks themselves.
+    """
+
+    def __init__(
         self,
-        needs: Mapping[str, set[str]],
-        batches: list[Batch],
-        mend: Callable[[Stats], Mend | None],
-        device: torch.device | str,
-    ) -> Stats:
+        context: Context,
+        step: Prune,
+        families: list[Family],
+        chosen: Mapping[str, int] | Mapping[str, np.ndarray],
+    ) -> None:
+        self.source, self.step, self.context = context.source, step, context
+        self.families, self._chosen = families, chosen
+        self.kept: dict[str, np.ndarray] = {}
+        self.saliency: Saliency = {}
+
+    def collect(self, needs: Needs) -> Stats:
         """Run the calibration; each block is pruned, and mended, as soon as its own statistics are there.
 
         Returns them, for the cut. Raises what `calibrate.collect` raises.
@@ -89,18 +103,25 @@ class Sequence:
             chosen = self._choose(block, stats)
             self.kept |= chosen
             with torch.no_grad():
-                self._prune(block, module, chosen, mend(stats))
+                self._prune(block, module, chosen, mending(self.step, stats))
 
-        names = [family.name for family in self.families]
+        source, device = self.source, self.context.device
         return collect(
-            self.source.checkpoint, self.source.graph, needs, batches, families=names, change=change, device=device
+            source.checkpoint,
+            source.graph,
+            needs.statistics,
+            self.context.batches,
+            families=needs.families,
+            change=change,
+            device=device,
         )
 
     def _choose(self, block: str, stats: Stats) -> dict[str, np.ndarray]:
         place = self.source.graph.blocks.index(block)
         own = [family for family in self.families if family.layer == place]
-        if self.given is not None:
-            return {family.name: self.given[family.name] for family in own if family.name in self.given}
+        masks = {f.name: self._chosen[f.name] for f in own if f.name in self._chosen}
+        if all(isinstance(mask, np.ndarray) for mask in masks.values()):
+            return masks  # pyright: ignore[reportReturnType]
         scores = score(
             self.source.graph,
             own,
@@ -109,14 +130,16 @@ class Sequence:
             self.source.weights.read,
             arguments=self.step.by.arguments,
             reduce=self.step.reduce,
-            seed=self.seed,
+            seed=self.context.recipe.seed,
         )
         chosen = {}
-        for name, values in scores.items():
+        for name, count in masks.items():
+            values = scores[name]
             mask = np.zeros(len(values), bool)
-            mask[ranking(self.source.graph.families[name], values)[: self._counts[name]]] = True
+            mask[ranking(self.source.graph.families[name], values)[:count]] = True
             if not mask.all():
                 chosen[name] = mask
+        self.saliency |= saliency_kept(own, scores, chosen)
         return chosen
 
     def _prune(self, block: str, module: nn.Module, chosen: Mapping[str, np.ndarray], mend: Mend | None) -> None:
