@@ -25,13 +25,14 @@ import smollm2
 from apart import ROOT, compress, table
 
 STRUCTURED = [
-    *("flap-uniform-20", "flap-20", "taylor-20", "wanda-sp-20", "sequential-30", "activation-20", "amp-30"),
-    *("magnitude-20", "random-20", "layers-25", "hidden-10", "cfsp-20", "llm-pruner-20", "exact-flops-30"),
+    *("channels-20", "flap-uniform-20", "flap-20", "taylor-20", "activation-20", "amp-30", "magnitude-20"),
+    *("random-20", "layers-25", "hidden-10", "cfsp-20", "llm-pruner-20", "exact-flops-30"),
 ]
-REPAIRED = ["flap-uniform-20", "flap-20", "wanda-sp-20", "taylor-20", "amp-30", "cfsp-20"]
+REPAIRED = ["flap-uniform-20", "flap-20", "taylor-20", "amp-30", "cfsp-20"]
+IN_SEQUENCE = ["wanda-sp-20", "sequential-30"]  # block after block, so that their budget is a share of every block
+TEXT = {"calibrate.samples": "64", "calibrate.length": "256"}
 ALIKE = {
-    "calibrate.samples": "64",
-    "calibrate.length": "256",
+    **TEXT,
     "steps.0.remove": "null",
     "steps.0.until": "null",
     "steps.0.keep": "{params: 84.2%}",  # 20 % of SmolLM2's blocks; the rest are its embeddings
@@ -60,7 +61,7 @@ def show(found: dict[str, Any], mark: str = "") -> None:
         error = quality["value"] / change["value"] * (change["high"] - change["low"]) / (2 * ERRORS)
         digits = 3 if whole["higher_is_better"] else 1
         shares = [f"{100 * share:.1f} %" for share in (row["params"] / dense["params"], row["flops"])]
-        opens = "yes" if "stock" in row["opens_with"] else "no"
+        opens = "no" if "trust_remote_code" in row["opens_with"] else "yes"
         rows.append([row["name"] + mark, *shares, f"{quality['value']:.{digits}f} ± {error:.{digits}f}", opens])
     table(["recipe", "parameters", "FLOPs", whole["name"], "ordinary checkpoint"], rows)
     for row in found["rows"]:
@@ -81,9 +82,12 @@ def main(*words: str) -> None:
         model = minilm.folder() if "minilm" in words else smollm2.folder()
         show(compared([str(ROOT / "recipes" / "contrasts")], model, {}))
         return
-    show(compared(STRUCTURED, smollm2.folder(), ALIKE))
+    model = smollm2.folder()
+    show(compared(STRUCTURED, model, ALIKE))
     print()
-    show(compared(REPAIRED, smollm2.folder(), {**ALIKE, "steps.0.repair": "least_squares"}), ", least squares")
+    show(compared(REPAIRED, model, {**ALIKE, "steps.0.repair": "least_squares"}), ", least squares")
+    print()
+    show(compared(IN_SEQUENCE, model, {**TEXT, "steps.0.remove": "20%"}))
 
 
 if __name__ == "__main__":
