@@ -36,6 +36,7 @@ def test_its_recipe_is_the_one_that_ships():
     assert shown.split() == (ROOT / "recipes" / f"{COMMANDS[0].split()[0]}.yaml").read_text(encoding="utf-8").split()
 
 
+@pytest.mark.slow
 def test_its_commands_run(place, monkeypatch, capsys):
     monkeypatch.setenv("COMPRESS_CACHE", str(place / "cache"))
     monkeypatch.chdir(place / "work")
