@@ -6,7 +6,7 @@
     python tools/bench/quality.py --read compare.json …  # the table of comparisons that were run already
 
 All recipes calibrate on the same 64 × 256 tokens of `docs` and are measured on the same sequences of `manuals`. What
-stands behind ± is the standard error of the difference to the dense model, paired over the sequences.
+stands behind ± is the standard error of the ratio to the dense model's, paired over the sequences.
 """
 
 from __future__ import annotations
@@ -52,18 +52,21 @@ def compared(recipes: Iterable[str], model: Path, settings: dict[str, str]) -> d
 
 def show(found: dict[str, Any], mark: str = "") -> None:
     """A markdown table, best first; `mark` stands behind each name."""
-    dense = found["dense"]
+    dense, done = found["dense"], [row for row in found["rows"] if "error" not in row]
     whole = dense["quality"]
-    rows = [["dense", "100 %", "100 %", f"{whole['value']:.3f}".rstrip("0").rstrip("."), ""]]
-    done = [row for row in found["rows"] if "error" not in row]
+    rows = []
     for row in sorted(done, key=lambda row: row["quality"]["value"], reverse=whole["higher_is_better"]):
         quality, change = row["quality"], row["quality"]["change"]
-        error = quality["value"] / change["value"] * (change["high"] - change["low"]) / (2 * ERRORS)
-        digits = 3 if whole["higher_is_better"] else 1
+        error = (change["high"] - change["low"]) / (2 * ERRORS)
+        if whole["higher_is_better"]:
+            cells = [f"{quality['value']:.3f} ± {error:.3f}"]
+        else:
+            cells = [f"{whole['value']:.1f} → {quality['value']:.1f}", f"{change['value']:.2f} ± {error:.2f}"]
         shares = [f"{100 * share:.1f} %" for share in (row["params"] / dense["params"], row["flops"])]
         opens = "no" if "trust_remote_code" in row["opens_with"] else "yes"
-        rows.append([row["name"] + mark, *shares, f"{quality['value']:.{digits}f} ± {error:.{digits}f}", opens])
-    table(["recipe", "parameters", "FLOPs", whole["name"], "ordinary checkpoint"], rows)
+        rows.append([row["name"] + mark, *shares, *cells, opens])
+    ratio = [] if whole["higher_is_better"] else ["× dense"]
+    table(["recipe", "parameters", "FLOPs", whole["name"], *ratio, "ordinary checkpoint"], rows)
     for row in found["rows"]:
         if "error" in row:
             print(f"\n{row['name']}: {row['error']}")
