@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, LlamaConfig, PreTrainedTokenizerFast, T5Config
 
 import compress.data.sources.docs as docs_module
-from compress.data.batches import batches, texts
+from compress.data.tokens import texts
 from compress.errors import InputError
+from compress.inputs.text import batches
 from compress.recipe.part import Part
 from compress.recipe.schema import Calibrate
 

@@ -40,7 +40,7 @@ def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) ->
     (kept, _, _), stats = in_sequence(context(source, recipe()), step, families)
     assert set(kept) == {family.name for family in families}
     model = zoo.stock("llama", tmp_path / "in")
-    from compress.data.batches import batches
+    from compress.inputs.text import batches
 
     rows, _ = batches(recipe().calibrate, None, source.config, 0)
     for i, layer in enumerate(model.model.layers):

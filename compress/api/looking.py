@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from compress.api.options import OptionFields, Options, chosen
-from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.open import open_to_inspect
 from compress.comparison.candidates import candidates
 from compress.comparison.run import Comparison
 from compress.comparison.run import compare as run_all
@@ -23,6 +23,8 @@ def inspect(
     revision: str | None = None,
 ) -> Inspection:
     """Say what of a model can be pruned; the same as the command `compress inspect MODEL`. No weight is read.
+
+    A config is enough: a folder may have nothing else, and of a model on the hub nothing else is fetched.
 
         found = compress.inspect("my-model")
         [family.name for family in found.families if family.pinned is None]
@@ -40,7 +42,7 @@ def inspect(
         InputError: There is no such model, or its files are not usable.
         ModelError: The model is not understood.
     """
-    checkpoint = open_checkpoint(
+    checkpoint = open_to_inspect(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision
     )
     return inspect_model(checkpoint, str(model))

@@ -27,7 +27,7 @@ def evaluate(
     opening: Opening = Opening(),
     talk: Talk = Talk(),
 ) -> None:
-    """Measure perplexity, accuracy or likeness of embeddings, benchmark tasks, latency, memory and size of MODEL.
+    """Measure perplexity, accuracy or similarity of embeddings, benchmark tasks, latency, memory and size of MODEL.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def evaluate(
     limit
         The most questions of each task.
     data
-        Text to take the perplexity on: a source's name (manuals by default), a file or a hub id; for a classifier a
-        .jsonl of text and label.
+        What quality is measured on: a source's name (manuals by default, photos for models of images), a file or a
+        hub id; for a classifier a .jsonl of text and label.
     length
         Tokens of a sequence. Perplexities compare only at equal length.
     samples

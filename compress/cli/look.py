@@ -19,10 +19,10 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     model
         A folder or a hub id.
     """
-    from compress.checkpoint.open import open_checkpoint
+    from compress.checkpoint.open import open_to_inspect
     from compress.report.inspection import inspect_model, inspection_table
 
-    found = inspect_model(open_checkpoint(model, **asdict(opening)), model)
+    found = inspect_model(open_to_inspect(model, **asdict(opening)), model)
     console.result(inspection_table(found), asdict(found))
 
 
@@ -40,10 +40,12 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     console.result(*read_report(folder))
 
 
+What = Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "formats", "recipes", "schema"]
+
+
 @app.command
 def ls(
-    what: Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "recipes", "schema"]
-    | None = None,
+    what: What | None = None,
     /,
     *,
     talk: Talk = Talk(),

@@ -23,6 +23,7 @@ from compress.execution.stages import Stages
 from compress.graph.families import Graph
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
+from compress.runtime.config import runtime_rules
 
 USABLE = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that give results."""
@@ -76,6 +77,16 @@ def open_input(model: str | Path, options: Options) -> Checkpoint:
     )
 
 
+def refuse_rules(checkpoint: Checkpoint, model: str) -> None:
+    """Raises InputError for a `model` whose config has runtime rules."""
+    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
+        kinds = ", ".join(asked.kind for asked in rules)
+        raise InputError(
+            f"{model}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model that "
+            f"it was made from"
+        )
+
+
 @dataclass(frozen=True)
 class Shared:
     """What several recipes on one model have in common: all that is known of it unread, its evaluation, and the
@@ -113,10 +124,12 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
-        """`params`, `flops` (of `flops_length` tokens) and `bytes` of what is left, as a plan has them."""
+        """`params`, `flops` and `bytes` of what is left, as a plan has them, with `flops_length`, the tokens that the
+        FLOPs are of, where samples may be of any length."""
         tokens = self.tokens or self.original.tokens
         flops = graph.flops(kept, sequence=tokens)
-        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, "flops_length": tokens}
+        of = {"flops_length": tokens} if self.first.inputs.free_length else {}
+        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, **of}
 
     def open(self, folder: Path | str) -> None:
         """Go on from what a step wrote."""

@@ -15,6 +15,7 @@ PARTS = {
     "repairs": registry.repairs,
     "sources": registry.sources,
     "statistics": registry.statistics,
+    "formats": registry.formats,
 }
 
 
@@ -41,14 +42,25 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
         {
             "name": name,
             "about": (entry := parts.get(name)).about,
-            "arguments": {
-                key: None if parameter.default is parameter.empty else parameter.default
-                for key, parameter in entry.parameters.items()
-            },
-            "needs": list(entry.meta.get("needs", ())),
+            "arguments": _arguments(entry),
+            "needs": list(getattr(entry.meta, "needs", ())),
         }
         for name in parts.names()
     ]
+
+
+def _arguments(entry: registry.Entry) -> dict[str, Any]:
+    """Name → default (None where one has to be given) of the part's parameters, or of an export format's settings."""
+    settings = getattr(entry.target, "settings", None)
+    if settings is not None:
+        return {
+            key: None if field.is_required() else field.get_default(call_default_factory=True)
+            for key, field in settings.model_fields.items()
+        }
+    return {
+        key: None if parameter.default is parameter.empty else parameter.default
+        for key, parameter in entry.parameters.items()
+    }
 
 
 def _recipes() -> list[dict[str, Any]]:

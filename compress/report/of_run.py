@@ -8,29 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluate.before_after import Evaluation
-from compress.evaluate.ort_latency import Speeds
 from compress.execution.document import Plan
 from compress.execution.run import Run
+from compress.metrics.kind import Quality
 from compress.report import Report, environment, figures
-from compress.report.report import FamilyRow, Figures, SaliencyRow
+from compress.report.report import FamilyRow, Figures, SaliencyRow, quality
 
 
-def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds | None) -> Report:
+def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
     """What became of the model: the plan's figures, and what was measured."""
-    before_ort, after_ort = (in_ort.before, in_ort.after) if in_ort is not None else (None, None)
-    before, after = made.before, made.after
+    before, after, record = made.before, made.after, found.quality or Quality()
     opens = made.steps[-1].opens_with
     report = Report(
         model=run.model,
         recipe={"about": run.recipe.about, "text": made.recipe},
-        before=_figures(before, latency=found.latency_before, onnx=before_ort, perplexity=found.perplexity_before),
-        after=_figures(
-            after,
-            latency=found.latency_after,
-            onnx=after_ort,
-            perplexity=found.perplexity_after,
-            similarity=found.similarity,
-        ),
+        before=_figures(before, latency=found.latency_before, record=record.dense_record),
+        after=_figures(after, latency=found.latency_after, record=record.record),
         families=[FamilyRow(**row) for row in run.tally.rows()],  # pyright: ignore[reportArgumentType]
         opens_with=opens["who"],
         load=opens["how"].format(folder=str(out)),
@@ -39,6 +32,8 @@ def report_of(run: Run, made: Plan, found: Evaluation, out: Path, in_ort: Speeds
         seconds={name: round(value, 3) for name, value in run.seconds.items()},
         changes={name: asdict(change) for name, change in found.changes.items()},
     )
+    if found.quality is not None:
+        report["quality"] = quality(run.first.task.hub_task, found.quality.figures)
     if found.text is not None:
         report["text"] = found.text
     if saliency := list(_saliency(made)):

@@ -34,10 +34,11 @@ from compress.allocate.pools import Widths
 from compress.allocate.spend import allocate
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
 from compress.graph.families import Graph
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
+from compress.inputs.text import batches
 from compress.model.build import empty_model, load_config
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
@@ -79,7 +80,8 @@ class Bench:
     def __init__(self, folder: Path, asked: list[Row]) -> None:
         self.checkpoint = open_checkpoint(folder)
         config = load_config(self.checkpoint)
-        self.graph: Graph = trace(empty_model(config), config)
+        model = empty_model(config)
+        self.graph: Graph = trace(model, inputs_of(model).example())
         self.families = self.graph.of_kind(*KINDS)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         self.rows, held_out = (
@@ -102,7 +104,7 @@ class Bench:
         families, entry = self._scored(name), allocators.get(allocator)
         scores = score(
             self.graph, families, criteria.get(name), self.stats, self.state.__getitem__,
-            arguments=arguments, fine=entry.meta.get("fine"), seed=seed,
+            arguments=arguments, normalize=entry.meta.normalize, seed=seed,
         )  # fmt: skip
         now = self.graph.parameters()
         free = now - self.graph.parameters({family.name: np.zeros(family.size, bool) for family in families})
@@ -111,7 +113,7 @@ class Bench:
         return found, (now - self.graph.parameters(kept)) / free
 
     def perplexity(self, model: nn.Module) -> float:
-        return perplexity(model, self.held_out).value
+        return quality_of(model, self.held_out).main.value
 
     def _pruned(self, kept: Mapping[str, Any], repair: str) -> nn.Module:
         """The dense model with zeros where consumers lost inputs, the rest of their weights repaired."""
@@ -124,7 +126,7 @@ class Bench:
             keep = torch.from_numpy(self.graph.masks(tensor, kept)[dim])
             weight: Tensor = module.weight.detach()
             if entry is not None:
-                given = {need: self.stats[need][tensor] for need in entry.meta["needs"]}
+                given = {need: self.stats[need][tensor] for need in entry.meta.needs}
                 weight, bias = entry.bind({})(weight, None, keep, **given)
                 if bias is not None:
                     module.bias = nn.Parameter(bias)

@@ -113,21 +113,34 @@ class Decided(NamedTuple):
 
 def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
     """What goes and what stays. Raises BudgetError where the budget cannot be met."""
-    source, recipe, original = context.source, context.recipe, context.original
-    graph, allocator = source.graph, allocators.get(step.allocate.name)
+    source = context.source
     scores = score(
-        graph,
+        source.graph,
         families,
         criteria.get(step.by.name),
         stats,
         source.weights.read,
         arguments=step.by.arguments,
         reduce=step.reduce,
-        fine=allocator.meta.get("fine"),
-        seed=recipe.seed,
+        normalize=allocators.get(step.allocate.name).meta.normalize,
+        seed=context.recipe.seed,
         clusters=step.clusters,
     )
-    mixes: dict[str, np.ndarray] = {}
+    own = {name: values.copy() for name, values in scores.items()}  # layers that are spared get others
+    kept = spend(context, step, families, scores, stats)
+    if criteria.get(step.by.name).meta.scope.makes_clusters:
+        return Decided(*merging.settle(source, step, families, kept, stats), {})
+    return Decided(kept, {}, saliency_kept(families, own, kept))
+
+
+def spend(
+    context: Context, step: Prune, families: list[Family], scores: dict[str, np.ndarray], stats: Stats
+) -> dict[str, np.ndarray]:
+    """What the families that lose groups keep by these `scores`, family name → bool `[size]`.
+
+    Raises BudgetError where the budget cannot be met.
+    """
+    graph, original, allocator = context.source.graph, context.original, allocators.get(step.allocate.name)
     spared = _spare_layers(graph, families, scores, step)
     budget, target, measure = step.budget, None, "params"
     if budget.verb == "until":
@@ -155,13 +168,10 @@ def decide(context: Context, step: Prune, families: list[Family], stats: Stats) 
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    if criteria.get(step.by.name).meta["scope"] == "distances":
-        kept, mixes = merging.settle(source, step, families, kept, stats)
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    spared_none = [family for family in families if family.name not in spared]
-    return Decided(kept, mixes, saliency_kept(spared_none, scores, kept))
+    return kept
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:
@@ -182,7 +192,7 @@ def mending(step: Prune, stats: Stats) -> Mend | None:
 
 def adds_bias(step: Prune) -> bool:
     """Whether the repair gives a bias to weights without one."""
-    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+    return step.repair is not None and repairs.get(step.repair.name).meta.adds_bias
 
 
 def _matches(family: Family, glob: str) -> bool:
