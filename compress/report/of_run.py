@@ -36,6 +36,8 @@ def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
         report["quality"] = quality(run.first.task.hub_task, found.quality.figures)
     if found.text is not None:
         report["text"] = found.text
+    if found.continuations:
+        report["generated"] = [asdict(one) for one in found.continuations]
     if saliency := list(_saliency(made)):
         report["saliency"] = saliency
     return report

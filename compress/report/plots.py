@@ -18,6 +18,7 @@ INK = "#010203"  # replaced by the page's own text colour, so that plots follow 
 TRACK = "#8a94a622"
 COLOURS = {"heads": "#3b6fd4", "queries": "#5b8def", "head_dim": "#7a5cc9", "channels": "#1f9e89"}
 OTHER = "#c2702f"
+DENSE = "#8a94a6"
 LABELS = {
     "heads": "Attention heads",
     "queries": "Query heads",
@@ -107,6 +108,28 @@ def saliency(report: Report) -> Figure | None:
             axes.grid(axis="y", color=TRACK)
             axes.tick_params(length=0)
             axes.set_xlabel("layer", size=9, loc="right", labelpad=-2)
+    return figure
+
+
+def positions(report: Report) -> Figure | None:
+    """Mean loss of a token by its position, of both models; None where the report has none."""
+    sides = {name: report[name].get("perplexity", {}).get("by_position") for name in ("before", "after")}
+    if not all(sides.values()):
+        return None
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, stretches), colour in zip(sides.items(), (DENSE, COLOURS["heads"]), strict=True):
+            firsts, losses = zip(*stretches, strict=True)
+            axes.plot(firsts, losses, color=colour, marker="o", markersize=4)
+            axes.annotate(name, (firsts[-1], losses[-1]), (8, 0), textcoords="offset points", va="center", color=colour)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(firsts, [str(first) for first in firsts])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("nats a token")
+        axes.set_xlabel("tokens into the sequence, each mark up to the next", size=9, loc="right")
+        axes.tick_params(length=0)
+        axes.minorticks_off()
     return figure
 
 

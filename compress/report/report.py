@@ -95,7 +95,8 @@ class Report(TypedDict):
     """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `exports` what
     was written in which format. `quality`: the figures that the model's task has. `changes`, by figure: fields of
     `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on.
-    `saliency`: what the steps kept of it, where they know."""
+    `saliency`: what the steps kept of it, where they know. `generated`, of models that write: fields of
+    `compress.evaluate.continuations.Continuation`."""
 
     model: str
     recipe: RecipeText
@@ -112,6 +113,7 @@ class Report(TypedDict):
     changes: NotRequired[dict[str, dict[str, Any]]]
     text: NotRequired[str]
     saliency: NotRequired[list[SaliencyRow]]
+    generated: NotRequired[list[dict[str, str]]]
 
 
 def figures(
@@ -175,6 +177,7 @@ def render(report: Report) -> str:
         shares=plots.svg(plots.shares(report), "shares"),
         kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
         saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
+        positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
     )
 
 
