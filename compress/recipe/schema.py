@@ -37,7 +37,8 @@ class Calibrate(BaseModel):
     )
     template: Literal["chat"] | None = Field(
         default=None,
-        description="`chat` puts text into the form of the tokenizer's chat template, as an instruct model was trained on.",
+        description="`chat` puts text into the form of the tokenizer's chat template, which an instruct model was "
+        "trained on.",
     )
 
     @model_validator(mode="after")
