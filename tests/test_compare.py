@@ -19,6 +19,7 @@ from compress.checkpoint.open import open_checkpoint
 from compress.comparison import run as running
 from compress.comparison.candidates import candidates
 from compress.comparison.front import fronts
+from compress.comparison.plot import pareto
 from compress.comparison.write import lines
 from compress.errors import InputError
 from compress.evaluate.load import held_out, load_model
@@ -230,3 +231,16 @@ def test_the_front_is_what_nothing_beats():
     for one in rows:
         one["quality"] = {"value": -one["quality"]["value"], "higher_is_better": True}
     assert fronts(rows) == {"params": ["cheap", "between", "twin", "good"]}
+
+
+@pytest.mark.parametrize(("worst", "scale"), [(45.0, "linear"), (2400.0, "log")])
+def test_a_recipe_that_breaks_the_model_does_not_press_the_others_together(worst, scale):
+    def row(name, value, params):
+        quality = {"name": "Perplexity", "value": value, "higher_is_better": False}
+        return {"name": name, "params": params, "flops": params / 100, "quality": quality}
+
+    rows = [row("good", 40.0, 80), row("bad", worst, 70)]
+    found = {"dense": row("dense", 37.0, 100), "rows": rows, "front": fronts(rows)}
+    figure = pareto(found)
+    assert figure is not None
+    assert [axes.get_yscale() for axes in figure.axes] == [scale] * 2 and figure.axes[0].yaxis_inverted()
