@@ -13,6 +13,10 @@ class InputError(CompressError):
     exit_code = 2
 
 
+class ConfigAloneError(InputError):
+    """Weights or text were asked for where nothing but a config is known of the model."""
+
+
 class ModelError(CompressError):
     """The model is not understood."""
 

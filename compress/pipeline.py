@@ -10,29 +10,24 @@ from typing import Any
 
 from compress.calibrate import distributed
 from compress.checkpoint.open import Checkpoint, open_checkpoint
-from compress.checkpoint.ours import mark
 from compress.checkpoint.write import check_apart, new_folder
 from compress.console import detail, say, warn
-from compress.data.batches import foreign_tokens
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation, Evaluator
-from compress.evaluate.budget import Budget, quick
-from compress.evaluate.load import apart_from
-from compress.evaluate.ort_latency import Speeds
+from compress.evaluate.budget import quick
 from compress.execution.document import Plan, read_plan
 from compress.execution.resume import finished_steps, keep, restore
-from compress.execution.run import Options, Run, Shared, open_input
+from compress.execution.run import Options, Run, Shared, open_input, refuse_rules
 from compress.execution.stages import Stages
-from compress.export.onnx import export_onnx, speeds
+from compress.export.write import write_exports
 from compress.model.source import Source
-from compress.onnx import FILE, Exported
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report, write_card, write_report
 from compress.report.of_run import report_of
-from compress.runtime.config import runtime_rules
 from compress.steps.execute import execute
+from compress.steps.foresee import foreseen
 from compress.steps.kinds import artifact_step, check_plan, stages
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
@@ -61,11 +56,24 @@ def run(
     return _write(read, model_in, Path(model_out), options or Options(), None, shared)
 
 
-def plan(recipe: str | Path | Recipe, model_in: str | Path, options: Options | None = None) -> Plan:
-    """Decide everything and write nothing; the models between steps lie in a temporary folder meanwhile."""
+def plan(
+    recipe: str | Path | Recipe,
+    model_in: str | Path,
+    options: Options | None = None,
+    *,
+    config_only: bool | None = None,
+) -> Plan:
+    """Decide everything and write nothing; the models between steps lie in a temporary folder meanwhile.
+
+    With `config_only` no weights are read or fetched, and the plan, which cannot be executed, has what is known without
+    them. By default that is so for a folder without weights, and for a model of the hub where the recipe reads none.
+    Raises ConfigAloneError where a config is not enough.
+    """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if (artifact := artifact_step(read)) is not None:
         raise InputError(f"steps.0: `{artifact.title()}` has no plan: {artifact.unplanned}")
+    if (found := foreseen(read, model_in, options or Options(), config_only)) is not None:
+        return found
     run = _begin(read, model_in, options or Options(), None, stages(read, written=False))
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number in range(len(read.steps)):
@@ -83,6 +91,11 @@ def apply(
     """Execute a plan as it stands on the model that it was made for. Raises InputError for another model."""
     given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     recipe = parse_recipe(given.recipe, name="the plan's recipe")
+    if given.config_only:
+        raise InputError(
+            f"{'the plan' if given is plan else plan}: made from a config alone, so it does not say what goes; run the "
+            f"recipe, or plan anew with a model that has weights (--no-config-only fetches them)"
+        )
     check_plan(recipe, given)
     return _write(recipe, model_in, Path(model_out), options or Options(), given)
 
@@ -95,9 +108,9 @@ def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> 
     return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
 
 
-def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str], seed: int) -> Evaluator:
+def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
     """It measures on a text of another source than any that was calibrated on."""
-    data = apart_from(calibrated)
+    data = source.inputs.held_out(calibrated)
     return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
 
 
@@ -122,14 +135,10 @@ def _begin(
         checkpoint = shared.source.checkpoint if shared else _opened(model_in, options)
     if given is not None and given.digest != checkpoint.digest:
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
-    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
-        kinds = ", ".join(asked.kind for asked in rules)
-        raise InputError(
-            f"{model_in}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model "
-            f"that it was made from"
-        )
+    refuse_rules(checkpoint, str(model_in))
     with course("read"):
         source = shared.source if shared else Source.of(checkpoint)
+    recipe = recipe.on(source.inputs.data)
     return Run(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 
 
@@ -152,7 +161,7 @@ def _write(
         check_apart(out, [run.first.checkpoint.folder])  # of a hub id it is known only now
         for note in run.first.left_behind:
             say(note)
-        if run.options.evaluate and (said := foreign_tokens(run.first.checkpoint, run.first.config)):
+        if run.options.evaluate and (said := run.first.inputs.warning(run.first.checkpoint)):
             warn(said)
         with run.first.checkpoint.unchanged():
             report = _carry_out(run, folder, between, out, shared, start)
@@ -181,12 +190,12 @@ def _carry_out(run: Run, folder: Path, between: Path, out: Path, shared: Shared 
     with run.timed("evaluate"):
         found = _evaluate(run, folder, shared, seconds)
     with run.timed("export"):
-        exported, in_ort = _export(run, folder, found, seconds)
+        exports = _export(run, folder, found, seconds)
     made = run.plan()
     run.seconds["total"] = time.perf_counter() - start
-    report = report_of(run, made, found, out, in_ort)
-    if exported is not None:
-        report["onnx"] = exported.dump()
+    report = report_of(run, made, found, out)
+    if exports:
+        report["exports"] = exports
     with run.stages("report"):
         (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
         (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
@@ -205,29 +214,18 @@ def _evaluate(run: Run, folder: Path, shared: Shared | None, seconds: float | No
     return evaluator(folder, seconds)
 
 
-def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) -> tuple[Exported | None, Speeds | None]:
-    """The exports that the recipe asks for, inside `folder`; where figures are wanted, their speed beside the dense
-    model's, if what the evaluation has left of its `seconds` is enough to export that one too."""
+def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) -> dict[str, Any]:
+    """The exports that the recipe names, inside `folder`; where figures are wanted, their speed beside the dense
+    model's in what the evaluation has left of its `seconds`."""
     if run.recipe.export is None:
-        return None, None
-    settings, place, options = run.recipe.export.onnx, folder / "onnx", run.options
-    place.mkdir()
-    start = time.perf_counter()
-    made = export_onnx(open_checkpoint(folder, trust_remote_code=options.trust_remote_code), place, settings)
-    mark(place)  # `compress export` may write it anew
-    if not (options.evaluate and options.latency):
-        return made, None
-    took = time.perf_counter() - start
-    budget = Budget(None if seconds is None else seconds - run.seconds["evaluate"])
-    timed = speeds(run.first.checkpoint, place / FILE, settings, budget) if took < budget.left else None
-    if timed is None:
-        found.notes.append(
-            "latency in ONNX Runtime not measured: the dense model is too large to be exported for it, or that takes "
-            "too long (`--evaluate full` takes the time)"
-        )
-        return made, None
-    found.changes.update(timed.changes)
-    return made, timed
+        return {}
+    options = run.options
+    checkpoint = open_checkpoint(folder, trust_remote_code=options.trust_remote_code)
+    dense = run.first if options.evaluate and options.latency else None
+    left = None if seconds is None else seconds - run.seconds.get("evaluate", 0.0)
+    exports, notes = write_exports(run.recipe.export, checkpoint, folder, dense, left)
+    found.notes.extend(notes)
+    return exports
 
 
 def _step(run: Run, number: int, folder: Path | None) -> None:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from compress.checkpoint.beside import MODELING_FILE
 from compress.graph.families import Graph
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
 from compress.model.build import empty_model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native
@@ -52,7 +53,8 @@ def architecture(name: str) -> tuple[type, Any]:
 @cache
 def graph(name: str) -> Graph:
     cls, config = architecture(name)
-    return trace(empty_model(config, cls), config)
+    model = empty_model(config, cls)
+    return trace(model, inputs_of(model).example())
 
 
 @cache

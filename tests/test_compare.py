@@ -19,9 +19,11 @@ from compress.checkpoint.open import open_checkpoint
 from compress.comparison import run as running
 from compress.comparison.candidates import candidates
 from compress.comparison.front import fronts
+from compress.comparison.plot import pareto
 from compress.comparison.write import lines
 from compress.errors import InputError
 from compress.evaluate.load import held_out, load_model
+from compress.model.source import Source
 
 CONTRASTS = Path(__file__).parent.parent / "recipes" / "contrasts"
 TINY = ["--set", "calibrate.data=random", "--set", "calibrate.samples=4", "--set", "calibrate.length=16"]
@@ -108,7 +110,8 @@ def test_neighbours_in_the_ranking_are_told_apart_by_the_same_texts(place, capsy
     assert cli.call(["compare", "wanda.yaml", "magnitude.yaml", "in", "-o", "out", "--no-latency", *given]) == 0
     found = read()
     losses = {}
-    rows = held_out(open_checkpoint(Path("in")), length=256, samples=64)
+    source = Source.of(open_checkpoint(Path("in")))
+    rows = held_out(source.inputs, source.checkpoint, length=256, samples=64)
     for name in [None, *(row["name"] for row in found["rows"])]:
         model = load_model(open_checkpoint(Path("out", name) if name else Path("in")))
         with torch.no_grad():
@@ -228,3 +231,16 @@ def test_the_front_is_what_nothing_beats():
     for one in rows:
         one["quality"] = {"value": -one["quality"]["value"], "higher_is_better": True}
     assert fronts(rows) == {"params": ["cheap", "between", "twin", "good"]}
+
+
+@pytest.mark.parametrize(("worst", "scale"), [(45.0, "linear"), (2400.0, "log")])
+def test_a_recipe_that_breaks_the_model_does_not_press_the_others_together(worst, scale):
+    def row(name, value, params):
+        quality = {"name": "Perplexity", "value": value, "higher_is_better": False}
+        return {"name": name, "params": params, "flops": params / 100, "quality": quality}
+
+    rows = [row("good", 40.0, 80), row("bad", worst, 70)]
+    found = {"dense": row("dense", 37.0, 100), "rows": rows, "front": fronts(rows)}
+    figure = pareto(found)
+    assert figure is not None
+    assert [axes.get_yscale() for axes in figure.axes] == [scale] * 2 and figure.axes[0].yaxis_inverted()

@@ -213,7 +213,7 @@ def test_the_reported_difference_is_that_of_the_merged_model(models, tmp_path):
     base, tuned = models
     described = run(step(base, "by: darex, q: layers, remove: 80%"), tuned, tmp_path / "delta")
     apply_delta(base, tmp_path / "delta", tmp_path / "merged")
-    from compress.data.batches import batches
+    from compress.inputs.text import batches
     from compress.recipe.schema import Calibrate
 
     model, other = (zoo.stock("llama", folder) for folder in (tuned, tmp_path / "merged"))

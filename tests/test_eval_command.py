@@ -1,4 +1,4 @@
-"""compress eval: accuracy, speed and likeness by hand; and how long the evaluation of a run may take."""
+"""compress eval: accuracy, speed and similarity by hand; and how long the evaluation of a run may take."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import sys
 import pytest
 import spoken
 import torch
+from torch import nn
 from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Model,
 )
 
 from compress import cli
 from compress.checkpoint.open import open_checkpoint
+from compress.data.labelled import read_labelled
 from compress.errors import InputError
 from compress.evaluate import before_after, turns
-from compress.evaluate.accuracy import read_labelled
-from compress.evaluate.load import apart_from, held_out, load_model
-from compress.evaluate.perplexity import perplexity
-from compress.evaluate.similarity import compare, embed
+from compress.evaluate.load import data_of, held_out, load_model
+from compress.evaluate.read import quality_of
 from compress.evaluate.speed import speed
+from compress.inputs.choose import inputs_of
+from compress.inputs.text import Text
 from compress.model.source import Source
 from compress.recipe.part import Part
 from compress.registry import sources
@@ -91,7 +94,7 @@ def test_speed_counts_what_was_read_and_written():
     model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    found = speed(model, torch.ones(1, 9, dtype=torch.long), written=5, rows=3)
+    found = speed(model, inputs_of(model), {"input_ids": torch.ones(1, 9, dtype=torch.long)}, written=5, rows=3)
     assert shapes.count((1, 1)) == 3 * 5
     assert (3, 9) in shapes
     assert found.decode is not None and found.decode > 0
@@ -107,10 +110,14 @@ def test_an_encoder_is_compared_with_the_dense_one(tmp_path, capsys):
     same, less = (json.loads(text) for text in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0"))
     assert same["similarity"]["cosine"] == pytest.approx(1)
     assert same["speed"]["decode"] is None
-    opened = open_checkpoint(dense)
-    rows = held_out(opened, length=32, samples=4)
-    one, two = (embed(load_model(open_checkpoint(folder)), rows)[0] for folder in (dense, other))
-    assert less["similarity"]["cosine"] == pytest.approx(compare(one, two, 32).cosine)
+    source = Source.of(open_checkpoint(dense))
+    rows = held_out(source.inputs, source.checkpoint, length=32, samples=4)
+    with torch.no_grad():
+        one, two = (
+            torch.cat([load_model(open_checkpoint(folder))(**batch).last_hidden_state.mean(1) for batch in rows])
+            for folder in (dense, other)
+        )
+    assert less["similarity"]["cosine"] == pytest.approx(torch.cosine_similarity(one, two).mean().item())
     assert less["flops"] < less["against"]["flops"]
     assert cli.call(["eval", str(other), *QUICK]) == 0
     assert "--against" in json.loads(capsys.readouterr().out)["notes"][0]
@@ -169,20 +176,35 @@ def test_quality_is_measured_batch_by_batch_until_the_time_is_up(tmp_path, secon
     source = Source.of(open_checkpoint(folder))
     evaluator = before_after.Evaluator(source, timed=False, clock=Ticking())
     found = evaluator(folder, seconds)
-    assert found.perplexity_after is not None and found.perplexity_before is not None
-    assert found.perplexity_before == found.perplexity_after
-    assert found.perplexity_after.samples == 4 * batches
-    rows = held_out(source.checkpoint, length=256, samples=64)[:batches]
-    assert found.perplexity_after == perplexity(load_model(source.checkpoint), rows)
+    assert found.quality is not None
+    after = found.quality.record["perplexity"]
+    assert found.quality.dense_record["perplexity"] == after
+    assert after["samples"] == 4 * batches
+    rows = held_out(source.inputs, source.checkpoint, length=256, samples=64)[:batches]
+    assert found.quality.record == quality_of(load_model(source.checkpoint), rows).record
     assert not found.changes["perplexity"].measurable
     again = evaluator(folder, None)  # as many as the first, or the two would not compare
-    assert again.perplexity_after == found.perplexity_after
+    assert again.quality is not None and again.quality.record == found.quality.record
+
+
+def bare(folder):
+    """A T5 without its head."""
+    model = T5Model.from_pretrained(spoken.save("t5", folder, tie_word_embeddings=True))
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "bert_encoder"])
+@pytest.mark.parametrize("name", ["llama", "bert", "bert_encoder", "t5", "t5_bare"])
 def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypatch, name):
-    dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", num_hidden_layers=1)
+    if name == "t5_bare":
+        dense, other = bare(tmp_path / "dense"), bare(tmp_path / "other")
+        changed = T5Model.from_pretrained(other)
+        torch.nn.init.zeros_(changed.encoder.block[1].layer[1].DenseReluDense.wo.weight)
+        changed.save_pretrained(other)
+    else:
+        fewer = {"num_layers" if name == "t5" else "num_hidden_layers": 1}
+        dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", **fewer)
     source = Source.of(open_checkpoint(dense))
     whole = before_after.Evaluator(source)(other)
     monkeypatch.setattr(before_after, "LARGEST", 1)
@@ -192,6 +214,8 @@ def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypat
     for figure, change in streamed.changes.items():
         assert change.value == pytest.approx(whole.changes[figure].value, rel=1e-4)
         assert (change.low, change.high) == pytest.approx((whole.changes[figure].low, whole.changes[figure].high), 1e-4)
+    assert whole.quality is not None and streamed.quality is not None
+    assert streamed.quality.main.value == pytest.approx(whole.quality.main.value, rel=1e-4)
     assert streamed.latency_after is None and "latency not measured" in streamed.notes[0]
     few = before_after.Evaluator(source, clock=Ticking())(other, 0)
     assert few.changes[figure].samples == 4 * before_after.FEWEST
@@ -201,13 +225,16 @@ def test_a_model_that_cannot_be_evaluated_says_why(tmp_path, capsys):
     folder = spoken.save("llama", tmp_path / "model")
     source = Source.of(open_checkpoint(folder))
     found = before_after.Evaluator(source, data=Part("text", {"path": str(tmp_path / "none.txt")}))(folder)
-    assert found.perplexity_after is None and "no such file" in found.notes[0]
+    assert found.quality is None and "no such file" in found.notes[0]
     assert "warning: not evaluated" in capsys.readouterr().err
 
 
 def test_the_text_is_of_another_source_than_calibrations():
-    assert apart_from([Part("docs"), "some/data"]) == Part("manuals")
-    assert apart_from([Part("docs"), Part("manuals")]) == Part("docs", {"split": "test"})
+    text = Text(nn.Module(), None)
+    assert text.held_out([Part("docs"), None, "some/data"]) == Part("manuals")
+    assert text.held_out([Part("docs"), Part("manuals")]) == Part("docs", {"split": "test"})
+    assert data_of(text, None) == data_of(text, "manuals") == Part("manuals")
+    assert data_of(text, "docs") == Part("docs", {"split": "test"})
     running = list(sources.get("manuals").target())
     calibration, other = set(sources.get("docs").target()), [part for text in running for part in text.split("\n\n")]
     assert len(other) > 200 and len(set(other)) == len(other) > 3 * len(running)

@@ -1,4 +1,4 @@
-"""Perplexity, likeness of embeddings, latency and size, each against a number known beforehand."""
+"""Perplexity, similarity of embeddings, latency and size, each against a number known beforehand."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from transformers import (
 
 from compress.errors import InputError
 from compress.evaluate.budget import Budget
-from compress.evaluate.change import Change, difference, likeness_change, loss_change, time_change
 from compress.evaluate.latency import latency
-from compress.evaluate.perplexity import Perplexity, all_losses, perplexity
-from compress.evaluate.similarity import compare, embed, sampled, similarity
+from compress.evaluate.read import quality_of, read_all
 from compress.evaluate.size import peak_memory, size
 from compress.evaluate.turns import ROUNDS, in_turns
+from compress.inputs.choose import inputs_of
+from compress.metrics.change import Change, difference, loss_change, similarity_change, time_change
+from compress.metrics.mean import Mean
+from compress.metrics.perplexity import Losses, Perplexity
+from compress.metrics.similarity import Embeddings, EmbeddingSimilarity, Similarity, compare, sampled
+from compress.tasks.choose import task_of
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=61)
 
@@ -42,6 +46,18 @@ def llama() -> LlamaForCausalLM:
 def bert() -> BertModel:
     torch.manual_seed(0)
     return BertModel(BertConfig(**SMALL)).eval()
+
+
+def perplexity(model: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> Perplexity:
+    return Perplexity(**quality_of(model, batches).record["perplexity"])
+
+
+def losses(model: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> Losses:
+    return read_all(model, task_of(model).metric(batches[0]), batches)
+
+
+def embed(model: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> Embeddings:
+    return read_all(model, EmbeddingSimilarity(), batches)
 
 
 def ids(samples: int = 4, length: int = 12) -> torch.Tensor:
@@ -95,8 +111,8 @@ def test_perplexity_of_a_masked_language_model_counts_its_labels() -> None:
 
 
 def test_perplexity_refuses_an_encoder_and_single_tokens(bert: BertModel, llama: LlamaForCausalLM) -> None:
-    with pytest.raises(InputError, match=r"predicts no tokens.*embeddings"):
-        perplexity(bert, [{"input_ids": ids()}])
+    with pytest.raises(InputError, match="beside the dense model"):
+        _ = quality_of(bert, [{"input_ids": ids()}]).main
     with pytest.raises(InputError, match="at least two tokens"):
         perplexity(llama, [{"input_ids": ids(4, 1)}])
 
@@ -107,21 +123,21 @@ def test_perplexity_says_its_length() -> None:
 
 def test_embedding_is_the_mean_of_unmasked_tokens(bert: BertModel) -> None:
     padded, mask = functional.pad(ids(), (0, 5)), functional.pad(torch.ones_like(ids()), (0, 5))
-    alone, length = embed(bert, [{"input_ids": ids()}])
-    found, longest = embed(bert, [{"input_ids": padded, "attention_mask": mask}])
-    assert (length, longest) == (12, 17)
-    torch.testing.assert_close(found, alone)
+    alone = embed(bert, [{"input_ids": ids()}])
+    found = embed(bert, [{"input_ids": padded, "attention_mask": mask}])
+    assert (alone.length, found.length) == (12, 17)
+    torch.testing.assert_close(found.values, alone.values)
     with torch.no_grad():
-        torch.testing.assert_close(alone, bert(input_ids=ids()).last_hidden_state.mean(1))
+        torch.testing.assert_close(alone.values, bert(input_ids=ids()).last_hidden_state.mean(1))
 
 
 def test_similarity_of_a_model_to_itself_is_one_and_falls_with_noise(bert: BertModel) -> None:
     batches = [{"input_ids": row} for row in ids(8).split(2)]
-    same = similarity(bert, bert, batches)
+    same = Similarity(**quality_of(bert, batches, dense=bert).record["similarity"])
     assert (same.cosine, same.ranks) == (pytest.approx(1), pytest.approx(1))
     other = BertModel(bert.config).eval()
     other.load_state_dict({name: value + 0.05 * torch.randn_like(value) for name, value in bert.state_dict().items()})
-    near = similarity(bert, other, batches)
+    near = Similarity(**quality_of(other, batches, dense=bert).record["similarity"])
     assert near.cosine is not None and near.lowest is not None and near.ranks is not None
     assert 0 < near.lowest <= near.cosine < 0.999
     assert near.ranks < 0.999
@@ -131,7 +147,7 @@ def test_similarity_of_a_model_to_itself_is_one_and_falls_with_noise(bert: BertM
 def test_embeddings_of_other_width_compare_by_ranks_only() -> None:
     one = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
     rotated = torch.cat([one, torch.zeros(20, 3)], 1) @ torch.linalg.qr(torch.randn(19, 19))[0]
-    found = compare(one, rotated, 5)
+    found = compare(Embeddings(one, 5), Embeddings(rotated, 5))
     assert found.cosine is None and found.lowest is None
     assert found.ranks == pytest.approx(1, abs=1e-3)
 
@@ -139,7 +155,7 @@ def test_embeddings_of_other_width_compare_by_ranks_only() -> None:
 def test_latency_is_the_median_of_its_repeats(llama: LlamaForCausalLM) -> None:
     calls = []
     llama.register_forward_hook(lambda *_: calls.append(0))
-    found = latency(llama, {"input_ids": ids(2, 9)}, repeats=5, warm_up=1)
+    found = latency(llama, inputs_of(llama), {"input_ids": ids(2, 9)}, repeats=5, warm_up=1)
     assert len(calls) == 6
     assert 0 < found.fastest <= found.seconds < 5
     assert (found.batch, found.length, found.repeats) == (2, 9, 5)
@@ -148,7 +164,7 @@ def test_latency_is_the_median_of_its_repeats(llama: LlamaForCausalLM) -> None:
 def test_the_error_of_a_difference_is_that_of_the_texts_differences(llama: LlamaForCausalLM) -> None:
     other = LlamaForCausalLM(llama.config).eval()
     batches = [{"input_ids": rows} for rows in ids(12).split(4)]
-    one, two = all_losses(llama, batches), all_losses(other, batches)
+    one, two = losses(llama, batches), losses(other, batches)
     with torch.no_grad():
         by_hand = [
             np.array([model(input_ids=row[None], labels=row[None]).loss.item() for row in ids(12)])
@@ -172,16 +188,38 @@ def test_the_error_of_a_correlation_is_what_other_texts_would_give() -> None:
 
     values = {name: np.array([sampled(*drawn(40))[name].value for _ in range(60)]) for name in ("cosine", "ranks")}
     one, other = drawn(40)
-    found, whole = sampled(one, other), compare(one, other, 5)
+    found, whole = sampled(one, other), compare(Embeddings(one, 5), Embeddings(other, 5))
     assert (found["cosine"].value, found["ranks"].value) == (pytest.approx(whole.cosine), pytest.approx(whole.ranks))
     for name, value in found.items():
-        change = likeness_change(value, 40)
+        change = similarity_change(value, 40)
         assert (change.high - change.low) / 4 == pytest.approx(values[name].std(), rel=0.5)
         assert change.measurable
-    assert not any(likeness_change(value, 40).measurable for value in sampled(one, one).values())
+    assert not any(similarity_change(value, 40).measurable for value in sampled(one, one).values())
     cosines = functional.cosine_similarity(one, other).numpy()
-    change = likeness_change(found["cosine"], 40)
+    change = similarity_change(found["cosine"], 40)
     assert (change.high - change.low) / 4 == pytest.approx(cosines.std(ddof=1) / np.sqrt(40), rel=1e-4)
+
+
+def test_the_mean_of_a_number_has_the_ratio_and_the_error_of_its_samples() -> None:
+    generator = np.random.default_rng(0)
+
+    def drawn(samples: int) -> tuple[np.ndarray, np.ndarray]:
+        one = generator.gamma(4.0, size=samples)
+        return one, 1.3 * one + generator.normal(scale=0.4, size=samples)
+
+    metric = Mean("error", "Squared error", lambda output, batch: output, higher_is_better=False)
+    one, other = (torch.from_numpy(values) for values in drawn(50))
+    dense, pruned = (metric.merged([metric.read(some, {}) for some in values.split(20)]) for values in (one, other))
+    quality = metric.quality(pruned, dense)
+    assert (quality.main.value, quality.main.dense) == (pytest.approx(other.mean()), pytest.approx(one.mean()))
+    assert quality.record == {"error": {"value": pytest.approx(other.mean()), "samples": 50}}
+    change = quality.changes["error"]
+    assert change.value == pytest.approx((other.mean() / one.mean()).item())
+    ratios = [after.mean() / before.mean() for before, after in (drawn(50) for _ in range(400))]
+    assert (change.high - change.low) / 4 == pytest.approx(np.std(ratios), rel=0.3)
+    assert change.measurable and not metric.quality(dense, dense).changes["error"].measurable
+    nothing = metric.quality(pruned, torch.zeros(50))
+    assert nothing.changes == {} and nothing.main.dense == 0  # which has no multiple
 
 
 def test_ratios_of_times_have_the_interval_of_the_sign_test() -> None:

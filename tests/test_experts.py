@@ -12,8 +12,8 @@ import torch
 import zoo
 from safetensors.torch import load_file
 
-from compress.data.batches import batches
 from compress.errors import BudgetError, InputError
+from compress.inputs.text import batches
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
 from compress.registry import criteria

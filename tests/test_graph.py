@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from compress.graph.layout import Axis, Product
 from compress.graph.layout import families as names
 from compress.graph.record import Recorder
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
 from compress.model.build import empty_model
 
 POSITIONS = "its rows are looked up by numbers that the model computes"
@@ -70,7 +70,8 @@ def families(name: str, last: str) -> list[Family]:
 def llama(layers: int = 2, **changes: Any) -> tuple[Any, Graph]:
     base = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 48, "num_attention_heads": 4}
     config = tf.LlamaConfig(**{**base, "num_key_value_heads": 2, "num_hidden_layers": layers, **changes})
-    return config, trace(empty_model(config, tf.LlamaForCausalLM), config)
+    model = empty_model(config, tf.LlamaForCausalLM)
+    return config, trace(model, inputs_of(model).example())
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -202,7 +203,8 @@ class Toy(nn.Module):
 
 def toy(between: Any = None) -> Graph:
     with torch.device("meta"):
-        return trace(Toy(between).eval(), SimpleNamespace())
+        model = Toy(between).eval()
+        return trace(model, inputs_of(model).example())
 
 
 def channels(found: Graph, tensor: str) -> Family:
@@ -259,4 +261,4 @@ def test_models_of_sound_are_refused():
     model = Toy()
     model.main_input_name = "input_values"  # pyright: ignore
     with pytest.raises(ModelError, match="input_values"):
-        trace(model.to("meta"), SimpleNamespace())
+        inputs_of(model.to("meta"))

@@ -8,7 +8,7 @@ import torch
 import zoo
 
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
+from compress.inputs.text import batches
 from compress.model.build import load_config
 from compress.pipeline import plan
 from compress.recipe.read import read_recipe

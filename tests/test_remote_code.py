@@ -71,7 +71,7 @@ def test_exports(marks, monkeypatch):
         raise InputError("opened")
 
     monkeypatch.setattr("compress.export.onnx.export_model", exported)
-    assert cli.call(["export", "in", "--to", "graph"]) == 2
+    assert cli.call(["export", "in", "-o", "graph"]) == 2
     assert len(opened) == 1
     assert list(marks.iterdir()) == []
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compress.evaluate.change import Change
 from compress.evaluate.latency import Latency
-from compress.evaluate.perplexity import Perplexity
-from compress.evaluate.similarity import Similarity
+from compress.metrics.change import Change
+from compress.metrics.kind import Figure, Scale
 from compress.report import Report, environment, figures, markdown, table, write_card, write_report
 from compress.report.card import card
-from compress.report.plots import cut_kinds, kept, shares, svg
+from compress.report.plots import cut_kinds, kept, positions, shares, svg
+from compress.report.report import quality
 from compress.report.rows import count, percent, rows
 
 
@@ -30,10 +30,9 @@ def report() -> Report:
     return Report(
         model="someone/small-llama",
         recipe={"about": "a <script>alert(1)</script> & more", "text": "about: it\nsteps:\n  - prune: heads\n"},
-        before=figures(1_000_000, 2_000_000_000, 4_000_000, latency=_latency(0.02), perplexity=_perplexity(20.0)),
-        after=figures(
-            800_000, 1_500_000_000, 3_200_000, latency=_latency(0.015), perplexity=Perplexity(25.0, 128, 99, 4)
-        ),
+        before=figures(1_000_000, 2_000_000_000, 4_000_000, flops_length=512, latency=_latency(0.02)),
+        after=figures(800_000, 1_500_000_000, 3_200_000, latency=_latency(0.015)),
+        quality=quality("text-generation", [Figure("perplexity", "Perplexity", "4 × 128 tokens", 25.0, 20.0, False)]),
         families=[*heads, whole, layers],  # pyright: ignore[reportArgumentType]
         opens_with="stock transformers",
         load='AutoModelForCausalLM.from_pretrained("out")',
@@ -42,10 +41,6 @@ def report() -> Report:
         changes={"latency": asdict(Change(0.75, 0.7, 0.8, 9)), "perplexity": asdict(Change(1.25, 1.2, 1.3, 4))},
         text="manuals",
     )
-
-
-def _perplexity(value: float) -> Perplexity:
-    return Perplexity(value, 128, 99, 4)
 
 
 def _latency(seconds: float) -> Latency:
@@ -84,10 +79,29 @@ def test_what_chance_explains_is_no_difference_and_no_latency_of_the_card(report
 
 
 def test_a_figure_that_was_not_measured_has_no_row(report: Report) -> None:
-    report["after"] = figures(800_000, 1_500_000_000, 3_200_000, similarity=Similarity(0.98, 0.9, None, 2, 64))
+    report["after"] = figures(800_000, 1_500_000_000, 3_200_000)
+    del report["quality"]
     labels = [row.label for row in rows(report)]
-    assert labels[-1] == "Embedding cosine to the dense model, 2 texts"
-    assert not any(label.startswith(("Latency", "Perplexity", "Rank")) for label in labels)
+    assert not any(label.startswith(("Latency", "Perplexity")) for label in labels)
+
+
+def test_a_figure_is_shown_as_its_scale_and_direction_say(report: Report) -> None:
+    def shown(scale: Scale, value: float, dense: float, higher: bool, change: Change | None) -> tuple[object, ...]:
+        report["quality"] = quality("x", [Figure("it", "Title", "7 samples", value, dense, higher, scale)])
+        latency = {"latency": asdict(Change(0.75, 0.7, 0.8, 9))}
+        report["changes"] = {**latency, "it": asdict(change)} if change is not None else latency
+        row = rows(report)[-1]
+        assert row.label == "Title, 7 samples"
+        return row[1:5]
+
+    up, down = Change(1.25, 1.2, 1.3, 7), Change(0.8, 0.7, 0.9, 7)
+    assert shown(Scale.NUMBER, 0.025, 0.02, False, up) == ("0.02", "0.025", "+25.0 % (+20.0 to +30.0)", False)
+    assert shown(Scale.NUMBER, 25, 20, True, up) == ("20.00", "25.00", "+25.0 % (+20.0 to +30.0)", True)
+    assert shown(Scale.SHARE, 0.8, 1.0, True, down) == ("100.0 %", "80.0 %", "−20.0 % (−30.0 to −10.0)", False)
+    assert shown(Scale.SHARE, 0.8, 1.0, True, None) == ("100.0 %", "80.0 %", "−20.0 %", None)
+    near = Change(0.98, 0.97, 0.99, 7)
+    assert shown(Scale.SIMILARITY, 0.98, 1.0, True, near) == ("1", "0.9800", "−0.0200 ± 0.0100", None)
+    assert shown(Scale.SIMILARITY, 0.98, 1.0, True, None)[2] == "−0.0200"  # two samples have no error of it
 
 
 @pytest.mark.parametrize(
@@ -113,6 +127,19 @@ def test_files_are_written_and_the_page_stands_alone(report: Report, tmp_path: P
     for row in rows(report):
         assert row.change.partition(" (")[0] in text
     assert report["recipe"]["text"].splitlines()[0] in text
+
+
+def test_the_page_shows_what_was_written_and_the_loss_by_position(report: Report, tmp_path: Path) -> None:
+    assert "What it writes" not in write_report(tmp_path, report).read_text()
+    report["generated"] = [{"prompt": "Two & two is", "before": " four", "after": " <b>five</b>\n"}]
+    for side, loss in (("before", 3.0), ("after", 3.5)):
+        report[side]["perplexity"] = {"by_position": [(1, loss), (2, loss / 2), (4, loss / 3)]}
+    page = write_report(tmp_path, report).read_text()
+    assert "Two &amp; two is …" in page and "> four</dd>" in page and "&lt;b&gt;five&lt;/b&gt;\n</dd>" in page
+    figure = positions(report)
+    assert figure is not None and "Loss by position" in page
+    lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert lines == [[[1, 3.0], [2, 1.5], [4, 1.0]], [[1, 3.5], [2, 1.75], [4, pytest.approx(3.5 / 3)]]]
 
 
 def test_only_kinds_that_lost_something_are_drawn(report: Report) -> None:

@@ -9,8 +9,8 @@ import transformers
 import zoo
 
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
 from compress.errors import BudgetError, InputError
+from compress.inputs.text import batches
 from compress.model.build import load_config
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe

@@ -10,8 +10,8 @@ import zoo
 from safetensors.torch import load_file
 
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
 from compress.errors import BudgetError, InputError
+from compress.inputs.text import batches
 from compress.model.source import Source
 from compress.pipeline import Options, apply, plan, run
 from compress.ratios.ecoflap import spend

@@ -11,13 +11,13 @@ import zoo
 
 import compress.calibrate.collect as collect_module
 from compress.calibrate.collect import collect
-from compress.calibrate.loss import loss_of
 from compress.calibrate.totals import STRIP, add_gram, mirror, moments
 from compress.console import switches
 from compress.errors import ModelError
 from compress.graph.families import Family, Graph, Member
 from compress.graph.layout import Axis, Product
 from compress.stream.stream import Stream
+from compress.tasks.choose import task_of
 
 INPUT = ("input_norm", "input_mean", "input_variance", "input_abs_mean", "input_gram")
 
@@ -156,7 +156,7 @@ def autograd(reference, batches):
     samples = [{k: v[i : i + 1] for k, v in batch.items()} for batch in batches for i in range(len(batch["input_ids"]))]
     for sample in samples:
         reference.zero_grad()
-        loss_of(reference(**{k: v for k, v in sample.items() if k != "labels"}), sample).backward()
+        task_of(reference).loss(reference(**{k: v for k, v in sample.items() if k != "labels"}), sample).backward()
         for parameter in reference.parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
             name = first[id(parameter)]

@@ -10,7 +10,7 @@ import torch
 import zoo
 from safetensors.torch import load_file, save_file
 
-from compress import cli, pipeline
+from compress import cli
 from compress.checkpoint import open as opening
 from compress.checkpoint.folder import new_folder
 from compress.checkpoint.ours import MARK
@@ -23,7 +23,7 @@ RECIPE = "calibrate: {data: random, samples: 4, length: 16}\nsteps:\n- {prune: c
 DELTA = "steps:\n- {prune: delta, base: home/base, by: magnitude, remove: 50%}\n"
 PRUNE, APART = ("r.yaml", "home/in"), ("d.yaml", "home/in")
 APPLY, FOLD = ("apply", "out/plan.json", "home/in"), ("apply-delta", "home/base", "home/delta")
-COMPARE, EXPORT = ("compare", "r.yaml", "home/in", "-o"), ("export", "home/in", "--to")
+COMPARE, EXPORT = ("compare", "r.yaml", "home/in", "-o"), ("export", "home/in", "-o")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,11 @@ def place(made, tmp_path, monkeypatch):
 def quick_graph(monkeypatch):
     """An export that takes no time: what is written does not matter here, but where."""
 
-    def export(checkpoint, folder, settings):
+    def export(model, folder, settings):
         (folder / "model.onnx").write_text("a graph")
         return Exported({"model.onnx": 7}, 20, {}, [], [Parity(1, 1, 0.0, 1.0)])
 
-    for module in (pipeline, exporting):
-        monkeypatch.setattr(module, "export_onnx", export)
+    monkeypatch.setattr(exporting, "export_model", export)
 
 
 def content(folder):
@@ -132,7 +131,7 @@ def test_an_input_is_never_in_danger(command, out, words, more, place, capsys):
 def test_a_hub_model_counts_once_it_is_opened(place, monkeypatch, capsys):
     monkeypatch.setattr(opening, "fetch", lambda name, *rest, **more: (place / "home/in").absolute())
     refused(["r.yaml", "owner/name", "home/in/out", "--no-evaluate"], ["lies in"], place, capsys)
-    refused(["export", "owner/name", "--to", "home/in/graph"], ["lies in"], place, capsys)
+    refused(["export", "owner/name", "-o", "home/in/graph"], ["lies in"], place, capsys)
     refused(["apply-delta", "owner/name", "home/delta", "home/in/out"], ["lies in"], place, capsys)
     refused(["d.yaml", "home/base", "home/in/out", "--set", "steps.0.base=owner/name"], ["lies in"], place, capsys)
 
@@ -199,7 +198,7 @@ def test_the_graph_inside_a_model(place, quick_graph, capsys):
     Path("home/in/onnx").symlink_to(place / "out")
     refused(["export", "home/in", "--force"], ["home/in/onnx: is a symbolic link to"], place, capsys)
     Path("home/in/onnx").unlink()
-    for arguments in ([], ["--force"], ["--to", "home/base/../in/onnx", "--force"]):
+    for arguments in ([], ["--force"], ["-o", "home/base/../in/onnx", "--force"]):
         assert cli.call(["export", "home/in", *arguments]) == 0
     assert Path("home/in/model.safetensors").exists() and Path("home/in/onnx/model.onnx").exists()
 

@@ -7,8 +7,8 @@ import zoo
 from safetensors.torch import load_file
 
 from compress.checkpoint.open import open_checkpoint
-from compress.data.batches import batches
 from compress.errors import InputError
+from compress.inputs.text import batches
 from compress.model.build import load_config
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import compress
+from compress.data.vocabulary import text_config
 from compress.errors import BudgetError, ModelError, VerifyError
 from compress.execution.document import read_plan
 from compress.graph.families import Family, Graph
 from compress.graph.trace import trace
-from compress.model.build import empty_model, text_config
+from compress.inputs.choose import inputs_of
+from compress.model.build import empty_model
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 from compress.steps.units.masks import masks
@@ -91,10 +92,14 @@ CONFIGS: dict[str, tuple[Any, str]] = {
 }
 
 
+def traced(model: nn.Module) -> Graph:
+    return trace(model, inputs_of(model).example())
+
+
 @cache
 def graph(name: str) -> Graph:
     config, cls = CONFIGS[name]
-    return trace(empty_model(config(), getattr(tf, cls)), config())
+    return traced(empty_model(config(), getattr(tf, cls)))
 
 
 def of(found: Graph, *kinds: str) -> list[Family]:
@@ -164,7 +169,7 @@ class Toy(nn.Module):
 
 
 def toy(**unused: nn.Module) -> Graph:
-    return trace(Toy(**unused).eval().to("meta"), SimpleNamespace())
+    return traced(Toy(**unused).eval().to("meta"))
 
 
 def free(found: Graph) -> set[str]:
@@ -190,7 +195,7 @@ def test_a_number_that_is_not_read_pins_nothing():
 
 def test_what_reads_the_maps_of_all_heads_pins_them():
     config = tf.EsmConfig(**{**TEXT, "max_position_embeddings": 64, "pad_token_id": 1, "mask_token_id": 2})
-    found = trace(empty_model(config, tf.EsmForMaskedLM), config)
+    found = traced(empty_model(config, tf.EsmForMaskedLM))
     assert all("esm.contact_head" in (family.pinned or "") for family in of(found, "heads", "layers", "hidden"))
     assert all(family.pinned is None for family in of(found, "channels") if family.layer is not None)
 
@@ -199,12 +204,12 @@ def test_a_model_that_wants_more_than_it_is_given_is_an_error_in_words():
     text = {key: value for key, value in TEXT.items() if key not in ("num_key_value_heads", "head_dim")}
     config = tf.CLIPConfig(text_config=text, vision_config=CLIP)
     with pytest.raises(ModelError, match=r"CLIPModel cannot be recorded.*given input_ids alone"):
-        trace(empty_model(config, tf.CLIPModel), config)
+        traced(empty_model(config, tf.CLIPModel))
 
 
 def test_a_model_without_tokens_has_nothing_to_tie():
     config = tf.ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
-    assert trace(empty_model(config, tf.ResNetModel), config).layouts
+    assert traced(empty_model(config, tf.ResNetModel)).layouts
     with pytest.raises(ModelError, match="ResNetConfig has no vocabulary"):
         text_config(config)
 
@@ -254,7 +259,7 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
             state[tensor].index_fill_(dim, torch.from_numpy(~mask).nonzero().flatten(), 0)
     assert torch.allclose(answer(model.eval()), answer(dense), atol=1e-4)
     assert not torch.allclose(answer(dense), whole, atol=1e-2)
-    note = "model.vision_tower and model.multi_modal_projector, which tokens alone do not run, bit for bit the input's"
+    note = "model.vision_tower and model.multi_modal_projector, which the forward does not run, bit for bit the input's"
     assert any(text.startswith("verified: shapes, and output equal") and note in text for text in step.notes)
 
 
@@ -273,7 +278,7 @@ def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
     rewrite = execute.rewrite
     monkeypatch.setattr(execute, "rewrite", wrong)
     monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
-    with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward of tokens runs"):
+    with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward runs"):
         run(HALF, saved, saved.parent / "out", QUICK)
 
 

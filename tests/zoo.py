@@ -84,7 +84,11 @@ def batches(name: str, rows: tuple[int, ...] = (2, 2, 2), length: int = 12) -> l
     found = []
     for count in rows:
         ids = torch.randint(3, VOCABULARY, (count, length), generator=generator)
-        more = {"decoder_input_ids": ids.roll(1, 1), "labels": ids.flip(1)} if name == "t5" else {}
+        more = {}
+        if name == "t5" or "MaskedLM" in ARCHITECTURES[name].model:
+            more["labels"] = ids.flip(1)
+        if name == "t5":
+            more["decoder_input_ids"] = ids.roll(1, 1)
         found.append({"input_ids": ids, **more})
     return found
 

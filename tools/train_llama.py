@@ -29,8 +29,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from compress.data.batches import batches
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
+from compress.inputs.text import batches
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
 from compress.registry import sources
@@ -205,11 +205,11 @@ def make(settings: Settings, name: str = "llama-docs", build: Callable[[Any], Pr
     rows = tokens(tokenizer, model.config, "train", settings.steps * settings.batch, settings)
     steps = train(model, rows, settings)
     rows = tokens(tokenizer, model.config, "test", 100, settings)[:, :-1]
-    found = perplexity(model.eval(), [{"input_ids": part} for part in rows.split(10)])
+    found = quality_of(model.eval(), [{"input_ids": part} for part in rows.split(10)]).record["perplexity"]
     seconds = round(time.monotonic() - begin, 1)
-    result = {"settings": asdict(settings), "steps": steps, "perplexity": asdict(found), "seconds": seconds}
+    result = {"settings": asdict(settings), "steps": steps, "perplexity": found, "seconds": seconds}
     _store(model, tokenizer, result, name)
-    print(f"{steps} steps in {seconds} s; held-out perplexity {found}", file=sys.stderr)
+    print(f"{steps} steps in {seconds} s; held-out perplexity {found['value']:.2f}", file=sys.stderr)
 
 
 def _store(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: dict, name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from compress.api.options import OptionFields, Options, chosen
-from compress.checkpoint.open import open_checkpoint
+from compress.checkpoint.open import open_to_inspect
 from compress.comparison.candidates import candidates
 from compress.comparison.run import Comparison
 from compress.comparison.run import compare as run_all
@@ -21,8 +21,11 @@ def inspect(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     revision: str | None = None,
+    base: str | None = None,
 ) -> Inspection:
     """Say what of a model can be pruned; the same as the command `compress inspect MODEL`. No weight is read.
+
+    A config is enough: a folder may have nothing else, and of a model on the hub nothing else is fetched.
 
         found = compress.inspect("my-model")
         [family.name for family in found.families if family.pinned is None]
@@ -32,6 +35,7 @@ def inspect(
         trust_remote_code: Run code that comes with the checkpoint.
         allow_pickle: Open weights that are pickled; a pickle can run code.
         revision: Branch, tag or commit of a hub model.
+        base: Of a LoRA adapter: the model that it is merged into, where its config does not name it.
 
     Returns:
         The model's size, and its families of groups: what goes together, what it is worth, what is pinned and why.
@@ -40,8 +44,8 @@ def inspect(
         InputError: There is no such model, or its files are not usable.
         ModelError: The model is not understood.
     """
-    checkpoint = open_checkpoint(
-        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision
+    checkpoint = open_to_inspect(
+        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )
     return inspect_model(checkpoint, str(model))
 

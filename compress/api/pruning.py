@@ -58,6 +58,7 @@ def plan(
     options: Options | None = None,
     *,
     set: Sequence[str] = (),
+    config_only: bool | None = None,
     **fields: Unpack[OptionFields],
 ) -> Plan:
     """Decide all that `run` would do, and write nothing; the same as the command `compress plan RECIPE MODEL`.
@@ -70,6 +71,8 @@ def plan(
         model: A folder, or a hub id.
         options: How to go about it; what is about writing and evaluation has no effect.
         set: Fields of the recipe to change, as `--set` takes them.
+        config_only: Read or fetch no weights; such a plan says counts and sizes, and cannot be applied. None: so for a
+            folder with a config alone, and for a hub id where the recipe reads no weight.
         **fields: Fields of `Options` as keyword arguments; they win over `options`.
 
     Returns:
@@ -78,10 +81,11 @@ def plan(
 
     Raises:
         InputError: The recipe or the model's folder is not usable as given, or the recipe prunes a delta.
+        ConfigAloneError: A config alone does not say what the recipe decides.
         ModelError: The model is not understood.
         BudgetError: The budget cannot be met.
     """
-    return pipeline.plan(_read(recipe, set), model, chosen(options, fields))
+    return pipeline.plan(_read(recipe, set), model, chosen(options, fields), config_only=config_only)
 
 
 def apply(

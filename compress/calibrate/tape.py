@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from compress.calibrate.gather import Gather
-from compress.calibrate.loss import loss_of
 from compress.model.weights import Weights
 from compress.stream.baton import Call, Walk
 from compress.stream.stream import Stream, Watch
+from compress.tasks.choose import task_of
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Record:
 
 
 class Tape(Stream):
-    """Runs batches forward and backward, and tells `gather` the gradients of `gather.gradients`.
+    """Runs batches forward and backward, and tells `gather` the gradients of `gather.gradients`, of its task's loss.
 
     With `per_sample` every batch must be one sample, whose whole gradient is told at once. After the `final` run,
     blocks are left as soon as they are done. Memory: what enters every block, for all batches of a run.
@@ -64,8 +64,9 @@ class Tape(Stream):
         final: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(model, weights, blocks, Watch(end=lambda output, batch: None), **options)
+        super().__init__(model, weights, blocks, Watch(end=lambda output, batch: None, turn=gather.turn), **options)
         self.gather, self.per_sample, self.final = gather, per_sample, final
+        self._loss = task_of(model).loss
         self._records: dict[Walk, Record] = {}
         self._between: list[tuple[str, Tensor]] = []  # parameters outside of blocks that the graph refers to
         self._inside = {name for block in self.blocks for name in self.weights.names(block)}
@@ -75,6 +76,7 @@ class Tape(Stream):
         assert call is not None
         if call.station not in self.blocks:
             return super().execute(walk)
+        self.watch.turn(walk)
         flat, spec = tree_flatten((call.args, call.kwargs))
         given = [x.detach() if isinstance(x, Tensor) else x for x in flat]
         sources = [x if isinstance(x, Tensor) and x.requires_grad else None for x in flat]
@@ -93,7 +95,7 @@ class Tape(Stream):
         """The loss of a finished forward is differentiated at once: its logits then need not be kept."""
         record = self._records.setdefault(walk, Record(walk))
         with torch.enable_grad():
-            loss = loss_of(walk.output, walk.batch)
+            loss = self._loss(walk.output, walk.batch)
         super().end(walk)
         if loss.requires_grad:
             loss.backward(retain_graph=True)
@@ -139,6 +141,7 @@ class Tape(Stream):
         ]
         merged = [value if own is None else own for value, own in zip(visit.given, inputs, strict=True)]
         args, kwargs = tree_unflatten(merged, visit.spec)
+        self.watch.turn(record.walk)
         with torch.enable_grad():
             output = [x for x in tree_leaves(visit.call.forward(*args, **kwargs)) if _floats(x)]
         pairs = [

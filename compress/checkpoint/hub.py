@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import InputError
@@ -17,6 +19,35 @@ def fetch(name: str, revision: str | None, *, allow_pickle: bool) -> Path:
     Raises InputError when the name is no hub id, the model or revision does not exist, is gated, or no one answers.
     """
     from huggingface_hub import snapshot_download
+
+    ignored = OTHER_FORMATS + OTHER_FOLDERS
+    with _asking(name, revision):
+        folder = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored + PICKLES))
+        if allow_pickle and not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
+    if not allow_pickle and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{name}: has no safetensors; pickled weights can run code when opened, so they are fetched only with "
+            f"--allow-pickle"
+        )
+    return folder
+
+
+def fetch_config(name: str, revision: str | None, *, code: bool) -> Path:
+    """The folder in the hub's cache with the config of the model `name`, and its `code` where that is wanted.
+
+    Weights are not fetched. Raises what `fetch` does.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _asking(name, revision):
+        wanted = ["config.json", "adapter_config.json", *(["*.py"] if code else [])]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+
+
+@contextmanager
+def _asking(name: str, revision: str | None) -> Iterator[None]:
+    """The hub's errors as InputErrors."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -27,11 +58,8 @@ def fetch(name: str, revision: str | None, *, allow_pickle: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    ignored = OTHER_FORMATS + OTHER_FOLDERS
     try:
-        folder = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored + PICKLES))
-        if allow_pickle and not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
+        yield
     except HFValidationError:
         raise InputError(f"{name}: neither a folder nor a hub id (owner/name)") from None
     except GatedRepoError:
@@ -51,9 +79,3 @@ def fetch(name: str, revision: str | None, *, allow_pickle: bool) -> Path:
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"{name}: no such folder, and the hub did not give it: {reason}") from None
-    if not allow_pickle and not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{name}: has no safetensors; pickled weights can run code when opened, so they are fetched only with "
-            f"--allow-pickle"
-        )
-    return folder

@@ -55,11 +55,17 @@ def weight_files(folder: Path, name: str, papers: dict[Path, Seen]) -> tuple[lis
     return [folder / shard for shard in sorted(shards)], index
 
 
+def lacks_weights(folder: Path) -> bool:
+    """Whether nothing in the folder holds weights, by its name, nor says where they are."""
+    return not any(path.suffix in WEIGHTS or path.name.endswith(".index.json") for path in folder.iterdir())
+
+
 def no_weights(folder: Path) -> str:
     """What to say of a folder without any."""
     others = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS)
     found = f"; found {', '.join(others[:5])}, which stock loaders do not open either" if others else ""
-    return f"{folder}: no {SAFE} or {SAFE}.index.json{found}"
+    cure = "" if found else "; a config alone is enough for `compress inspect` and `compress plan`, not for more"
+    return f"{folder}: no {SAFE} or {SAFE}.index.json{found}{cure}"
 
 
 def _shortened(shard: object) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compress import console
-from compress.cli.app import Opening, Talk, app
+from compress.cli.app import Input, Talk, app
+from compress.registry import registries
 
 
 @app.command
-def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk()) -> None:
+def inspect(model: str, /, *, opening: Input = Input(), talk: Talk = Talk()) -> None:
     """Show what of a model can be pruned: families of groups, what each is worth, and what is pinned and why.
 
     Parameters
@@ -19,10 +20,10 @@ def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk())
     model
         A folder or a hub id.
     """
-    from compress.checkpoint.open import open_checkpoint
+    from compress.checkpoint.open import open_to_inspect
     from compress.report.inspection import inspect_model, inspection_table
 
-    found = inspect_model(open_checkpoint(model, **asdict(opening)), model)
+    found = inspect_model(open_to_inspect(model, **asdict(opening)), model)
     console.result(inspection_table(found), asdict(found))
 
 
@@ -40,15 +41,20 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     console.result(*read_report(folder))
 
 
+if TYPE_CHECKING:
+    What = str
+else:
+    What = Literal[(*registries(), "recipes", "schema")]
+
+
 @app.command
 def ls(
-    what: Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "recipes", "schema"]
-    | None = None,
+    what: What | None = None,
     /,
     *,
     talk: Talk = Talk(),
 ) -> None:
-    """List what a recipe may name, the recipes that ship, or the JSON schema of a recipe.
+    """List the registered parts of a kind, the recipes that ship, or the JSON schema of a recipe.
 
     Parameters
     ----------

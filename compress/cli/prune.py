@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, announce, app, loading, options
+from compress.cli.app import Flag, Input, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.push import publish
 
 planning = App(name="plan")
@@ -26,7 +26,7 @@ def prune(
     dry_run: Flag = False,
     push: str | None = None,
     private: Flag = False,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -87,7 +87,8 @@ def plan(
     *,
     to: To = None,
     set: Set = None,
-    opening: Opening = Opening(),
+    config_only: bool | None = None,
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -103,13 +104,16 @@ def plan(
         The file to write the plan to; with `--json` and no file it goes to stdout.
     set
         A field to change: `--set steps.0.remove=30%`.
+    config_only
+        Read or fetch no weights; the plan then says counts and sizes, and cannot be applied. By default so for a folder
+        with a config alone, and for a hub id where the recipe reads no weight.
     """
     announce(f"{recipe} → {model}, a plan")
     with loading():
         from compress.recipe.read import read_recipe
 
         read = read_recipe(recipe, set or ())
-    _show_plan(read, model, to, opening, writing)
+    _show_plan(read, model, to, opening, writing, config_only)
 
 
 @app.command
@@ -119,7 +123,7 @@ def apply(
     out: Path,
     /,
     *,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -148,7 +152,9 @@ def _check_push(repo: str) -> None:
     check_credentials()
 
 
-def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing) -> None:
+def _show_plan(
+    recipe: Any, model: str, to: Path | None, opening: Input, writing: Writing, config_only: bool | None = None
+) -> None:
     from compress.checkpoint import standing
     from compress.errors import InputError
 
@@ -158,12 +164,13 @@ def _show_plan(recipe: Any, model: str, to: Path | None, opening: Opening, writi
     if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
         why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
         raise InputError(f"{to}: {why}")
-    made = decide(recipe, model, options(opening, writing))
+    made = decide(recipe, model, options(opening, writing), config_only=config_only)
     console.result(plan_table(made), made.data())
     if to is not None:
         to.write_text(made.dump(), encoding="utf-8")
         standing.add(to.absolute())
-        console.say(f"wrote {to}; execute it with: compress apply {to} {model} OUT")
+        more = "" if made.config_only else f"; execute it with: compress apply {to} {model} OUT"
+        console.say(f"wrote {to}{more}")
 
 
 def _finish(report: Any, out: Path) -> None:

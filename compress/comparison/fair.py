@@ -7,8 +7,8 @@ from typing import Any
 
 from compress.comparison.candidates import Candidate
 from compress.comparison.front import goodness
-from compress.evaluate.change import ERRORS, Sampled, difference
 from compress.evaluate.load import named
+from compress.metrics.change import ERRORS, Sampled, difference
 
 UNLIKE = 0.01
 """Shares of the model's parameters that are further apart are unlike."""
@@ -20,7 +20,8 @@ def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], den
     done = {row["name"]: row for row in rows if "error" not in row}
     for one in chosen:
         text = one.recipe.calibrate
-        tokens = f"{text.samples * text.length:,} tokens of {named(text.data)} ({text.samples} × {text.length})"
+        source = named(text.data or "what suits the model")
+        tokens = f"{text.samples * text.length:,} tokens of {source} ({text.samples} × {text.length})"
         if one.name in done:
             texts.setdefault(tokens, []).append(one.name)
     if len(texts) > 1:
@@ -37,8 +38,9 @@ def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], den
 
 
 def ranking(rows: Sequence[Mapping[str, Any]], sampled: Mapping[str, Sampled]) -> list[dict[str, Any]]:
-    """Names, best quality first; `difference` is to the next better one, paired over the same texts, in nats a token or
-    as a correlation, `error` its standard error, and `measurable` whether chance does not explain it."""
+    """Names, best quality first; `difference` is to the next better one, paired over the same samples, in what the
+    metric pairs (nats a token, a correlation, a share), `error` its standard error, and `measurable` whether chance
+    does not explain it."""
     best = sorted((row for row in rows if row.get("quality")), key=lambda row: -goodness(row["quality"]))
     found: list[dict[str, Any]] = []
     for number, row in enumerate(best):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -17,8 +18,8 @@ from compress.comparison.statistics import gather_together
 from compress.comparison.write import remove_pages
 from compress.console import say, warn
 from compress.errors import CompressError, InputError
-from compress.evaluate.change import Sampled
 from compress.execution.run import Options, Shared
+from compress.metrics.change import Sampled
 from compress.pipeline import run, share
 from compress.report import Report, environment
 from compress.steps.kinds import artifact_step
@@ -29,7 +30,7 @@ PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md",
 
 class Quality(TypedDict):
     """One measure of it: `name` says of what, `change` from the dense model's by the fields of
-    `compress.evaluate.change.Change`."""
+    `compress.metrics.change.Change`."""
 
     name: str
     value: float
@@ -71,7 +72,7 @@ class Comparison(TypedDict):
     ranking: list[dict[str, Any]]
     warnings: list[str]
     text: str | None
-    flops_length: int
+    flops_length: int | None
     seconds: dict[str, float]
     environment: dict[str, str]
 
@@ -96,6 +97,7 @@ def compare(
         check_target(out / candidate.name, options.force, [model_in])
     start = time.perf_counter()
     shared = share(model_in, options, [candidate.recipe for candidate in chosen])
+    chosen = [Candidate(one.name, one.recipe.on(shared.source.inputs.data)) for one in chosen]
     with shared.source.checkpoint.unchanged():
         gather_together(shared.source, [candidate.recipe for candidate in chosen], options.where)
         seconds = {"shared": time.perf_counter() - start}
@@ -106,8 +108,9 @@ def compare(
         rows.append(_row(candidate, model_in, out / candidate.name, options, shared, keep))
         if "error" not in rows[-1]:
             remove_pages(out)
-        if "quality" in rows[-1] and shared.evaluator is not None and shared.evaluator.last.quality is not None:
-            sampled[candidate.name] = shared.evaluator.last.quality
+        quality = shared.evaluator.last.quality if "quality" in rows[-1] and shared.evaluator is not None else None
+        if quality is not None and quality.sampled is not None:
+            sampled[candidate.name] = quality.sampled
     dense = _dense(shared, rows)
     seconds["recipes"] = sum(row.get("seconds", 0.0) for row in rows)
     return Comparison(
@@ -118,7 +121,7 @@ def compare(
         ranking=ranking(rows, sampled),
         warnings=warnings(chosen, rows, dense),
         text=shared.evaluator.last.text if shared.evaluator is not None else None,
-        flops_length=shared.tokens,
+        flops_length=shared.tokens if shared.source.inputs.free_length else None,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         environment=environment(),
     )
@@ -148,13 +151,11 @@ def _figures(report: Report) -> dict[str, Any]:
     found["flops"] = after["flops"] / report["before"]["flops"]
     if time := changes.get("latency"):
         found |= {"latency": time["value"], "latency_range": [time["low"], time["high"]]}
-    if losses := after.get("perplexity"):
-        found["quality"] = _perplexity(losses["value"], losses["samples"], losses["length"])
-        found["quality"]["change"] = changes["perplexity"]
-    elif (alike := after.get("similarity")) and alike["ranks"] is not None:
-        found["quality"] = _similarity(alike["ranks"], alike["samples"])
-        if "ranks" in changes:
-            found["quality"]["change"] = changes["ranks"]
+    figures = report.get("quality", {}).get("figures", ())
+    if (main := next((one for one in figures if one["ranks"]), None)) is not None:
+        found["quality"] = _quality(main)
+        if main["name"] in changes:
+            found["quality"]["change"] = changes[main["name"]]
     found["opens_with"] = report["opens_with"]
     found["seconds"] = round(spent.get("total", 0.0) - spent.get("evaluate", 0.0), 3)
     return found
@@ -166,16 +167,14 @@ def _dense(shared: Shared, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"name": "dense", "params": graph.parameters(), "flops": 1.0, "bytes": checkpoint.bytes}
     if any("latency" in row for row in rows):
         found["latency"] = 1.0
-    if shared.evaluator is not None and (measured := shared.evaluator.perplexity) is not None:
-        found["quality"] = _perplexity(measured.value, measured.samples, measured.length)
+    if shared.evaluator is not None and (measured := shared.evaluator.dense) is not None:
+        found["quality"] = _quality(asdict(measured))
     elif alike := [row["quality"] for row in rows if "quality" in row]:
         found["quality"] = {**alike[0], "value": 1.0}
     return found
 
 
-def _perplexity(value: float, samples: int, length: int) -> dict[str, Any]:
-    return {"name": f"Perplexity of {samples} × {length} tokens", "value": value, "higher_is_better": False}
-
-
-def _similarity(value: float, samples: int) -> dict[str, Any]:
-    return {"name": f"Rank correlation of {samples} texts' pairs", "value": value, "higher_is_better": True}
+def _quality(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of a `compress.metrics.kind.Figure`."""
+    kept = {key: figure[key] for key in ("value", "higher_is_better", "scale")}
+    return {"name": f"{figure['title']} of {figure['over']}", **kept}

@@ -21,6 +21,7 @@ def gather_together(source: Source, recipes: Iterable[Recipe], device: str) -> N
     """
     alike: dict[str, list[Recipe]] = {}
     for recipe in recipes:
+        recipe = recipe.on(source.inputs.data)
         alike.setdefault(f"{recipe.seed} {recipe.calibrate.model_dump_json()}", []).append(recipe)
     for some in alike.values():
         first = some[0]

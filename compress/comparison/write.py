@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.checkpoint.ours import mark
 from compress.comparison.front import COSTS
-from compress.report.rows import count
+from compress.report.rows import count, flops_label, written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,7 @@ def lines(found: Mapping[str, Any]) -> list[Line]:
 
 def captions(found: Mapping[str, Any]) -> list[str]:
     """What the reader of the table has to know: how it was measured, and why rows may not compare."""
-    said = [f"FLOPs of {found['flops_length']} tokens, as a share of the dense model's"]
+    said = [f"{flops_label(found['flops_length'])}, as a share of the dense model's"]
     if "latency" in found["dense"]:
         said.append("Latency: share of the dense model's, taken in turns with it; (=) no difference measurable")
     if found["text"]:
@@ -159,9 +159,8 @@ def _quality(row: dict[str, Any], same: set[str]) -> str:
     quality = row.get("quality")
     if not quality:
         return "–"
-    digits, mark = (4 if quality["higher_is_better"] else 2), "≈ " if row["name"] in same else ""
-    text = f"{mark}{quality['value']:.{digits}f}"
-    change = quality.get("change")
-    if row["name"] == "dense" or change is None:
-        return text
-    return f"{text}±{quality['value'] / change['value'] * (change['high'] - change['low']) / 2:.{digits}f}"
+    change, margin = quality.get("change"), None
+    if row["name"] != "dense" and change is not None:
+        margin = quality["value"] / change["value"] * (change["high"] - change["low"]) / 2
+    mark = "≈ " if row["name"] in same else ""
+    return mark + written(quality["value"], quality["scale"], margin)

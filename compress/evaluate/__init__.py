@@ -1,1 +1,1 @@
-"""What a model is worth and what it costs: perplexity, likeness of embeddings, latency, bytes."""
+"""What a model is worth and what it costs: quality as its task measures it, latency, bytes."""

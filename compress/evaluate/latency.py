@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from compress.inputs.batch import Batch, given, rows
+from compress.inputs.kind import Inputs
+from compress.tasks.asked import asked
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of one forward over `batch` × `length` tokens: the median and the fastest of `repeats` runs."""
+    """Seconds of one forward over `batch` × `length` of what `noun` calls them: the median and the fastest of `repeats`
+    runs."""
 
     seconds: float
     fastest: float
@@ -21,31 +26,31 @@ class Latency:
     length: int
     repeats: int
     threads: int
+    noun: str = "tokens"
 
     def __str__(self) -> str:
-        return f"{self.seconds * 1000:.1f} ms ({self.batch} × {self.length} tokens, {self.threads} threads)"
+        return f"{self.seconds * 1000:.1f} ms ({self.batch} × {self.length} {self.noun}, {self.threads} threads)"
 
     @classmethod
-    def of(cls, times: Sequence[float], shape: Sequence[int], threads: int | None = None) -> Latency:
-        """From the seconds of each run over `shape`, (batch, length)."""
+    def of(cls, times: Sequence[float], inputs: Inputs, batch: Batch, threads: int | None = None) -> Latency:
+        """From the seconds of each run over `batch`."""
         threads = torch.get_num_threads() if threads is None else threads
-        return cls(statistics.median(times), min(times), shape[0], shape[1], len(times), threads)
+        shape = rows(batch), inputs.length(batch)
+        return cls(statistics.median(times), min(times), *shape, len(times), threads, inputs.noun)
 
 
-def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Callable[[], float]:
-    """What runs `model(**batch)` once, `input_ids` `[batch, length]`, and returns its seconds.
+def forward(model: nn.Module, batch: Batch) -> Callable[[], float]:
+    """What runs `model(**batch)` once, without labels and cache, and returns its seconds.
 
     On an accelerator each run ends with a synchronisation.
     """
     device = next(model.parameters()).device
-    given = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-    if getattr(getattr(model, "config", None), "use_cache", None):
-        given["use_cache"] = False  # pyright: ignore[reportArgumentType]
+    moved, run = {name: value.to(device) for name, value in given(batch).items()}, asked(model, {})
 
     @torch.inference_mode()
     def once() -> float:
         start = time.perf_counter()
-        model(**given)
+        run(**moved)
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         return time.perf_counter() - start
@@ -53,12 +58,12 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Callable[[], float
     return once
 
 
-def latency(model: nn.Module, batch: Mapping[str, Tensor], *, repeats: int = 9, warm_up: int = 2) -> Latency:
-    """Median time of `model(**batch)`, `input_ids` `[batch, length]`, after `warm_up` runs that do not count.
+def latency(model: nn.Module, inputs: Inputs, batch: Batch, *, repeats: int = 9, warm_up: int = 2) -> Latency:
+    """Median time of `model(**batch)` after `warm_up` runs that do not count.
 
     The median is what one forward costs on a machine that does other things too. Times of two models compare only
     where both were taken in turns (`compress.evaluate.turns`).
     """
     run = forward(model, batch)
     times = [run() for _ in range(warm_up + repeats)][warm_up:]
-    return Latency.of(times, batch["input_ids"].shape)
+    return Latency.of(times, inputs, batch)

@@ -1,44 +1,29 @@
-"""A checkpoint as a model that runs, and the held-out text it is measured on."""
+"""A checkpoint as a model that runs, and the held-out data it is measured on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
-from compress.data.batches import batches, load_tokenizer
 from compress.errors import InputError, ModelError
-from compress.model.build import load_config, model_class, text_config
+from compress.inputs.batch import Batch
+from compress.inputs.kind import Inputs
+from compress.model.build import load_config, model_class
+from compress.model.weights import Weights
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
+from compress.registry import sources
 from compress.runtime import attach
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 BATCH = 4
-OTHER = Part("manuals")
-"""What is measured on: prose of another kind than `docs`, which recipes calibrate on."""
-
-KEPT_BACK = Part("docs", {"split": "test"})
-"""What no calibration on `docs` sees."""
-
-PREDICTS = ("CausalLM", "LMHead", "MaskedLM", "Conditional")
-
-
-def predicts(model: nn.Module) -> bool:
-    """Whether the model predicts tokens, so that its quality is a perplexity."""
-    return any(word in type(model).__name__ for word in PREDICTS)
-
-
-def apart_from(calibrated: Iterable[Part | str]) -> Part:
-    """A text of another source than any of those `calibrated` on; where they leave none, what `docs` keeps back."""
-    names = {data if isinstance(data, str) else data.name for data in calibrated}
-    return KEPT_BACK if OTHER.name in names else OTHER
 
 
 def named(data: Part | str) -> str:
@@ -48,15 +33,19 @@ def named(data: Part | str) -> str:
     return ", ".join([data.name, *(f"{key} {value}" for key, value in data.arguments.items())])
 
 
-def text_of(data: str | None) -> Part | str:
-    """What `--data` names; `docs` is the part of it that is kept back. Raises InputError when it names nothing."""
+def data_of(inputs: Inputs, data: str | None) -> Part | str:
+    """What `--data` names; what is calibrated on by default stands for the part of it that is kept back.
+
+    Raises InputError when it names nothing.
+    """
     if data is None:
-        return OTHER
+        return inputs.held_out(())
     try:
         found = TypeAdapter(Data).validate_python(data)
     except ValidationError as error:
         raise InputError(f"--data: {error.errors(include_url=False)[0]['msg']}") from None
-    return KEPT_BACK if found == Part("docs") else found
+    splits = found == inputs.data and "split" in sources.get(inputs.data.name).parameters
+    return Part(inputs.data.name, {"split": "test"}) if splits else found
 
 
 def load_model(
@@ -74,6 +63,8 @@ def load_model(
             checkpoint.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
     _check_loaded(checkpoint, cls, found)
+    if checkpoint.adapter is not None:
+        _put_in(model, checkpoint, set(checkpoint.adapter.changes))
     model = model.to(device).eval()
     if rules:
         attach(model)
@@ -94,6 +85,15 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _put_in(model: nn.Module, checkpoint: Checkpoint, changed: set[str]) -> None:
+    """Give the model of an adapter's base the tensors, stored as those in `changed`, with the adapter in them."""
+    weights = Weights(checkpoint, model)
+    with torch.no_grad():
+        for name in weights.names(""):
+            if changed.intersection(weights.disk_names(name)):
+                weights.current(name).copy_(weights.read(name))
+
+
 def _check_loaded(checkpoint: Checkpoint, cls: type[nn.Module], found: dict[str, Any]) -> None:
     """Raise ModelError where stock transformers would go on with random numbers for what does not fit or is missing."""
     for name, stored, wanted in sorted(found["mismatched_keys"]):
@@ -109,19 +109,22 @@ def _check_loaded(checkpoint: Checkpoint, cls: type[nn.Module], found: dict[str,
 
 
 def held_out(
-    checkpoint: Checkpoint, *, data: Part | str = OTHER, length: int, samples: int, seed: int = 0
-) -> list[dict[str, Tensor]]:
-    """Batches of `input_ids` `[4, length]` (with labels for masked models), by default of `manuals`.
+    inputs: Inputs, checkpoint: Checkpoint, *, data: Part | str | None = None, length: int, samples: int, seed: int = 0
+) -> list[Batch]:
+    """Batches of 4 samples with labels where they have some, by default of data that no shipped recipe calibrates on.
 
-    The length is cut to what the model takes. A model without a tokenizer gets random tokens, which have a latency but
-    no meaning. Raises InputError when the text is too short or the tokenizer belongs to another model.
+    The length is cut to what the model takes. A model that no real data can be given to gets random ones, which have a
+    latency but no meaning. Raises InputError when the data does not suffice or does not fit the model.
     """
-    config, tokenizer = load_config(checkpoint), load_tokenizer(checkpoint)
-    positions = getattr(text_config(config), "max_position_embeddings", None)
-    limits = [positions, getattr(tokenizer, "model_max_length", None)]
-    length = int(min(limit for limit in [*limits, length] if limit))
-    if tokenizer is None:
-        data = Part("random")
-    asked = Calibrate(data=data, samples=samples, length=length, batch=BATCH)
-    rows, _ = batches(asked, tokenizer, config, seed)
+    longest = inputs.longest(checkpoint)
+    chosen = data if data is not None else inputs.held_out(())
+    if not inputs.meaningful(checkpoint):
+        chosen = Part("random")
+    asked = Calibrate(data=chosen, samples=samples, length=min(length, longest or length), batch=BATCH)
+    rows, _ = inputs.batches(asked, checkpoint, seed)
     return rows
+
+
+def meaningless(inputs: Inputs) -> str:
+    """Why no quality is measured of a model that no real data can be given to."""
+    return f"quality not measured: nothing beside the weights turns data into {inputs.noun} (no tokenizer, for example)"

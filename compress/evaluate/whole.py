@@ -1,26 +1,23 @@
-"""A model asked for its losses or embeddings: whole in memory, or block by block where it is large."""
+"""A model asked what it makes of samples: whole in memory, or block by block where it is large."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from compress.checkpoint.open import Checkpoint
 from compress.errors import InputError
-from compress.evaluate.load import load_model, predicts
-from compress.evaluate.perplexity import Losses, losses, output_losses
-from compress.evaluate.similarity import embed, pooled
+from compress.evaluate.load import load_model
+from compress.evaluate.read import read
 from compress.graph.families import Graph
+from compress.inputs.batch import Batch
+from compress.metrics.kind import Metric
 from compress.model.weights import Weights, runnable_model
 from compress.runtime import attach
 from compress.stream.stream import Stream, Watch
-
-Batch = dict[str, Tensor]
-Read = Losses | Tensor
-"""Of one batch: its losses where the model predicts tokens, else its embeddings `[batch, hidden]`."""
+from compress.tasks.asked import asked
 
 
 class Whole:
@@ -29,11 +26,11 @@ class Whole:
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
         self.model = load_model(checkpoint, device)
 
-    def read(self, batches: list[Batch], advance: Callable[[], Any]) -> list[Read]:
-        """What the model makes of each batch."""
-        found: list[Read] = []
+    def read(self, metric: Metric[Any], batches: Sequence[Batch], advance: Callable[[], Any]) -> list[Any]:
+        """The reading of each batch."""
+        found = []
         for batch in batches:
-            found.append(losses(self.model, batch) if predicts(self.model) else embed(self.model, [batch])[0])
+            found.append(read(self.model, metric, batch))
             advance()
         return found
 
@@ -48,25 +45,30 @@ class Streamed:
             stored = max(checkpoint.tensors.values(), key=lambda spec: spec.bytes).dtype
             self._dtype = stored if stored.is_floating_point else torch.float32
 
-    def read(self, batches: list[Batch], advance: Callable[[], Any]) -> list[Read]:
-        """What the model makes of each batch; raises ModelError for a model that cannot be streamed."""
+    def read(self, metric: Metric[Any], batches: Sequence[Batch], advance: Callable[[], Any]) -> list[Any]:
+        """The reading of each batch; raises ModelError for a model that cannot be streamed."""
         model = runnable_model(self._checkpoint, self._dtype)
         attach(model)
-        if not predicts(model):
-            model.config.output_hidden_states = True  # pyright: ignore
-        found: dict[int, Read] = {}
+        found: dict[int, Any] = {}
 
         def end(output: Any, batch: Batch) -> None:
-            number = next(i for i, one in enumerate(batches) if _same(one, batch) and i not in found)
-            found[number] = output_losses(model, batch, output) if predicts(model) else pooled(model, batch, output)
+            number = next(i for i, one in enumerate(batches) if i not in found and _same(one, batch))
+            found[number] = metric.read(output, batch)
 
         watch = Watch(leave=lambda block: advance(), end=end)
-        weights = Weights(self._checkpoint, model)
-        Stream(model, weights, self._graph.blocks, watch, dtype=self._dtype, device=self._device).run(batches)
+        Stream(
+            model,
+            Weights(self._checkpoint, model),
+            self._graph.blocks,
+            watch,
+            dtype=self._dtype,
+            device=self._device,
+            forward=asked(model, metric.asks),
+        ).run(batches)
         if len(found) < len(batches):
-            raise InputError(f"{self._checkpoint.folder}: not all texts went through the model")
+            raise InputError(f"{self._checkpoint.folder}: not all samples went through the model")
         return [found[number] for number in range(len(batches))]
 
 
 def _same(one: Batch, other: Batch) -> bool:
-    return torch.equal(one["input_ids"], other["input_ids"].cpu())
+    return one.keys() == other.keys() and all(torch.equal(value, other[name].cpu()) for name, value in one.items())

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from compress.calibrate.collect import collect
-from compress.data.batches import batches, load_tokenizer
+from compress.checkpoint.open import WHOLE
+from compress.errors import ConfigAloneError
 from compress.execution.baseline import Original
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from compress.stream.stream import Batch
+    from compress.inputs.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ class Context:
     @cached_property
     def _calibration(self) -> tuple[list[Batch], str]:
         source = self.source
-        return batches(self.recipe.calibrate, load_tokenizer(source.checkpoint), source.config, self.recipe.seed)
+        if source.checkpoint.config_only:
+            raise ConfigAloneError(f"{source.checkpoint.folder}: nothing can be calibrated on a config alone; {WHOLE}")
+        return source.inputs.batches(self.recipe.calibrate, source.checkpoint, self.recipe.seed)
 
     @property
     def batches(self) -> list[Batch]:
-        """The calibration data: name → `[batch, length]`."""
+        """The calibration data: name → `[batch, length]`. Raises ConfigAloneError where no weights are known."""
         return self._calibration[0]
 
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:

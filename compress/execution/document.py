@@ -35,13 +35,17 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """`model` as it was named and its `digest`; `recipe` as YAML with every default; one entry of `steps` each."""
+    """`model` as it was named and its `digest`; `recipe` as YAML with every default; one entry of `steps` each.
+
+    One made from a config alone, `config_only`, cannot be executed.
+    """
 
     model: str
     digest: str
     recipe: str
     steps: list[PlannedStep]
     version: int = VERSION
+    config_only: bool = False
 
     @property
     def before(self) -> dict[str, int]:

@@ -23,6 +23,7 @@ from compress.execution.stages import Stages
 from compress.graph.families import Graph
 from compress.model.source import Source
 from compress.recipe.schema import Recipe
+from compress.runtime.config import runtime_rules
 
 USABLE = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that give results."""
@@ -31,8 +32,9 @@ USABLE = ("cpu", "cuda", "mps", "xpu")
 @dataclass(frozen=True)
 class Options:
     """What the command line may say beside the recipe. `device` is a torch device or `auto`; `include` are patterns of
-    files beside the weights that are to travel though no model is known to have them; with `resume` an interrupted run
-    into the same folder goes on behind its last finished step.
+    files beside the weights that are to travel though no model is known to have them; `base` is what a LoRA adapter is
+    merged into, where its config does not name it; with `resume` an interrupted run into the same folder goes on behind
+    its last finished step.
 
     `evaluate`: `quick` measures for about 20 s, or half as long as pruning took where that is longer; `full` on all
     samples; None or False not at all.
@@ -46,6 +48,7 @@ class Options:
     allow_pickle: bool = False
     revision: str | None = None
     include: tuple[str, ...] = ()
+    base: str | None = None
     resume: bool = False
 
     @property
@@ -73,7 +76,18 @@ def open_input(model: str | Path, options: Options) -> Checkpoint:
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
         include=options.include,
+        base=options.base,
     )
+
+
+def refuse_rules(checkpoint: Checkpoint, model: str) -> None:
+    """Raises InputError for a `model` whose config has runtime rules."""
+    if rules := runtime_rules(checkpoint.config, str(checkpoint.folder / "config.json")):
+        kinds = ", ".join(asked.kind for asked in rules)
+        raise InputError(
+            f"{model}/config.json: has runtime rules ({kinds}) that hold for these very weights; prune the model that "
+            f"it was made from"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +127,12 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def size(self, graph: Graph, stored: int, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
-        """`params`, `flops` (of `flops_length` tokens) and `bytes` of what is left, as a plan has them."""
+        """`params`, `flops` and `bytes` of what is left, as a plan has them, with `flops_length`, the tokens that the
+        FLOPs are of, where samples may be of any length."""
         tokens = self.tokens or self.original.tokens
         flops = graph.flops(kept, sequence=tokens)
-        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, "flops_length": tokens}
+        of = {"flops_length": tokens} if self.first.inputs.free_length else {}
+        return {"params": graph.parameters(kept), "flops": flops, "bytes": stored, **of}
 
     def open(self, folder: Path | str) -> None:
         """Go on from what a step wrote."""

@@ -16,7 +16,7 @@ DOING = {
     "write": "writing",
     "verify": "verifying",
     "evaluate": "evaluating",
-    "export": "exporting to ONNX",
+    "export": "exporting",
     "report": "writing the report",
 }
 """What is done in a stage."""

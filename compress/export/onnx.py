@@ -1,58 +1,80 @@
-"""A checkpoint exported to ONNX, what that gave as a table, and its speed beside the dense model's."""
+"""ONNX: one graph that ONNX Runtime runs, and its speed beside the dense model's."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compress.checkpoint.open import Checkpoint
-from compress.console import human_bytes, working
+from compress.console import human_bytes
 from compress.evaluate.before_after import LARGEST, LENGTH
 from compress.evaluate.budget import Budget
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.ort_latency import Speeds, ort_speeds
+from compress.export.format import Comparison, Format, Timing, Written
+from compress.model.source import Source
 from compress.onnx import FILE, Exported, export_model
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
+from compress.registry import formats
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-def export_onnx(checkpoint: Checkpoint, folder: Path, settings: Onnx) -> Exported:
-    """Write the model into `folder`, which exists. Raises what `compress.onnx.export_model` does."""
-    with working("exporting to ONNX"):
-        return export_model(load_model(checkpoint, rules=False), folder, settings)
+NOT_TIMED = (
+    "latency in ONNX Runtime not measured: the dense model is too large to be exported for it, or that takes "
+    "too long (`--evaluate full` takes the time)"
+)
 
 
-def speeds(dense: Checkpoint, graph: Path, settings: Onnx, budget: Budget) -> Speeds | None:
-    """Both models in ONNX Runtime on one prompt, the dense one exported for it; None where that is above 2 GB or the
-    budget too small."""
-    if dense.bytes > LARGEST:
-        return None
-    prompt = held_out(dense, length=LENGTH, samples=1)[0]["input_ids"][:1].numpy()
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        export_onnx(dense, Path(folder), settings)
-        return ort_speeds(Path(folder) / FILE, graph, prompt, budget)
+@formats.add("onnx")
+class Onnx(Format):
+    """A graph for ONNX Runtime, checked against torch at two shapes; decoders keep their cache."""
+
+    settings = OnnxSettings
+
+    def write(self, checkpoint: Checkpoint, folder: Path, settings: OnnxSettings) -> Written:
+        """Raises what `compress.onnx.export_model` does."""
+        made = export_model(load_model(checkpoint, rules=False), folder, settings)
+        apart = max(one.relative for one in made.parity)
+        about = (
+            f"In `onnx/` is the same model for ONNX Runtime (opset {made.opset}), checked against PyTorch: the largest "
+            f"difference is {apart:.1e} of the largest value."
+        )
+        return Written(made.dump(), _lines(made), about)
+
+    def compare(
+        self, dense: Source, folder: Path, settings: OnnxSettings, budget: Budget, took: float
+    ) -> Comparison | None:
+        """Both models in ONNX Runtime on one sample; nothing where the dense one is above 2 GB or the budget ends."""
+        timed = None
+        if took < budget.left and dense.checkpoint.bytes <= LARGEST:
+            sample = held_out(dense.inputs, dense.checkpoint, length=LENGTH, samples=1)[0]
+            with tempfile.TemporaryDirectory(prefix="compress-") as place:
+                self.write(dense.checkpoint, Path(place), settings)
+                timed = ort_speeds(Path(place) / FILE, folder / FILE, dense.inputs, sample, budget)
+        if timed is None:
+            return Comparison(notes=[NOT_TIMED])
+        return Comparison({"before": asdict(timed.before), "after": asdict(timed.after)}, _timings(timed))
 
 
-def onnx_table(made: Exported, folder: Path) -> Table:
+def _timings(timed: Speeds) -> list[Timing]:
+    first, second = timed.before.prefill, timed.after.prefill
+    label = f"ONNX Runtime, {first.batch} × {first.length} {first.noun}"
+    found = [Timing(label, first.seconds, second.seconds, timed.changes["onnx_prefill"])]
+    if timed.before.decode and timed.after.decode:
+        rates = (1 / timed.before.decode, 1 / timed.after.decode)
+        found.append(Timing("ONNX Runtime, a token more", *rates, timed.changes["onnx_decode"]))
+    return found
+
+
+def _lines(made: Exported) -> list[tuple[str, str]]:
     """Files, inputs, and how far ONNX Runtime is from torch at each shape."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, title=escape(f"{folder} (opset {made.opset})"), pad_edge=False)
-    drawn.add_column("")
-    drawn.add_column("", justify="right", no_wrap=True)
-    for name, size in made.files.items():
-        drawn.add_row(escape(name), human_bytes(size))
+    lines = [("Opset", str(made.opset))]
+    lines += [(name, human_bytes(size)) for name, size in made.files.items()]
     past = [name for name in made.inputs if "." in name]
     for name, shape in made.inputs.items():
         if name not in past[1:]:
             label = f"{name} … {past[-1]}" if past and name == past[0] else name
-            drawn.add_row(escape(label), escape(" × ".join(map(str, shape))))
+            lines.append((label, " × ".join(map(str, shape))))
     for one in made.parity:
-        label = f"From torch, {one.batch} × {one.length} tokens"
-        drawn.add_row(label, f"{one.absolute:.1e} ({one.relative:.1e} of the largest)")
-    return drawn
+        label = f"From torch, {one.batch} × {one.length} {made.noun}"
+        lines.append((label, f"{one.absolute:.1e} ({one.relative:.1e} of the largest)"))
+    return lines

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 from compress.errors import ModelError
 from compress.graph import rules as _rules  # registers every rule
 from compress.graph.axes import Mismatch, Node, unify
+from compress.graph.ends import embeddings
+from compress.graph.example import Example
 from compress.graph.families import Graph
 from compress.graph.infer import infer
 from compress.graph.record import Recorder, WrittenSlices, stored_tensors
@@ -21,23 +23,21 @@ from compress.graph.untraced import fed_by, span_reason
 
 assert _rules
 
-BATCH, SEQUENCE = 2, 16
 
+def trace(model: nn.Module, example: Example) -> Graph:
+    """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
-def trace(model: nn.Module, config: Any) -> Graph:
-    """The dependency graph of a model built on the meta device (`checkpoint.model.empty_model`).
-
-    Records one forward of `[2, 16]` tokens; the time is linear in operators, whatever the widths, and no weight is
+    Records one forward, of the `example`; the time is linear in operators, whatever the widths, and no weight is
     read. Raises ModelError when the forward itself fails.
     """
     stored, constants, shared = stored_tensors(model)
-    inputs = example_inputs(model, config)
+    inputs = dict(example.tensors)
     recorder = Recorder(stored, constants, inputs)
     _tie_vocabulary(model, recorder)
     blocks = _Blocks(model, recorder)
     try:
         with torch.no_grad(), torch.device("meta"), blocks.watch(), WrittenSlices(), recorder:
-            output = model(**inputs, use_cache=True) if _caches(config) else model(**inputs)
+            output = model(**inputs, **example.options)
     except (ModelError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -45,25 +45,8 @@ def trace(model: nn.Module, config: Any) -> Graph:
         given = f" (it was given {' and '.join(inputs)} alone)"
         raise ModelError(f"the forward of {type(model).__name__} cannot be recorded{where}: {error}{given}") from error
     _mark_outputs(recorder, output)
-    axes: dict[str, Node] = {}
-    if "input_ids" in inputs:
-        axes["batch"], axes["sequence"] = recorder.dims(inputs["input_ids"])
+    axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
     return _pin_fed(infer(recorder, stored, shared, blocks.stacks, blocks.runs, axes), model)
-
-
-def example_inputs(model: nn.Module, config: Any) -> dict[str, Tensor]:
-    """Inputs of the smallest forward that runs every operator, on the meta device."""
-    main = getattr(model, "main_input_name", "input_ids")
-    if main == "pixel_values":
-        size = getattr(config, "image_size", 224)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        return {main: torch.empty(BATCH, getattr(config, "num_channels", 3), height, width, device="meta")}
-    if main != "input_ids":
-        raise ModelError(f"{type(model).__name__} reads {main!r}; models of input_ids or pixel_values can be analysed")
-    ids = torch.zeros(BATCH, SEQUENCE, dtype=torch.long, device="meta")
-    if getattr(config, "is_encoder_decoder", False):
-        return {"input_ids": ids, "decoder_input_ids": torch.zeros_like(ids)}
-    return {"input_ids": ids}
 
 
 def _pin_fed(graph: Graph, model: nn.Module) -> Graph:
@@ -87,24 +70,12 @@ def _mark_outputs(recorder: Recorder, output: Any) -> None:
                 dim.mark("output")
 
 
-def _caches(config: Any) -> bool:
-    return bool(getattr(config, "use_cache", False))
-
-
 def _tie_vocabulary(model: nn.Module, recorder: Recorder) -> None:
     """Token ids mean the same going in and coming out, tied weights or not."""
-    ends = [_embeddings(model, end) for end in ("input", "output")]
+    ends = [embeddings(model, "input"), embeddings(model, "output")]
     rows = [recorder.dims(weight)[0] for end in ends if isinstance(weight := getattr(end, "weight", None), Tensor)]
     if len(rows) == 2 and rows[0].size == rows[1].size:
         unify(*rows)
-
-
-def _embeddings(model: nn.Module, end: str) -> nn.Module | None:
-    """The token embeddings at one end of a model, None where it has none."""
-    try:
-        return getattr(model, f"get_{end}_embeddings", lambda: None)()
-    except NotImplementedError:  # how transformers' models without tokens answer
-        return None
 
 
 class _Blocks:

@@ -49,20 +49,6 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     return config
 
 
-def text_config(config: PretrainedConfig) -> Any:
-    """The part of a config that tells of the tokens: of a model with several towers the text's, else all of it.
-
-    Raises ModelError when the model has no tokens, or several kinds of them.
-    """
-    try:
-        found = config.get_text_config()
-    except ValueError as error:
-        raise ModelError(f"{type(config).__name__}: {str(error).partition('. ')[0]}") from error
-    if not getattr(found, "vocab_size", None):
-        raise ModelError(f"{type(config).__name__} has no vocabulary, so that no tokens can be given to its model")
-    return found
-
-
 def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) -> type[nn.Module]:
     """The class that the checkpoint was saved from: `architectures[0]` in transformers, registered, or its own code.
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, ModelError
-from compress.onnx.interface import AXES, Interface, part
+from compress.onnx.interface import Interface, part
 from compress.onnx.session import PAST, PRESENT
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
 
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights up to which they are inside the .onnx file; protobuf ends at two gibibytes."""
@@ -28,7 +28,7 @@ BATCH, LENGTH, BEFORE = 2, 8, 5
 CACHED = re.compile(r"(?:(?:input|output)\.)?past_key_values\.(?:layers\.)?(\d+)\.(key|value)s?")
 
 
-def write_graph(model: nn.Module, interface: Interface, settings: Onnx, path: Path) -> int:
+def write_graph(model: nn.Module, interface: Interface, settings: OnnxSettings, path: Path) -> int:
     """Trace `model` and write `path`, with `<name>.data` beside it for weights above 2 GB; returns the opset.
 
     Inputs and outputs are named as Optimum, ONNX Runtime GenAI and Transformers.js expect them. Raises InputError when
@@ -46,8 +46,8 @@ def write_graph(model: nn.Module, interface: Interface, settings: Onnx, path: Pa
     length = LENGTH if "sequence" in settings.dynamic else settings.length
     sample: dict[str, Any] = dict(interface.sample(batch, length))
     if interface.cache:
-        sample = _with_cache(model, sample)
-    config = OnnxConfig(dynamic_shapes=_shapes(sample, settings), opset_version=settings.opset)
+        sample = _with_cache(model, sample, length)
+    config = OnnxConfig(dynamic_shapes=_shapes(sample, interface, settings), opset_version=settings.opset)
     try:
         with _quiet(), torch.no_grad():
             program = exporter.export(model, sample, config=config).program  # pyright: ignore[reportArgumentType]
@@ -63,28 +63,35 @@ def write_graph(model: nn.Module, interface: Interface, settings: Onnx, path: Pa
     return program.opset_imports[""]
 
 
-def _with_cache(model: nn.Module, sample: dict[str, Tensor]) -> dict[str, Any]:
+def _with_cache(model: nn.Module, sample: dict[str, Tensor], length: int) -> dict[str, Any]:
     """A call in the middle of a text. Every layer keeps all keys, those of sliding windows too: the mask ends them."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
     with torch.no_grad():  # not inference_mode, whose tensors cannot be traced
         model(**part(sample, 0, BEFORE), past_key_values=cache, use_cache=True)
-    return {**part(sample, BEFORE, sample["input_ids"].shape[1]), "past_key_values": cache}
+    return {**part(sample, BEFORE, length), "past_key_values": cache}
 
 
-def _shapes(sample: dict[str, Any], settings: Onnx) -> dict[str, Any]:
+def _free(axis: str | None, settings: OnnxSettings) -> bool:
+    """Whether an axis of this name is to be of any size: `past_sequence` is where `sequence` is."""
+    return axis is not None and axis.rpartition("_")[2] in settings.dynamic
+
+
+def _shapes(sample: dict[str, Any], interface: Interface, settings: OnnxSettings) -> dict[str, Any]:
     """Which axes of every input are free, as `torch.export` takes it."""
     free = torch.export.Dim.AUTO
     batch = {0: free} if "batch" in settings.dynamic else {}
-    tokens = {**batch, **({1: free} if "sequence" in settings.dynamic else {})}
-    found: dict[str, Any] = {name: tokens for name in sample if name in AXES}
+    found: dict[str, Any] = {
+        name: {dim: free for dim, axis in enumerate(axes) if _free(axis, settings)}
+        for name, axes in interface.axes.items()
+    }
     if "past_key_values" in sample:
         found["past_key_values"] = [{**batch, 2: free}] * (2 * len(sample["past_key_values"].layers))
     return found
 
 
-def _rename(program: Any, interface: Interface, settings: Onnx) -> None:
+def _rename(program: Any, interface: Interface, settings: OnnxSettings) -> None:
     """Give inputs, outputs and free axes their usual names. Raises ModelError when an axis came out fixed."""
     import onnx_ir
 
@@ -93,11 +100,11 @@ def _rename(program: Any, interface: Interface, settings: Onnx) -> None:
         if match := CACHED.fullmatch(value.name):
             value.name = f"{prefix}{match[1]}.{match[2]}"
     for value in program.graph.inputs:
-        names = AXES.get(value.name) or ("batch", None, "past_sequence", None)
+        names = interface.axes.get(value.name) or ("batch", None, "past_sequence", None)
         if interface.cache and value.name == "attention_mask":
             names = ("batch", "total_sequence")
         for size, name in zip(value.shape, names, strict=True):
-            if name is None or ("batch" if name == "batch" else "sequence") not in settings.dynamic:
+            if name is None or not _free(name, settings):
                 continue
             if isinstance(size, int):
                 raise ModelError(f"the axis {name} of {value.name} became {size} in the graph; leave it out of dynamic")

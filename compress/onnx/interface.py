@@ -1,8 +1,9 @@
-"""What a model's graph takes: the names of its inputs, and samples of them."""
+"""What a model's graph takes: its inputs by name, what their axes are called, and samples of them."""
 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ModelError
+from compress.inputs.batch import Batch
+from compress.inputs.choose import inputs_of
+from compress.inputs.kind import Inputs
+from compress.inputs.text import Text
 
-AXES: dict[str, tuple[str, str]] = {
-    "input_ids": ("batch", "sequence"),
-    "attention_mask": ("batch", "sequence"),
-    "token_type_ids": ("batch", "sequence"),
-    "position_ids": ("batch", "sequence"),
-    "decoder_input_ids": ("batch", "decoder_sequence"),
+BATCH, SEQUENCE = "batch", "sequence"
+
+TOKEN_AXES: dict[str, tuple[str, str]] = {
+    "input_ids": (BATCH, SEQUENCE),
+    "attention_mask": (BATCH, SEQUENCE),
+    "token_type_ids": (BATCH, SEQUENCE),
+    "position_ids": (BATCH, SEQUENCE),
+    "decoder_input_ids": (BATCH, "decoder_sequence"),
 }
 """Inputs that hold a number for every token, and what their axes are called."""
 
@@ -25,12 +31,60 @@ PADDED = 2
 """Tokens of the last row that are padding. Without any, the exporter would leave the mask out of the graph."""
 
 
-@dataclass(frozen=True)
-class Interface:
-    """The inputs of a model's graph; `cache` says whether keys and values of earlier tokens are among them.
+class Interface(ABC):
+    """The inputs of a model's graph.
 
-    Padding is on the `left` where tokens are written after the last one.
+    `axes`: name of an input → what each of its axes is called, None for one that is never free; the first is the batch.
+    `cache`: keys and values of earlier tokens are among the inputs. `longest`: how long a sample may be. `noun`: what
+    the length counts.
     """
+
+    axes: Mapping[str, tuple[str | None, ...]]
+    cache: bool
+    longest: int | None
+    noun: str
+
+    @abstractmethod
+    def sample(self, batch: int, length: int, seed: int = 0) -> Batch:
+        """Random inputs of `batch` samples, `length` long where that is free."""
+
+    @abstractmethod
+    def length(self, sample: Batch) -> int:
+        """How long the samples are."""
+
+    def seen(self, sample: Batch) -> Tensor | None:
+        """Which positions are no padding, `[batch, length]`; None where there is none."""
+        return None
+
+    @property
+    def free(self) -> bool:
+        """Whether the length of a sample is free."""
+        return any(SEQUENCE in names for names in self.axes.values())
+
+
+@dataclass
+class SampleInterface(Interface):
+    """Of a model that takes samples as its kind of inputs gives them: of images, pixels of one size."""
+
+    inputs: Inputs
+
+    def __post_init__(self) -> None:
+        self.axes = {name: (BATCH, *([None] * (value.dim() - 1))) for name, value in self.inputs.check(1).items()}
+        self.cache, self.longest, self.noun = False, None, self.inputs.noun
+
+    def sample(self, batch: int, length: int, seed: int = 0) -> Batch:
+        """Such as what was written is verified by."""
+        return self.inputs.check(batch, seed)
+
+    def length(self, sample: Batch) -> int:
+        """How many positions a sample has."""
+        return self.inputs.length(sample)
+
+
+@dataclass
+class TextInterface(Interface):
+    """Of a model of text, those of `TOKEN_AXES` that it takes. Padding is on the `left` where tokens are written after
+    the last one."""
 
     names: tuple[str, ...]
     cache: bool
@@ -38,8 +92,11 @@ class Interface:
     vocabulary: int
     longest: int | None
 
-    def sample(self, batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
-        """Random inputs `[batch, length]`, the last row padded."""
+    def __post_init__(self) -> None:
+        self.axes, self.noun = {name: TOKEN_AXES[name] for name in self.names}, Text.noun
+
+    def sample(self, batch: int, length: int, seed: int = 0) -> Batch:
+        """Random tokens `[batch, length]`, the last row padded."""
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(self.vocabulary, (batch, length), generator=generator)
         mask = torch.ones_like(ids)
@@ -48,14 +105,29 @@ class Interface:
             mask[-1, :padded] = 0
         else:
             mask[-1, length - padded :] = 0
-        whole = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "token_type_ids": (torch.arange(length) >= length // 2).long().expand(batch, length).contiguous(),
-            "position_ids": positions(mask),
-            "decoder_input_ids": ids.roll(1, 1)[:, : max(2, length // 2)].contiguous(),
-        }
+        whole = filled({"input_ids": ids, "attention_mask": mask})
         return {name: whole[name] for name in self.names}
+
+    def length(self, sample: Batch) -> int:
+        """Tokens of a row."""
+        return sample["input_ids"].shape[1]
+
+    def seen(self, sample: Batch) -> Tensor | None:
+        """The mask."""
+        return sample["attention_mask"].bool()
+
+
+def filled(tokens: Mapping[str, Tensor]) -> Batch:
+    """With `input_ids` `[batch, length]` all that a graph of text may take beside them, whatever is there as it is."""
+    ids = tokens["input_ids"]
+    length, mask = ids.shape[1], tokens.get("attention_mask", torch.ones_like(ids))
+    return {
+        "attention_mask": mask,
+        "token_type_ids": (torch.arange(length) >= length // 2).long().expand(ids.shape).contiguous(),
+        "position_ids": positions(mask),
+        "decoder_input_ids": ids.roll(1, 1)[:, : max(2, length // 2)].contiguous(),
+        **tokens,
+    }
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -63,7 +135,7 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def part(sample: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+def part(sample: Mapping[str, Tensor], start: int, stop: int) -> Batch:
     """The tokens `start` to `stop` of a sample as a decoder with a cache takes them; the mask spans those before."""
     found = {name: value[:, start:stop] for name, value in sample.items()}
     found["attention_mask"] = sample["attention_mask"][:, :stop]
@@ -71,10 +143,11 @@ def part(sample: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tenso
 
 
 def interface_of(model: nn.Module, cache: bool) -> Interface:
-    """What `model` takes. Raises ModelError for a model that reads anything but text."""
+    """What `model` takes, by its kind of inputs. Raises ModelError where it has none."""
+    inputs = inputs_of(model)
+    if not isinstance(inputs, Text):
+        return SampleInterface(inputs)
     config: Any = model.config
-    if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise ModelError(f"{type(model).__name__} takes {model.main_input_name}; only models of text are exported")
     taken = inspect.signature(model.forward).parameters
     both = bool(getattr(config, "is_encoder_decoder", False))
     writes = bool(getattr(model, "can_generate", bool)())
@@ -86,6 +159,6 @@ def interface_of(model: nn.Module, cache: bool) -> Interface:
         "position_ids": writes and not both,
         "decoder_input_ids": both,
     }
-    names = tuple(name for name in AXES if wanted[name] and name in taken)
+    names = tuple(name for name in TOKEN_AXES if wanted[name] and name in taken)
     longest = getattr(text, "max_position_embeddings", None)
-    return Interface(names, cache and writes and not both, writes and not both, text.vocab_size, longest)
+    return TextInterface(names, cache and writes and not both, writes and not both, text.vocab_size, longest)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from compress.errors import VerifyError
 from compress.onnx.interface import Interface, part
 from compress.onnx.session import Session
-from compress.recipe.export import Onnx
+from compress.onnx.settings import OnnxSettings
+from compress.tasks.asked import asked
 
 SHAPES = ((3, 13), (1, 21))
 """(batch, length); the last row of each is padded."""
@@ -39,7 +40,7 @@ class Parity:
         return self.absolute / self.largest if self.largest else float("inf")
 
 
-def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) -> list[Parity]:
+def check(model: nn.Module, interface: Interface, path: Path, settings: OnnxSettings) -> list[Parity]:
     """Run the graph at two shapes (one, where all axes are fixed) beside `model`.
 
     Raises VerifyError above the tolerance, which is times the largest value where that is above one.
@@ -49,33 +50,34 @@ def check(model: nn.Module, interface: Interface, path: Path, settings: Onnx) ->
     for one in found:
         if not one.absolute <= settings.tolerance * max(1.0, one.largest):  # also where it is no number
             raise VerifyError(
-                f"{path.name}: at {one.batch} × {one.length} tokens ONNX Runtime is {one.absolute:.1e} from torch's "
-                f"values of up to {one.largest:.1f}; the tolerance is {settings.tolerance:g}"
+                f"{path.name}: at {one.batch} × {one.length} {interface.noun} ONNX Runtime is {one.absolute:.1e} from "
+                f"torch's values of up to {one.largest:.1f}; the tolerance is {settings.tolerance:g}"
             )
     return found
 
 
-def _shapes(interface: Interface, settings: Onnx) -> Iterator[tuple[int, int]]:
+def _shapes(interface: Interface, settings: OnnxSettings) -> Iterator[tuple[int, int]]:
+    """(batch, length); where the length is not free, whatever the interface gives."""
     for batch, length in SHAPES:
         length = min(length, interface.longest or length)
-        free = "sequence" in settings.dynamic
+        free = "sequence" in settings.dynamic and interface.free
         yield batch if "batch" in settings.dynamic else settings.batch, length if free else settings.length
 
 
 def _compare(model: nn.Module, interface: Interface, session: Session, batch: int, length: int) -> Parity:
     sample = interface.sample(batch, length, seed=batch)
     with torch.inference_mode():
-        wanted = tensors(model(**sample, return_dict=True))
+        wanted = tensors(asked(model, {"return_dict": True})(**sample))
     given = (_stepwise if interface.cache else _whole)(session, sample)
-    seen = sample["attention_mask"].bool()
+    seen = interface.seen(sample)
     differences, sizes = [], []
     for name, value in given.items():
         mine, other = torch.from_numpy(value), wanted[name]
-        if other.shape[:2] == seen.shape:  # what padding gives is of no account
+        if seen is not None and other.shape[:2] == seen.shape:  # what padding gives is of no account
             mine, other = mine[seen], other[seen]
         differences.append(float((mine - other).abs().max()))
         sizes.append(float(other.abs().max()))
-    return Parity(batch, length, float(np.max(differences)), max(sizes))
+    return Parity(batch, interface.length(sample), float(np.max(differences)), max(sizes))
 
 
 def tensors(output: Any) -> dict[str, Tensor]:

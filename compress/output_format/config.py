@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
 from transformers import AutoConfig, PretrainedConfig
+
+from compress.model.build import model_class
 
 Field = str  # a dotted path, e.g. `text_config.hidden_size`
 LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
@@ -85,19 +86,20 @@ def written(raw: Mapping[str, Any], config: PretrainedConfig, edits: Mapping[Fie
         for parent in prefix.split(".")[:-1]:
             place = place.get(parent, {}) if isinstance(place.get(parent), dict) else {}
         _add_legacy_rope(place, part)
+        _leave_stages_out(place)
     return result
 
 
 def read_back(written_config: Mapping[str, Any]) -> tuple[PretrainedConfig, type]:
-    """The configuration and model class that stock transformers make of this `config.json`.
+    """The configuration and model class that transformers make of this `config.json`.
 
-    Raises whatever transformers raises when it refuses the configuration.
+    Raises whatever transformers raises when it refuses the configuration, ModelError where it knows no such class.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(written_config), encoding="utf-8")
         config = AutoConfig.from_pretrained(folder)
     config.validate()
-    return config, getattr(transformers, written_config["architectures"][0])
+    return config, model_class(config)
 
 
 def value_at(config: PretrainedConfig, path: Field) -> Any:
@@ -112,6 +114,13 @@ def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> boo
     for parent in path.split(".")[:-1]:
         place = place.get(parent) or {}
     return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
+
+
+def _leave_stages_out(place: dict) -> None:
+    """A backbone's stages are as many as its layers. Where the last one is its output they need not be written."""
+    if place.get("out_features") and place["out_features"] == place.get("stage_names", [])[-1:]:
+        for name in ("stage_names", "out_features", "out_indices"):
+            place.pop(name, None)
 
 
 def _add_legacy_rope(place: dict, part: PretrainedConfig) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import transformers
 
 from compress.errors import InputError, ModelError
 from compress.graph.families import Member
@@ -59,12 +60,13 @@ def find_opening(
     found = find_native(raw, source.cls, {**shapes, **extra}, extra_biases=extra, **given)
     if isinstance(found, NativePlan):
         changed = _spelled(found.edits)
+        who, where = _opened_by(found.architecture, source)
         return Opening(
             found.config,
             {**shapes, **extra},
             remote_code=False,
-            who=f"stock transformers, as {found.architecture}",
-            how=f"transformers.{found.architecture}.from_pretrained({{folder!r}})",
+            who=f"{who}, as {found.architecture}",
+            how=f"{where}.{found.architecture}.from_pretrained({{folder!r}})",
             biases=biases,
             zeros=found.zeros,
             edits=found.edits,
@@ -91,6 +93,13 @@ def find_opening(
         edits=generic.edits,
         notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}",),
     )
+
+
+def _opened_by(architecture: str, source: Source) -> tuple[str, str]:
+    """Whose class it is, and the module to take it from: another package may have registered one with transformers."""
+    if hasattr(transformers, architecture):
+        return "stock transformers", "transformers"
+    return f"transformers, once {source.cls.__module__} is imported", source.cls.__module__
 
 
 def repaired(source: Source, kept: Kept) -> dict[str, Member]:

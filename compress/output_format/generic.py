@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from compress.errors import ModelError
+from compress.graph.ends import embeddings
 from compress.model import modeling_compress
 from compress.model.build import empty_model
 from compress.output_format.attributes import Attributes, Rule, Shapes, expand, find_rules
@@ -78,7 +79,10 @@ def generic_plan(
     }
     auto = auto_class(config, cls)
     result = {**written(raw, config, edits), "compressed": compressed, "model_type": config.model_type}
-    made = modeling_compress.CompressedConfig.from_dict(dict(result))
+    try:
+        made = modeling_compress.CompressedConfig.from_dict(dict(result))
+    except ValueError as error:
+        raise ModelError(f"{cls.__name__} takes no such configuration: {error}") from error
     result = {
         **result,
         "model_type": modeling_compress.MODEL_TYPE,
@@ -165,7 +169,7 @@ def _renumbered(shapes: Shapes, chosen: Mapping[str, Sequence[int]]) -> dict[str
 def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: Shapes) -> dict[Field, int]:
     """A smaller vocabulary as a configuration number: losses and generation read it."""
     before = shapes_of(model)
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # pyright: ignore
+    table = embeddings(model, "input")
     names = [n for n, p in model.named_parameters() if table is not None and p is getattr(table, "weight", None)]
     if not names or names[0] not in shapes or shapes[names[0]][0] == before[names[0]][0]:
         return {}

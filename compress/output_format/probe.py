@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import PretrainedConfig
 
+from compress.inputs.batch import Batch, rows
+from compress.inputs.choose import inputs_of
+from compress.inputs.kind import Inputs
 from compress.model.build import empty_model
 from compress.output_format.config import Field, edited
 
 Key = tuple[str, int]  # (tensor, dimension), or (`@attention.i`, 1) for the width of the i-th attention's heads
-BATCH, SEQUENCE = 3, 11
 
 
 @dataclass(frozen=True)
@@ -78,31 +81,36 @@ def measure(config: PretrainedConfig, cls: type, edits: Mapping[Field, Any]) -> 
 
 
 def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
-    """(heads, width of a head) of every attention in order of execution; empty when the model takes no token ids."""
-    recorder = _Attention()
+    """(heads, width of a head) of every attention in order of execution; empty when the forward fails."""
     try:
-        run(model, recorder)
-    except Exception:  # not a text model: shapes of parameters must do
+        inputs, batch = _odd(model)
+        recorder = _Attention(rows(batch), inputs.length(batch))
+        with recorder.watch(model):
+            _run(model, batch, recorder)
+    except Exception:  # foreign modeling code may refuse: shapes of parameters must do
         return []
     return recorder.found
-
-
-def run(model: nn.Module, mode: Any) -> None:
-    """One forward of `[3, 11]` token ids on the model's own device, inside `mode`."""
-    device = next(model.parameters()).device
-    ids = torch.ones(BATCH, SEQUENCE, dtype=torch.long, device=device)
-    more = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
-    with torch.no_grad(), Branches(), mode:
-        model(input_ids=ids, **more)
 
 
 def runs(model: nn.Module) -> bool:
     """Does the forward accept the model's own shapes?"""
     try:
-        run(model, nullcontext())
+        _run(model, _odd(model)[1], nullcontext())
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
     return True
+
+
+def _odd(model: nn.Module) -> tuple[Inputs, Batch]:
+    """What the model reads, and some of it on the model's own device."""
+    inputs = inputs_of(model)
+    return inputs, inputs.odd(next(model.parameters()).device)
+
+
+def _run(model: nn.Module, batch: Batch, mode: Any) -> None:
+    """One forward inside `mode`."""
+    with torch.no_grad(), Branches(), mode:
+        model(**batch)
 
 
 class Branches(TorchDispatchMode):
@@ -115,18 +123,38 @@ class Branches(TorchDispatchMode):
 
 
 class _Attention(TorchDispatchMode):
-    """Notes products whose result is `[batch × heads, sequence, sequence]`: queries times keys."""
+    """Notes products whose result is `[batch × heads, sequence, sequence]`: queries times keys.
 
-    def __init__(self) -> None:
+    A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
+    """
+
+    def __init__(self, rows: int, length: int) -> None:
         super().__init__()
         self.found: list[tuple[int, int]] = []
+        self._rows, self._lengths = rows, {length}
+
+    @contextmanager
+    def watch(self, model: nn.Module) -> Iterator[None]:
+        """Note how long the sequences are that blocks are given."""
+        blocks = [model.get_submodule(f"{stack.name}.0") for stack in stacks(model)]
+        handles = [block.register_forward_pre_hook(self._given, with_kwargs=True) for block in blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _given(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim() == 3)
+        if (hidden := next(states, None)) is not None:
+            self._lengths.add(hidden.shape[1])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
-            left = args[-2]
-            if tuple(out.shape[1:]) == (SEQUENCE, SEQUENCE) and left.shape[-1] != SEQUENCE:
-                self.found.append((out.shape[0] // BATCH, left.shape[-1]))
+            (_, length, across), width = out.shape, args[-2].shape[-1]
+            if length == across != width and length in self._lengths:
+                self.found.append((out.shape[0] // self._rows, width))
         return out
 
 

@@ -1,53 +1,64 @@
-"""What a recipe may ask for beside the checkpoint."""
+"""What a recipe may ask for beside the checkpoint: formats of the registry, looked up while the recipe is read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, GetJsonSchemaHandler, PlainSerializer, PlainValidator, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails
 
-from compress.recipe.mistake import mistake
-
-Axis = Literal["batch", "sequence"]
-OLDEST = 18
-"""The lowest opset that PyTorch's exporter writes."""
+from compress.errors import InputError
+from compress.recipe.mistake import inside, mistake
+from compress.registry import formats
 
 
-class Onnx(BaseModel):
-    """An ONNX graph of the pruned model, in OUT/onnx.
+def settings_of(name: str) -> type[BaseModel]:
+    """The model of what stands under the format `name`. Raises InputError when there is none of that name."""
+    return formats.get(name).target.settings  # pyright: ignore[reportFunctionMemberAccess]
 
-    `dynamic` are the axes of any size; the others are fixed to `batch` and `length`. With `cache` a decoder takes and
-    gives keys and values, so that it can generate. ONNX Runtime's results may differ from torch's by `tolerance`,
-    times the largest value where that is above one.
-    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _checked(value: Any) -> dict[str, BaseModel]:
+    asked = {value: {}} if isinstance(value, str) else value
+    if not isinstance(asked, dict) or not asked:
+        raise mistake("an export is written as its format's name, or as {name: {settings}}")
+    found: dict[str, BaseModel] = {}
+    wrong: list[InitErrorDetails] = []
+    for name, settings in asked.items():
+        try:
+            own = settings_of(str(name))
+        except InputError as error:
+            wrong.append(InitErrorDetails(type=mistake(str(error)), loc=(str(name),), input=settings))
+            continue
+        try:
+            found[name] = own.model_validate({} if settings is None else settings)
+        except ValidationError as error:
+            wrong += inside((name,), error)
+    if wrong:
+        raise ValidationError.from_exception_data("export", wrong)
+    return found
 
-    opset: Annotated[int, Field(ge=OLDEST, strict=True)] | None = None
-    dynamic: list[Axis] = ["batch", "sequence"]
-    batch: Annotated[int, Field(ge=1, strict=True)] = 1
-    length: Annotated[int, Field(ge=2, strict=True)] = 128
-    cache: bool = True
-    tolerance: Annotated[float, Field(gt=0)] = 1e-4
 
-    @field_validator("dynamic")
+class _Schema:
+    """The settings of every registered format, looked up when a schema is made."""
+
     @classmethod
-    def _once(cls, axes: list[Axis]) -> list[Axis]:
-        if len(set(axes)) < len(axes):
-            raise mistake(f"an axis is named twice in {axes}")
-        return axes
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        names = formats.names()
+        own = {name: handler(settings_of(name).__pydantic_core_schema__) for name in names}
+        return {
+            "description": "the name of a format, or {name: {settings}} of one or several",
+            "anyOf": [{"enum": names}, {"type": "object", "minProperties": 1, "properties": own}],
+        }
 
 
-def _named(value: Any) -> Any:
-    return {value: {}} if isinstance(value, str) else value
-
-
-class Export(BaseModel):
-    """`export: onnx`, or `export: {onnx: {...}}` with options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    onnx: Onnx
-
-
-Exports = Annotated[Export, BeforeValidator(_named)]
+Exports = Annotated[
+    dict[str, BaseModel],
+    PlainValidator(_checked),
+    PlainSerializer(
+        lambda exports: {
+            name: settings.model_dump(mode="json", exclude_none=True) for name, settings in exports.items()
+        }
+    ),
+    _Schema,
+]
+"""Format → its settings. `export: onnx`, or `export: {onnx: {...}}` with settings."""

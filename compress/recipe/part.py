@@ -86,6 +86,7 @@ def _schema(kind: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "description": f"a {kind}: its name, or {{name: {{arguments}}}}",
+            "format": kind,
             "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}],
         }
     )

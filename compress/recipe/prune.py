@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails
 
-from compress.recipe.mistake import mistake
+from compress.recipe.mistake import inside, mistake
 from compress.recipe.part import Allocator, Criterion, Part, Repair
 from compress.recipe.share import Share
 from compress.registry import criteria, did_you_mean
+from compress.registry.scope import Scope
 
 PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "experts", "layers"]
 Merge = Literal["average", "frequency", "selective"]
@@ -63,41 +64,69 @@ Kinds = Annotated[
 
 
 class Prune(BaseModel):
-    """Remove whole units of some kinds.
-
-    Exactly one budget: `remove` is a share of this step's own units, `until` the share of the original model gone so
-    far, `keep` the share of parameters, FLOPs or latency that stays. `reduce` says how a saliency per weight becomes
-    one per unit, `round` to what multiple the kept units of a layer are rounded, `widths` whether all layers keep
-    the same number, `propagate` whether later blocks are calibrated on the pruned or the dense output of earlier ones.
-    `clusters` puts experts that are alike together by complete `linkage`, or `greedy` as STUN's code does.
-    Of a cluster of experts `stay` is the criterion whose favourite stays, by default the one nearest to their mean;
-    `merge` puts them together instead: their `average`, their mean weighted by routing `frequency`, or `selective`,
-    the average in layers of at most three clusters (STUN).
-    With `align` their inner channels are matched to each other first (UNCURL).
-    `skip` are globs on names of families or tensors, `skip_layers` indices of layers left whole, negative from the end.
-    """
+    """Remove whole units of some kinds. A step has exactly one budget: `remove`, `until` or `keep`."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, json_schema_extra={"oneOf": [{"required": [key]} for key in BUDGETS]}
     )
 
-    prune: Kinds
-    by: Criterion
-    remove: Share | None = None
-    until: Share | None = None
-    keep: dict[Measure, Share] | None = None
-    allocate: Allocator = Part("uniform")
-    repair: Repair | None = None
-    clusters: Literal["linkage", "greedy"] = "linkage"
-    stay: Criterion | None = None
-    merge: Merge | None = None
-    align: bool = False
-    round: Annotated[int, Field(ge=1, le=2**31, strict=True)] = 1
-    widths: Literal["uniform", "per-layer"] = "uniform"
-    propagate: Literal["dense", "pruned"] = "dense"
-    reduce: Literal["sum", "mean", "max", "l2"] = "sum"
-    skip: list[str] = []
-    skip_layers: list[Annotated[int, Field(strict=True)]] = []
+    prune: Kinds = Field(description="The kinds of units to remove; one, or several that share the budget.")
+    by: Criterion = Field(description="The criterion that scores the units; the lowest scores go.")
+    remove: Share | None = Field(default=None, description="The budget as a share of what these units hold now.")
+    until: Share | None = Field(
+        default=None,
+        description="The budget as the share of the original model's parameters that is gone after this step.",
+    )
+    keep: dict[Measure, Share] | None = Field(
+        default=None,
+        description="The budget as what stays of the original model's parameters, FLOPs or measured latency: "
+        "`{flops: 60%}`.",
+    )
+    allocate: Allocator = Field(
+        default=Part("uniform"), description="The allocator that spreads the budget over layers and kinds."
+    )
+    repair: Repair | None = Field(
+        default=None, description="What makes up for the removed units in the weights that read them; nothing without."
+    )
+    clusters: Literal["linkage", "greedy"] = Field(
+        default="linkage",
+        description="How experts that are alike are grouped: by complete `linkage`, or `greedy` as STUN's code does. "
+        "For criteria that measure distances between experts.",
+    )
+    stay: Criterion | None = Field(
+        default=None,
+        description="The criterion whose favourite stays of each cluster of experts; without it, the expert nearest to "
+        "the cluster's mean.",
+    )
+    merge: Merge | None = Field(
+        default=None,
+        description="Put each cluster of experts together instead: their `average`, their mean weighted by routing "
+        "`frequency`, or `selective`, the average in layers of at most three clusters (STUN).",
+    )
+    align: bool = Field(
+        default=False, description="Match the inner channels of experts to each other before they are merged (UNCURL)."
+    )
+    round: Annotated[int, Field(ge=1, le=2**31, strict=True)] = Field(
+        default=1,
+        description="The number of units that a layer keeps is a multiple of this; of several kinds, of channels.",
+    )
+    widths: Literal["uniform", "per-layer"] = Field(
+        default="uniform",
+        description="Whether all layers keep the same number of units. `uniform` gives an ordinary checkpoint; with "
+        "`per-layer` a modeling file may have to go along.",
+    )
+    propagate: Literal["dense", "pruned"] = Field(
+        default="dense",
+        description="Whether blocks are calibrated on what the dense or the pruned earlier blocks put out. `pruned` "
+        "decides block after block.",
+    )
+    reduce: Literal["sum", "mean", "max", "l2"] = Field(
+        default="sum", description="How saliencies of single weights become one of the unit."
+    )
+    skip: list[str] = Field(default=[], description="Globs on names of families or tensors that stay whole.")
+    skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
+        default=[], description="Indices of blocks that stay whole; negative ones count from the end."
+    )
 
     @property
     def budget(self) -> Budget:
@@ -135,32 +164,41 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
     name = _name(step.get("by"))
     kinds = kinds if isinstance(kinds, list) else []
-    others = [kind for kind in kinds if kind in KINDS and kind != "layers"]
-    scope = criteria.get(name).meta.get("scope") if isinstance(name, str) and name in criteria.names() else None
-    if others and scope == "layers":
-        found.append((("by",), f"criterion {name!r} ranks whole layers, it cannot rank {' and '.join(others)}"))
-    others = [kind for kind in kinds if kind in KINDS and kind != "experts"]
-    if others and scope in ("experts", "distances"):
-        found.append((("by",), f"criterion {name!r} ranks experts, it cannot rank {' and '.join(others)}"))
+    scope = _scope(name)
+    others = [kind for kind in kinds if kind in KINDS and scope is not None and not scope.ranks(kind)]
+    if others and scope is not None:
+        text = "updates single weights; say `prune: weights` with it" if scope.updates else f"ranks {scope.ranked}"
+        found.append((("by",), f"criterion {name!r} {text}, it cannot rank {' and '.join(others)}"))
     if step.get("align") and step.get("merge") is None:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
-    if step.get("merge") is not None and scope is not None and scope != "distances":
-        found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
-    if step.get("clusters") == "greedy" and scope is not None and scope != "distances":
-        found.append((("clusters",), f"criterion {name!r} makes no clusters; behaviour and router_similarity do"))
+    if scope is not None and not scope.makes_clusters:
+        if step.get("merge") is not None:
+            found.append((("merge",), f"criterion {name!r} makes no clusters to merge; {_those(Scope.DISTANCES)} do"))
+        if step.get("clusters") == "greedy":
+            found.append((("clusters",), f"criterion {name!r} makes no clusters; {_those(Scope.DISTANCES)} do"))
     if step.get("stay") is not None:
         found += _stay_problems(step["stay"], step.get("merge"), name, scope)
     return found
 
 
-def _stay_problems(stay: Any, merge: Any, name: Any, scope: str | None) -> Iterator[tuple[tuple[str, ...], str]]:
-    if scope is not None and scope != "distances":
-        yield ("stay",), f"criterion {name!r} makes no clusters to choose from; behaviour and router_similarity do"
+def _stay_problems(stay: Any, merge: Any, name: Any, scope: Scope | None) -> Iterator[tuple[tuple[str, ...], str]]:
+    if scope is not None and not scope.makes_clusters:
+        yield ("stay",), f"criterion {name!r} makes no clusters to choose from; {_those(Scope.DISTANCES)} do"
     if merge is not None:
         yield ("stay",), "a cluster is merged or one of it stays; leave out `merge` or `stay`"
     own = _name(stay)
-    if isinstance(own, str) and own in criteria.names() and criteria.get(own).meta["scope"] != "experts":
-        yield ("stay",), f"criterion {own!r} does not rank a layer's experts; reap and frequency do"
+    if _scope(own) not in (None, Scope.EXPERTS):
+        yield ("stay",), f"criterion {own!r} does not rank a layer's experts; {_those(Scope.EXPERTS)} do"
+
+
+def _scope(name: Any) -> Scope | None:
+    """The scope of the criterion called `name`, None where there is none."""
+    return criteria.get(name).meta.scope if isinstance(name, str) and name in criteria.names() else None
+
+
+def _those(scope: Scope) -> str:
+    """Names of the criteria of a scope."""
+    return " and ".join(name for name in criteria.names() if criteria.get(name).meta.scope is scope)
 
 
 def _name(part: Any) -> Any:
@@ -169,9 +207,6 @@ def _name(part: Any) -> Any:
 
 
 def _joined(title: str, error: ValidationError | None, problems: list[tuple[tuple[str, ...], str]]) -> ValidationError:
-    details = [
-        InitErrorDetails(type=mistake(item["msg"], item["type"], item.get("ctx")), loc=item["loc"], input=item["input"])
-        for item in (error.errors(include_url=False) if error else [])
-    ]
+    details = inside((), error) if error else []
     details += [InitErrorDetails(type=mistake(text), loc=loc, input=None) for loc, text in problems]
     return ValidationError.from_exception_data(title, details)

@@ -14,10 +14,11 @@ from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
 from compress.files.shipped import names as shipped_names
 from compress.files.shipped import shipped, which
+from compress.recipe.export import settings_of
 from compress.recipe.schema import Calibrate, Recipe
 from compress.recipe.source import Place, Source, value_of
 from compress.recipe.step import step_model
-from compress.registry import MISTAKEN_ARGUMENT, did_you_mean, explain
+from compress.registry import MISTAKEN_ARGUMENT, did_you_mean, explain, formats
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -97,6 +98,10 @@ def _known(data: Any) -> dict[Place, Sequence[str]]:
     steps = data.get("steps")
     for i, step in enumerate(steps if isinstance(steps, list) else ()):
         known["steps", i] = list(step_model(step).model_fields)
+    exports = data.get("export")
+    for name in exports if isinstance(exports, dict) else ():
+        if name in formats.names():
+            known["export", name] = list(settings_of(name).model_fields)
     return known
 
 

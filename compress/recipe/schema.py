@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,14 +19,27 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Calibrate(BaseModel):
-    """The text whose statistics steer the criteria: `samples` sequences of `length` tokens, `batch` at a time."""
+    """The data whose statistics steer the criteria."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Data = Part("docs")
-    samples: Annotated[int, Field(ge=1, strict=True)] = 128
-    length: Annotated[int, Field(ge=1, strict=True)] = 512
-    batch: Annotated[int, Field(ge=1, strict=True)] = 8
+    data: Data | None = Field(
+        default=None,
+        description="A source by name, a file or folder, or a dataset of the hub (`owner/name`). Without it, what "
+        "suits the model: `docs` for one of text, `photos` for one of images.",
+    )
+    samples: Annotated[int, Field(ge=1, strict=True)] = Field(
+        default=128, description="How many sequences, or images, are read."
+    )
+    length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence of text.")
+    batch: Annotated[int, Field(ge=1, strict=True)] = Field(
+        default=8, description="Samples that are run at a time; it changes memory and time, hardly the result."
+    )
+    template: Literal["chat"] | None = Field(
+        default=None,
+        description="`chat` puts text into the form of the tokenizer's chat template, which an instruct model was "
+        "trained on.",
+    )
 
     @model_validator(mode="after")
     def _held(self) -> Calibrate:
@@ -39,15 +52,23 @@ class Calibrate(BaseModel):
 
 
 class Recipe(BaseModel):
-    """The whole recipe: `steps` in their order, then what to `export` the result to."""
+    """The whole recipe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str = ""
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = 0
-    calibrate: Calibrate = Calibrate()
-    steps: Annotated[list[Step], Field(min_length=1)]
-    export: Exports | None = None
+    about: str = Field(default="", description="One sentence on what the recipe does; it heads the report.")
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)] = Field(
+        default=0, description="Of every random choice: which text is read, random criteria, masks of a delta."
+    )
+    calibrate: Calibrate = Field(
+        default=Calibrate(), description="The text that the model is run on to gather statistics."
+    )
+    steps: Annotated[list[Step], Field(min_length=1)] = Field(
+        description="What is done to the model, one after the other."
+    )
+    export: Exports | None = Field(
+        default=None, description="Formats that the result is written in too, each in a folder of its own in OUT."
+    )
 
     @field_validator("steps")
     @classmethod
@@ -65,6 +86,11 @@ class Recipe(BaseModel):
         if self.export is not None and not kind.makes_model:
             raise mistake(f"`{kind.title()}` writes no model, so there is nothing to export; leave out `export`")
         return self
+
+    def on(self, data: Part) -> Recipe:
+        """The same recipe, calibrated on `data` where it names none."""
+        named = self.calibrate.data or data
+        return self.model_copy(update={"calibrate": self.calibrate.model_copy(update={"data": named})})
 
     def dump(self) -> str:
         """The recipe as YAML, every default written out, so that it means the same in a later version."""

@@ -31,6 +31,7 @@ Share = Annotated[
     WithJsonSchema(
         {
             "description": "a share, 20% or 0.2",
+            "format": "share",
             "anyOf": [
                 {"type": "string", "pattern": r"^\s*(\d+(\.\d*)?|\.\d+)\s*%\s*$"},
                 {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},

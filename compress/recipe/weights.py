@@ -11,9 +11,6 @@ from compress.recipe.part import Criterion, Part, Ratio
 from compress.recipe.share import Share
 from compress.registry import criteria, ratios
 
-SCOPES = ("weights", "families", "update")
-"""Scopes of criteria that tell single weights apart."""
-
 
 def _pattern(value: Any) -> Any:
     parts = value.split(":") if isinstance(value, str) else []
@@ -30,29 +27,44 @@ def _tile(value: Any) -> Any:
 
 
 class PruneWeights(BaseModel):
-    """Zero single weights of the projections inside blocks.
-
-    Exactly one of `remove`, the share of these weights, `until`, the share of the original model gone so far (units
-    and zeros), and `pattern`: `2:4` has 2 zeros in every 4 consecutive inputs. `compare` says among which weights the
-    smallest are looked for; with `block: 16x16` blocks of a matrix go as a whole, those of the smallest sums in the
-    matrix. `allocate` says what share each matrix loses, `propagate` whether later blocks (with
-    `true_sequential`: later projections, in half the time and more memory) are calibrated on what the pruned earlier
-    ones give. `skip` are globs on names of tensors, `skip_layers` blocks left whole.
-    """
+    """Zero single weights of the projections inside blocks; a step has one of `remove`, `until` and `pattern`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prune: Literal["weights"]
-    by: Criterion
-    remove: Share | None = None
-    until: Share | None = None
-    pattern: Annotated[str | None, BeforeValidator(_pattern)] = None
-    compare: Literal["row", "layer"] | None = None
-    block: Annotated[str | None, BeforeValidator(_tile)] = None
-    allocate: Ratio = Part("uniform")
-    propagate: Literal["true_sequential", "pruned", "dense"] = "pruned"
-    skip: list[str] = []
-    skip_layers: list[Annotated[int, Field(strict=True)]] = []
+    prune: Literal["weights"] = Field(description="Single weights (unstructured or semi-structured sparsity).")
+    by: Criterion = Field(description="The criterion that scores the weights; the lowest scores become zero.")
+    remove: Share | None = Field(
+        default=None, description="The budget as the share of these weights that becomes zero."
+    )
+    until: Share | None = Field(
+        default=None,
+        description="The budget as the share of the original model that is gone after this step, units and zeros "
+        "together.",
+    )
+    pattern: Annotated[str | None, BeforeValidator(_pattern)] = Field(
+        default=None, description="The budget as n zeros in every m consecutive inputs of a row, as `2:4`."
+    )
+    compare: Literal["row", "layer"] | None = Field(
+        default=None,
+        description="Among which weights the lowest scores are looked for: each output's `row`, or the whole matrix "
+        "(`layer`); `row` is the default.",
+    )
+    block: Annotated[str | None, BeforeValidator(_tile)] = Field(
+        default=None,
+        description="Zero whole blocks of rows × columns, as `16x16`, those with the lowest sums in their matrix.",
+    )
+    allocate: Ratio = Field(
+        default=Part("uniform"), description="The layer ratio: what share of its weights each matrix loses."
+    )
+    propagate: Literal["true_sequential", "pruned", "dense"] = Field(
+        default="pruned",
+        description="Whether blocks are calibrated on what the `dense` or the `pruned` earlier blocks put out; "
+        "`true_sequential` goes projection after projection inside a block too.",
+    )
+    skip: list[str] = Field(default=[], description="Globs on names of tensors that stay as they are.")
+    skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
+        default=[], description="Indices of blocks that stay as they are; negative ones count from the end."
+    )
 
     @property
     def tile(self) -> tuple[int, int] | None:
@@ -77,10 +89,10 @@ class PruneWeights(BaseModel):
             raise mistake(f"give exactly one of `remove: 50%`, `until: 50%`, `pattern: 2:4`; this step has {given}")
         if self.pattern is not None and self.allocate.name != "uniform":
             raise mistake(f"a pattern fixes every matrix's share; leave out `allocate: {self.allocate.name}`")
-        if criteria.get(self.by.name).meta.get("scope", "weights") not in SCOPES:
+        scope = criteria.get(self.by.name).meta.scope
+        if not scope.for_weights:
             raise mistake(f"{self.by.name} scores units, not single weights; take magnitude, wanda, gblm or sparsegpt")
-        scored = criteria.get(self.by.name).meta.get("scope", "weights") != "update"
-        if not scored and (self.block or ratios.get(self.allocate.name).meta.get("scores")):
+        if scope.updates and (self.block or ratios.get(self.allocate.name).meta.scores):
             what = f"block: {self.block}" if self.block else f"allocate: {self.allocate.name}"
             raise mistake(f"{self.by.name} chooses as it goes and scores nothing beforehand, which `{what}` needs")
         if self.block and (self.pattern or self.compare):

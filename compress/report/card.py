@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.console import warn
 from compress.report import markdown
-from compress.report.rows import LIKENESS, rows
+from compress.report.rows import label, rows
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -21,8 +21,9 @@ CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag"
 """What the base model's card says that stays true of the smaller model."""
 
 TEXTS = {
-    "manuals": "Python's language reference and readmes of installed packages",
+    "manuals": "English technical prose, Python's language reference and readmes of installed packages",
     "docs, split test": "Docstrings of installed packages, held out",
+    "photos, split test": "Sample images of scikit-image, held out",
 }
 """What quality is measured on, in words."""
 
@@ -105,19 +106,19 @@ def evaluation_results(report: Report) -> list[EvalResult]:
     """What was measured of the pruned model, as the hub reads it out of a card's head (`model-index`)."""
     from huggingface_hub import EvalResult
 
-    after, found = report["after"], []
-    if quality := after.get("perplexity"):
-        name = f"Perplexity, {quality['samples']} × {quality['length']} tokens"
-        found.append(("text-generation", "perplexity", name, quality["value"]))
-    alike = after.get("similarity") or {}
-    for key, name in LIKENESS.items():
-        if alike.get(key) is not None:
-            found.append(("feature-extraction", key, name, alike[key]))
-    text = report.get("text", "")
+    quality, text = report.get("quality"), report.get("text", "")
+    if quality is None:
+        return []
     data: dict[str, Any] = {"dataset_type": text.partition(",")[0], "dataset_name": TEXTS.get(text, text)}
     return [
-        EvalResult(task_type=task, metric_type=kind, metric_name=name, metric_value=round(value, 4), **data)
-        for task, kind, name, value in found
+        EvalResult(
+            task_type=quality["hub_task"],
+            metric_type=one["name"],
+            metric_name=label(one),
+            metric_value=round(one["value"], 4),
+            **data,
+        )
+        for one in quality["figures"]
     ]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from compress.console import human_bytes
-from compress.report.rows import LIKENESS, count, inverse, percent, shown
+from compress.metrics.kind import Scale
+from compress.report.rows import count, flops_label, inverse, label, percent, shown, written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,8 +27,8 @@ def evaluation_table(found: dict[str, Any]) -> Table:
 
     own, dense = list(lines(found)), dict[str, Line]()
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(f"{found['model']} ({found['architecture']})"), pad_edge=False)
-    text = [f"Quality on {found['text']}; ranges are about 95 % of what chance does"] if found["text"] else []
-    drawn.caption = escape("\n".join([*text, *found["notes"]])) or None
+    caption = [f"Quality on {found['text']}; ranges are about 95 % of what chance does"] if found["text"] else []
+    drawn.caption = escape("\n".join([*caption, *found["notes"]])) or None
     drawn.add_column("")
     if "against" in found:
         dense = {line[0]: line for line in lines(found["against"])}
@@ -35,11 +36,11 @@ def evaluation_table(found: dict[str, Any]) -> Table:
     drawn.add_column("", justify="right", no_wrap=True)
     if dense:
         drawn.add_column("change", justify="right", no_wrap=True)
-    for label, value, written, name in own:
-        other = dense.get(label)
+    for title, value, text, name in own:
+        other = dense.get(title)
         beside = [other[2] if other else ""] if dense else []
         change = [_change(found, name, other[1] if other else None, value)] if dense else []
-        drawn.add_row(escape(label), *beside, written, *change)
+        drawn.add_row(escape(title), *beside, text, *change)
     return drawn
 
 
@@ -55,25 +56,20 @@ def lines(found: dict[str, Any]) -> Iterator[Line]:
     """Every figure of one model."""
     yield "Parameters", found["parameters"], count(found["parameters"]), None
     if "flops" in found:
-        yield f"FLOPs of {found['flops_length']} tokens", found["flops"], count(found["flops"]), None
+        yield flops_label(found.get("flops_length")), found["flops"], count(found["flops"]), None
     yield "Weights on disk", found["bytes"], human_bytes(found["bytes"]), None
     if "peak_memory" in found:
         yield "Peak memory of the process", found["peak_memory"], human_bytes(found["peak_memory"]), None
-    if quality := found.get("perplexity"):
-        label = f"Perplexity, {quality['samples']} × {quality['length']} tokens"
-        yield label, quality["value"], f"{quality['value']:.2f}", "perplexity"
-    if quality := found.get("accuracy"):
-        value = quality["value"]
-        yield f"Top-1 accuracy, {quality['samples']} texts", value, f"{100 * value:.1f} %", None
-    for name, label in LIKENESS.items():
-        if (value := (found.get("similarity") or {}).get(name)) is not None:
-            change = found["changes"].get(name)
-            margin = f" ± {(change['high'] - change['low']) / 2:.4f}" if change else ""
-            yield f"{label}, {found['similarity']['samples']} texts", value, f"{value:.4f}{margin}", name
+    for one in found.get("quality", ()):
+        change = found.get("changes", {}).get(one["name"])
+        margin = ""
+        if one["scale"] == Scale.SIMILARITY and change is not None:
+            margin = f" ± {(change['high'] - change['low']) / 2:.4f}"
+        yield label(one), one["value"], written(one["value"], one["scale"]) + margin, one["name"]
     for score in found.get("tasks", ()):
         error = f" ± {score['error']:.4f}" if score["error"] is not None else ""
-        label = f"{score['task']}, {score['metric']} of {score['samples']}"
-        yield label, score["value"], f"{score['value']:.4f}{error}", None
+        title = f"{score['task']}, {score['metric']} of {score['samples']}"
+        yield title, score["value"], f"{score['value']:.4f}{error}", None
     yield from _speed(found.get("speed") or {})
     yield from _speed(found.get("onnx") or {}, "ONNX Runtime: ", "onnx_")
 
@@ -82,11 +78,11 @@ def _speed(found: dict[str, Any], where: str = "", name: str = "") -> Iterator[L
     if not found:
         return
     prefill = found["prefill"]
-    label = f"{where}{'Forward of' if found['decode'] is None else 'Prefill,'} {prefill['length']} tokens"
-    yield label, prefill["seconds"], f"{1000 * prefill['seconds']:.1f} ms", f"{name}prefill"
+    title = f"{where}{'Forward of' if found['decode'] is None else 'Prefill,'} {prefill['length']} {prefill['noun']}"
+    yield title, prefill["seconds"], f"{1000 * prefill['seconds']:.1f} ms", f"{name}prefill"
     if found["decode"] is not None:
-        label = f"{where}Decode, one sequence"
-        yield label, found["decode"], f"{found['decode']:.0f} tokens/s", f"{name}decode"
+        title = f"{where}Decode, one sequence"
+        yield title, found["decode"], f"{found['decode']:.0f} tokens/s", f"{name}decode"
     if "throughput" in found:
-        label = f"Throughput, {found['rows']} sequences"
-        yield label, found["throughput"], f"{found['throughput']:.0f} tokens/s", "throughput"
+        title = f"Throughput, {found['rows']} sequences"
+        yield title, found["throughput"], f"{found['throughput']:.0f} {prefill['noun']}/s", "throughput"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from compress.graph.families import Family, Graph
 
 
+CONFIG_ONLY = "from config.json alone; no weights were looked at"
+
+
 @dataclass(frozen=True)
 class InspectedFamily:
     """One family: `count` groups of a `kind` (heads, channels, experts, layers, hidden, …), each of which goes as a
@@ -47,7 +50,7 @@ class InspectedFamily:
 @dataclass(frozen=True)
 class Inspection:
     """What of the model named `model` can be pruned. `architecture` is its class, `flops` those of 512 tokens, `blocks`
-    how many it has; `notes` say what could not be traced."""
+    how many it has; `notes` say what could not be traced. `config_only`: no weights were there to be looked at."""
 
     model: str
     architecture: str
@@ -56,6 +59,7 @@ class Inspection:
     blocks: int
     families: list[InspectedFamily]
     notes: list[str]
+    config_only: bool = False
 
 
 def inspect_model(checkpoint: Checkpoint, name: str) -> Inspection:
@@ -63,9 +67,11 @@ def inspect_model(checkpoint: Checkpoint, name: str) -> Inspection:
     source = Source.of(checkpoint)
     graph = source.graph
     whole = {"params": graph.parameters(), "flops": graph.flops()}
+    alone = checkpoint.config_only
+    notes = [*([CONFIG_ONLY] if alone else []), *graph.notes]
     rows = [_row(graph, family, whole) for family in graph.families.values()]
-    blocks, notes = len(graph.blocks), list(graph.notes)
-    return Inspection(name, source.cls.__name__, whole["params"], whole["flops"], blocks, rows, notes)
+    blocks = len(graph.blocks)
+    return Inspection(name, source.cls.__name__, whole["params"], whole["flops"], blocks, rows, notes, alone)
 
 
 def _row(graph: Graph, family: Family, whole: dict[str, int]) -> InspectedFamily:
@@ -121,7 +127,7 @@ def plan_table(plan: Plan) -> Table:
     from rich.table import Table
 
     opens = plan.steps[-1].opens_with
-    notes = [f"opens with {opens['who']}", *plan.notes]
+    notes = [*([CONFIG_ONLY] if plan.config_only else []), f"opens with {opens['who']}", *plan.notes]
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(plan.model), caption=escape("\n".join(notes)), pad_edge=False)
     drawn.add_column("")
     for name in ("before", "after", "change"):

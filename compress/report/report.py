@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +17,7 @@ from typing import Any, NotRequired, TypedDict
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.evaluate.latency import Latency
-from compress.evaluate.ort_latency import OrtSpeed
-from compress.evaluate.perplexity import Perplexity
-from compress.evaluate.similarity import Similarity
+from compress.metrics.kind import Figure
 from compress.report.rows import NO_DIFFERENCE, percent, rows
 from compress.version import __version__
 
@@ -27,8 +26,9 @@ class Figures(TypedDict):
     """One side of the comparison. A figure that was not measured is absent.
 
     `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
-    `flops_length` tokens. `bytes`: of the weights. `latency`, `onnx` (its speed in ONNX Runtime), `perplexity` and
-    `similarity` (to the dense model; of the pruned side only): fields of the classes in `compress.evaluate`.
+    `flops_length` tokens, or of a sample where that is absent. `bytes`: of the weights. `latency`: fields of the class
+    in `compress.evaluate`. Besides, the record of its quality under the name of the metric: `perplexity`, `accuracy`,
+    or `similarity` to the dense model, which the pruned side alone has.
     """
 
     params: int
@@ -37,9 +37,17 @@ class Figures(TypedDict):
     flops_length: NotRequired[int]
     zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
-    onnx: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
+    accuracy: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
+
+
+class Measured(TypedDict):
+    """`figures`: fields of `compress.metrics.kind.Figure`, which tell how each is shown. `hub_task`: what the Hugging
+    Face hub calls the task that they are of."""
+
+    hub_task: str
+    figures: list[dict[str, Any]]
 
 
 class FamilyRow(TypedDict):
@@ -53,6 +61,16 @@ class FamilyRow(TypedDict):
     removed: NotRequired[list[int]]
 
 
+class SaliencyRow(TypedDict):
+    """Of a family of this `kind` and `layer` (None: of the whole model): the share of its saliency, as the criterion of
+    `step` sees it, that this step `kept`."""
+
+    step: int
+    kind: str
+    layer: int | None
+    kept: float
+
+
 class RecipeText(TypedDict):
     """`about` is the recipe's own sentence, `text` the YAML as it was given."""
 
@@ -60,10 +78,25 @@ class RecipeText(TypedDict):
     text: str
 
 
+class Exported(TypedDict):
+    """One export: its `result` as the format gives it, and the same for people: `lines` of (what, value), and `about`.
+
+    `speed` is the format's own data; `timings` its rows, fields of `compress.export.format.Timing`.
+    """
+
+    result: dict[str, Any]
+    lines: list[list[str]]
+    about: str
+    speed: NotRequired[dict[str, Any]]
+    timings: NotRequired[list[dict[str, Any]]]
+
+
 class Report(TypedDict):
-    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `onnx` what was
-    exported and how near to torch ONNX Runtime is. `changes`, by figure: fields of `compress.evaluate.change.Change`,
-    where 1 is no difference. `text` is what quality was measured on."""
+    """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `exports` what
+    was written in which format. `quality`: the figures that the model's task has. `changes`, by figure: fields of
+    `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on.
+    `saliency`: what the steps kept of it, where they know. `generated`, of models that write: fields of
+    `compress.evaluate.continuations.Continuation`."""
 
     model: str
     recipe: RecipeText
@@ -74,10 +107,13 @@ class Report(TypedDict):
     load: str
     notes: list[str]
     environment: dict[str, str]
-    onnx: NotRequired[dict[str, Any]]
+    exports: NotRequired[dict[str, Exported]]
+    quality: NotRequired[Measured]
     seconds: NotRequired[dict[str, float]]
     changes: NotRequired[dict[str, dict[str, Any]]]
     text: NotRequired[str]
+    saliency: NotRequired[list[SaliencyRow]]
+    generated: NotRequired[list[dict[str, str]]]
 
 
 def figures(
@@ -85,20 +121,25 @@ def figures(
     flops: int,
     bytes: int,
     *,
-    flops_length: int = 512,
+    flops_length: int | None = None,
     zeros: int = 0,
     latency: Latency | None = None,
-    onnx: OrtSpeed | None = None,
-    perplexity: Perplexity | None = None,
-    similarity: Similarity | None = None,
+    record: Mapping[str, dict[str, Any]] | None = None,
 ) -> Figures:
-    """One side of the comparison from what was measured."""
-    found = Figures(params=params, flops=flops, bytes=bytes, flops_length=flops_length)
+    """One side of the comparison from what was measured; `record` is of `compress.metrics.kind.Quality`."""
+    found = Figures(params=params, flops=flops, bytes=bytes)
+    if flops_length is not None:
+        found["flops_length"] = flops_length
     if zeros:
         found["zeros"] = zeros
-    measured = {"latency": latency, "onnx": onnx, "perplexity": perplexity, "similarity": similarity}
-    found.update({name: asdict(value) for name, value in measured.items() if value is not None})  # pyright: ignore[reportCallIssue, reportArgumentType]
+    known = {} if latency is None else {"latency": asdict(latency)}
+    found.update({**known, **(record or {})})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found
+
+
+def quality(hub_task: str, figures: Sequence[Figure]) -> Measured:
+    """The figures of a task as the report has them."""
+    return Measured(hub_task=hub_task, figures=[asdict(figure) for figure in figures])
 
 
 def environment(packages: tuple[str, ...] = ("torch", "transformers", "safetensors", "numpy")) -> dict[str, str]:
@@ -135,6 +176,8 @@ def render(report: Report) -> str:
         saved=percent(report["before"]["params"], report["after"]["params"]),
         shares=plots.svg(plots.shares(report), "shares"),
         kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
+        saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
+        positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
     )
 
 

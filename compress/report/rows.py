@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compress.console import human_bytes
+from compress.metrics.kind import Scale
 
 if TYPE_CHECKING:
     from compress.report.report import Report
 
 
-LIKENESS = {"cosine": "Embedding cosine to the dense model", "ranks": "Rank correlation of text pairs"}
 NO_DIFFERENCE = "no difference measurable"
 
 
@@ -31,12 +31,11 @@ class Row(NamedTuple):
 
 
 def rows(report: Report) -> list[Row]:
-    """The lines that both sides, or for the similarity the pruned side, have figures for."""
+    """The lines that both sides have figures for."""
     before, after = report["before"], report["after"]
-    length = before.get("flops_length", 512)
     found = [
         _line("Parameters", before["params"], after["params"], count),
-        _line(f"FLOPs of {length} tokens", before["flops"], after["flops"], count),
+        _line(flops_label(before.get("flops_length")), before["flops"], after["flops"], count),
         _line("Weights on disk", before["bytes"], after["bytes"], human_bytes),
     ]
     if zeros := after.get("zeros"):
@@ -47,40 +46,64 @@ def rows(report: Report) -> list[Row]:
 def _times(report: Report) -> Iterator[Row]:
     before, after = report["before"], report["after"]
     if (one := before.get("latency")) and (other := after.get("latency")):
-        yield _time(report, "latency", f"Latency, {_shape(one)}", one["seconds"], other["seconds"])
-    if (one := before.get("onnx")) and (other := after.get("onnx")):
-        first, second = one["prefill"], other["prefill"]
-        label = f"ONNX Runtime, {_shape(first)}"
-        yield _time(report, "onnx_prefill", label, first["seconds"], second["seconds"])
-        if one["decode"] and other["decode"]:
-            yield _time(report, "onnx_decode", "ONNX Runtime, a token more", 1 / one["decode"], 1 / other["decode"])
+        change = report.get("changes", {})["latency"]
+        yield _time(f"Latency, {_shape(one)}", one["seconds"], other["seconds"], change)
+    for export in report.get("exports", {}).values():
+        for timing in export.get("timings", ()):
+            yield _time(**timing)
 
 
-def _time(report: Report, name: str, label: str, before: float, after: float) -> Row:
-    change = report.get("changes", {})[name]
+def _time(label: str, before: float, after: float, change: Mapping[str, Any]) -> Row:
     better = change["value"] < 1 if change["measurable"] else None
     return Row(label, _milliseconds(before), _milliseconds(after), shown(change), better, change["measurable"])
 
 
 def _quality(report: Report) -> Iterator[Row]:
-    before, after, changes = report["before"], report["after"], report.get("changes", {})
-    if (one := before.get("perplexity")) and (other := after.get("perplexity")):
-        change = changes["perplexity"]
-        better = change["value"] < 1 if change["measurable"] else None
-        label = f"Perplexity, {one['samples']} × {one['length']} tokens"
-        yield Row(label, _figure(one["value"]), _figure(other["value"]), shown(change), better)
-    alike = after.get("similarity") or {}
-    for name, label in LIKENESS.items():
-        if alike.get(name) is not None:
-            change = f"{alike[name] - 1:+.4f}".replace("-", "−")
-            if known := changes.get(name):  # two texts have a correlation, but no error of it
-                margin = (known["high"] - known["low"]) / 2
-                change = f"{change} ± {margin:.4f}" if known["measurable"] else NO_DIFFERENCE
-            yield Row(f"{label}, {alike['samples']} texts", "1", f"{alike[name]:.4f}", change, None)
+    for one in report.get("quality", {}).get("figures", ()):
+        change = report.get("changes", {}).get(one["name"])
+        before = "1" if one["scale"] == Scale.SIMILARITY else written(one["dense"], one["scale"])
+        after = written(one["value"], one["scale"])
+        yield Row(label(one), before, after, _change(one, change), _better(one, change))
+
+
+def _change(one: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
+    """In words; where no error is known (two samples have a correlation, but no error of it) without a range."""
+    if one["scale"] != Scale.SIMILARITY:
+        return shown(change) if change is not None else percent(one["dense"], one["value"])
+    apart = f"{one['value'] - 1:+.4f}".replace("-", "−")
+    if change is None:
+        return apart
+    return f"{apart} ± {(change['high'] - change['low']) / 2:.4f}" if change["measurable"] else NO_DIFFERENCE
+
+
+def _better(one: Mapping[str, Any], change: Mapping[str, Any] | None) -> bool | None:
+    """None also of a similarity, which can but fall."""
+    if one["scale"] == Scale.SIMILARITY or change is None or not change["measurable"]:
+        return None
+    return (change["value"] > 1) == one["higher_is_better"]
+
+
+def flops_label(length: int | None) -> str:
+    """What FLOPs are of: so many tokens, or a sample where its length is not free."""
+    return f"FLOPs of {length} tokens" if length is not None else "FLOPs of a sample"
+
+
+def label(figure: Mapping[str, Any]) -> str:
+    """A `compress.metrics.kind.Figure` in words: `Perplexity, 64 × 256 tokens`."""
+    return f"{figure['title']}, {figure['over']}"
+
+
+def written(value: float, scale: str, margin: float | None = None) -> str:
+    """A figure's value, and in the same form how far chance may carry it to each side."""
+    number = ".2f" if 0.1 <= abs(value) < 1000 or not value else ".3g"
+    form = {Scale.SHARE: ".1f", Scale.SIMILARITY: ".4f"}.get(Scale(scale), number)
+    times, unit = (100, " %") if scale == Scale.SHARE else (1, "")
+    around = "" if margin is None else f"±{times * margin:{form}}"
+    return f"{times * value:{form}}{around}{unit}"
 
 
 def shown(change: Mapping[str, Any]) -> str:
-    """A `compress.evaluate.change.Change` of a cost as `+24.4 % (+23.1 to +25.7)`."""
+    """A `compress.metrics.change.Change` of a cost as `+24.4 % (+23.1 to +25.7)`."""
     if not change["measurable"]:
         return NO_DIFFERENCE
     low, high = (f"{100 * (change[end] - 1):+.1f}".replace("-", "−") for end in ("low", "high"))
@@ -116,12 +139,8 @@ def _line(label: str, before: float, after: float, show: Callable[[float], str])
 
 
 def _shape(latency: Mapping[str, Any]) -> str:
-    return f"{latency['batch']} × {latency['length']} tokens"
+    return f"{latency['batch']} × {latency['length']} {latency['noun']}"
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 10 else f"{seconds:.1f} s"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.2f}" if value < 1000 else f"{value:.3g}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.calibrate.loss import loss_of
 from compress.checkpoint.open import Checkpoint
+from compress.inputs.batch import Batch, given
 from compress.model.weights import Weights, runnable_model
-from compress.stream.stream import Batch
+from compress.tasks.choose import task_of
 
 
 class WholeModel:
@@ -19,6 +19,7 @@ class WholeModel:
         self.weights = Weights(checkpoint, self.model)
         self.weights.load_names(self.weights.names(""), torch.float32)
         self.model.to(device)
+        self._task = task_of(self.model)
         self.batches = [{name: rows.to(device) for name, rows in batch.items()} for batch in batches]
 
     @torch.no_grad()
@@ -36,5 +37,4 @@ class WholeModel:
         return total
 
     def _loss(self, batch: Batch) -> float:
-        given = {name: rows for name, rows in batch.items() if name != "labels"}
-        return float(loss_of(self.model(**given), batch))
+        return float(self._task.loss(self.model(**given(batch)), batch))

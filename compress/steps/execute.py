@@ -44,7 +44,7 @@ def execute(run: Run, number: int, folder: Path | None) -> None:
         if edit.collective and folder is not None:
             edit.produce(_drop)
         return
-    planned = _described(run, entry.name, decision, edit)
+    planned = described(run, entry.name, decision, edit)
     if given is None:
         _tell(number, edit)
     run.steps.append(planned)
@@ -56,7 +56,8 @@ def execute(run: Run, number: int, folder: Path | None) -> None:
             planned.notes.append(verify(run.source, edit, folder))
 
 
-def _described(run: Run, kind: str, decision: object, edit: Edit) -> PlannedStep:
+def described(run: Run, kind: str, decision: object, edit: Edit) -> PlannedStep:
+    """The step as the plan has it: sizes before and after, config edits, who opens the result."""
     source, graph = run.source, run.source.graph
     written = sum(prod(shape) * dtype.itemsize for _, dtype, shape in edit.specs)
     after = run.size(graph, written, edit.kept)

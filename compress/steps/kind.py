@@ -52,11 +52,13 @@ class ModelStep(StepKind):
 
     `gather` is called in every process of a distributed run, `decide` in the first alone, whose decision `edit` gets in
     each. A plan holds the decision; with one `given`, `decide` is left out. `writing` is the stage in which the edit is
-    produced. A kind that is not `replayable` makes no plan that `compress apply` executes.
+    produced. A kind that is not `replayable` makes no plan that `compress apply` executes. `unforeseen` says why a
+    config alone may not be enough to plan the step, and what is.
     """
 
     writing: ClassVar[str] = "write"
     replayable: ClassVar[bool] = True
+    unforeseen: ClassVar[str] = "it decides by weights or text"
 
     def needs(self, context: Context) -> Needs:
         """The statistics that `decide` and `edit` read, of the model as the step finds it.
@@ -76,6 +78,16 @@ class ModelStep(StepKind):
     @abstractmethod
     def decide(self, context: Context, gathered: Any) -> Decision:
         """What is to be done. Raises BudgetError where the budget cannot be met."""
+
+    def guesses(self, context: Context) -> list[Decision]:
+        """For a plan from a config alone, where `decide` asks for weights or text: decisions as far apart as these can
+        make them. What they agree in is known. None where there are no such."""
+        return []
+
+    @staticmethod
+    def counted(decision: Decision) -> Decision:
+        """What of a guess does not depend on which units it takes."""
+        return decision
 
     @abstractmethod
     def edit(self, context: Context, decision: Decision, gathered: Any) -> Edit:

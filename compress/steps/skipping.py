@@ -25,6 +25,7 @@ class SkipUnwantedExperts(ModelStep):
     """Let tokens skip the experts that they hardly need, while the model runs."""
 
     settings, verb, subjects = SkipExperts, "skip", ("experts",)
+    unforeseen = "its thresholds are measured on text"
     last = "it measures the model that it is written into"
     step: SkipExperts
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from compress.inputs.batch import Batch, given, rows
 
 OWN = object()
 """The reply that has a waiting thread run the module itself."""
@@ -36,15 +38,19 @@ class Call:
 
 
 class Walk(threading.Thread):
-    """The forward of one batch: `batch` name → `[rows, length]`, as keyword arguments of `model`."""
+    """The forward of the `number`-th batch of `rows` samples, what is given of it as keyword arguments of `model`."""
 
     def __init__(
-        self, model: Callable[..., Any], batch: dict[str, Tensor], back: threading.Semaphore, grad: bool
+        self,
+        model: Callable[..., Any],
+        batch: Batch,
+        back: threading.Semaphore,
+        grad: bool,
+        number: int = 0,
     ) -> None:
         super().__init__(daemon=True)
-        self.batch = batch
-        self.rows, length = next(iter(batch.values())).shape[:2]
-        self.tokens = self.rows * length
+        self.batch, self.number = batch, number
+        self.rows = rows(batch)
         self.call: Call | None = None
         self.output: Any = None
         self.error: BaseException | None = None
@@ -58,9 +64,8 @@ class Walk(threading.Thread):
         self._go.acquire()
         try:
             if not self._cancelled:
-                inputs = {name: tensor for name, tensor in self.batch.items() if name != "labels"}
                 with torch.set_grad_enabled(self._grad):
-                    self.output = self._model(**inputs)
+                    self.output = self._model(**given(self.batch))
         except Cancelled:
             pass
         except BaseException as error:

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from compress import console
-from compress.data.batches import batches
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
+from compress.inputs.text import batches
 from compress.pipeline import Options, run
 from compress.recipe import Calibrate, parse_recipe
 from compress.recipe.part import Part
@@ -73,7 +73,7 @@ def _pruned(model: Path, choice: str, share: str) -> float:
 def _perplexity(model: Path) -> float:
     tokenizer, loaded = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
     asked = Calibrate(data=Part("docs", {"split": "test"}), samples=64, length=256)
-    return perplexity(loaded, batches(asked, tokenizer, loaded.config)[0]).value
+    return quality_of(loaded, batches(asked, tokenizer, loaded.config)[0]).main.value
 
 
 if __name__ == "__main__":

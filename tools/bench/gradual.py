@@ -25,7 +25,7 @@ from apart import table
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
 from compress.sparse.masks import smallest
 from compress.train.gradual import GradualPruning, prunable
 
@@ -71,7 +71,7 @@ class Bench:
         return model.eval()
 
     def perplexity(self, model: PreTrainedModel) -> str:
-        return f"{perplexity(model, self.held_out).value:.1f}"
+        return f"{quality_of(model, self.held_out).main.value:.1f}"
 
 
 def optimizer(model: PreTrainedModel) -> torch.optim.Optimizer:

@@ -52,6 +52,7 @@ def measure(name: str) -> dict:
 
     from compress.evaluate.size import peak_memory
     from compress.graph.trace import trace
+    from compress.inputs.choose import inputs_of
     from compress.model.build import empty_model
 
     raw = dict(CONFIGS[name])
@@ -59,7 +60,7 @@ def measure(name: str) -> dict:
     start = time.perf_counter()
     model = empty_model(config)
     built = time.perf_counter()
-    graph = trace(model, config)
+    graph = trace(model, inputs_of(model).example())
     done = time.perf_counter()
     free = [family for family in graph.families.values() if family.pinned is None]
     return {

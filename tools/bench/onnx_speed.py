@@ -31,10 +31,11 @@ def main(place: Path) -> None:
     compress(place / "recipe.yaml", place / "dense", place / "out", "--quiet")
     report = json.loads((place / "out" / "report.json").read_text())
     before, after = report["before"], report["after"]
+    speed = report["exports"]["onnx"]["speed"]
     rows = [
         ("torch, 256 tokens", before["latency"]["seconds"], after["latency"]["seconds"]),
         *(
-            (f"ONNX Runtime, {label}", *(read(side["onnx"]) for side in (before, after)))
+            (f"ONNX Runtime, {label}", *(read(speed[side]) for side in ("before", "after")))
             for label, read in (
                 ("256 tokens", lambda speed: speed["prefill"]["seconds"]),
                 ("a token more", lambda speed: 1 / speed["decode"]),

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from compress import console
-from compress.data.batches import batches
-from compress.evaluate.perplexity import perplexity
+from compress.evaluate.read import quality_of
+from compress.inputs.text import batches
 from compress.pipeline import Options, run
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
@@ -43,9 +43,9 @@ def main() -> None:
             tokenizer = AutoTokenizer.from_pretrained(dense)
             model = AutoModelForCausalLM.from_pretrained(Path(place) / "out").eval()
         text = batches(HELD_OUT, tokenizer, model.config)[0]
-        before = perplexity(model, text).value
+        before = quality_of(model, text).main.value
         with attach(model) as attached:
-            after = perplexity(model, text).value
+            after = quality_of(model, text).main.value
         counts = attached.counts["skip_experts"]
         rows.append([name, f"{counts['skipped'] / counts['visits']:.0%}", f"{before:.1f}", f"{after:.1f}"])
     table(["", "visits skipped", "perplexity of all", "skipping"], rows)

@@ -55,7 +55,7 @@ def dense(folder: Path, size: str) -> dict:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from compress.data.batches import batches
+    from compress.inputs.text import batches
     from compress.recipe.read import parse_recipe
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -76,7 +76,7 @@ def _tokens(data: str, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from compress.data.batches import batches
+    from compress.inputs.text import batches
     from compress.recipe.read import parse_recipe
 
     asked = parse_recipe(RECIPE.format(data, "wanda", "remove: 50%")).calibrate
@@ -89,8 +89,8 @@ def quality(folder: Path) -> dict:
     """Held-out perplexity of the dense model and of both outputs, and these outputs' shares of zeros."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from compress.data.batches import batches
-    from compress.evaluate.perplexity import perplexity
+    from compress.evaluate.read import quality_of
+    from compress.inputs.text import batches
     from compress.recipe import Calibrate
     from compress.recipe.part import Part
 
@@ -99,7 +99,7 @@ def quality(folder: Path) -> dict:
     found = {}
     for name in ("dense", "theirs", "ours"):
         model = AutoModelForCausalLM.from_pretrained(folder / name).eval()
-        found[name] = perplexity(model, batches(asked, tokenizer, model.config)[0]).value
+        found[name] = quality_of(model, batches(asked, tokenizer, model.config)[0]).main.value
         found[f"{name} zeros"] = float((model.model.layers[3].mlp.up_proj.weight == 0).float().mean())
     return found
 

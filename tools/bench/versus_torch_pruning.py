@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from compress.allocate.spend import allocate
 from compress.graph.trace import trace
+from compress.inputs.choose import inputs_of
 from compress.model.build import empty_model
 from compress.registry import allocators, criteria
 from compress.score.score import score
@@ -65,11 +66,17 @@ def model() -> LlamaForCausalLM:
     return empty.eval()
 
 
+def traced() -> Any:
+    """The graph of the model that is pruned."""
+    model = empty_model(CONFIG, LlamaForCausalLM)
+    return trace(model, inputs_of(model).example())
+
+
 def ours(dense: Any, hidden: bool) -> tuple[dict[str, float], int]:
     """Seconds by phase, and parameters left."""
     state = dense.state_dict()
     clock = Clock()
-    graph = trace(empty_model(CONFIG, LlamaForCausalLM), CONFIG)
+    graph = traced()
     clock.tick("graph")
     cut: dict[str, Tensor] = {}
     families = graph.of_kind("heads", "channels", *(["hidden"] if hidden else []))
@@ -139,7 +146,7 @@ def main(turns: int) -> None:
     rows = []
     warnings.simplefilter("ignore")
     with torch.no_grad():
-        trace(empty_model(CONFIG, LlamaForCausalLM), CONFIG)  # imports, both sides have had theirs
+        traced()  # imports, both sides have had theirs
     for hidden in (False, True):
         sides: dict[Callable, list[tuple[dict[str, float], int]]] = {theirs: [], ours: []}
         for _ in range(turns):

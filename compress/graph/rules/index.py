@@ -14,8 +14,7 @@ from compress.graph.rules.pointwise import align
 def embedding(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     table, indices = args[0], args[1]
     rows, width = recorder.dims(table)
-    source = recorder.inputs.get(id(indices), "")
-    if source.endswith("input_ids"):
+    if id(indices) in recorder.inputs:  # the numbers are the model's own inputs: tokens
         rows.mark("vocab")
     else:
         rows.pin("its rows are looked up by numbers that the model computes")

@@ -13,8 +13,9 @@ from compress.checkpoint.header import NAMES
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.checkpoint.write import ShardWriter, Spec, check_apart, new_folder
 from compress.console import say, track
-from compress.data.batches import batches, load_tokenizer
+from compress.data.tokens import load_tokenizer
 from compress.execution.run import Options, open_input
+from compress.inputs.text import batches
 from compress.model.build import load_config
 from compress.recipe.delta import PruneDelta
 from compress.recipe.schema import Recipe

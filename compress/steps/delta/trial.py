@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,12 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.errors import InputError
 from compress.evaluate.load import load_model
+from compress.inputs.batch import Batch, given
 from compress.model.build import empty_model, load_config, model_class
 from compress.model.weights import Weights
 from compress.steps.delta.difference import Difference
+from compress.tasks.asked import asked
+from compress.tasks.choose import task_of
 
 TOP = 5
 """Logits of a token that are compared: those largest in the fine-tuned model."""
@@ -21,7 +24,6 @@ TOP = 5
 LARGEST = 8_000_000_000
 """Bytes of a checkpoint up to which it is loaded whole."""
 
-Batch = Mapping[str, Tensor]
 Mask = Callable[[str, Tensor], Tensor]
 
 
@@ -39,7 +41,7 @@ class Entry:
 class Trial:
     """The fine-tuned model in float32, its pruned tensors replaceable by base + kept Δ / q.
 
-    `measure` is what is compared: the logits of a model with an LM head (mean squared difference of the five largest of
+    `measure` is what is compared: the logits of a model that has some (mean squared difference of the five largest of
     each token), else the last hidden states (mean absolute difference), both as the authors of DAREx do without labels.
     Raises InputError above 8 GB of weights.
     """
@@ -54,9 +56,8 @@ class Trial:
         self.difference, self.batches, self.device = difference, batches, device
         self.model = load_model(tuned, device).requires_grad_(False)
         self.places = _places(difference, self.model)
-        architecture = type(self.model).__name__
-        self.logits = any(word in architecture for word in ("CausalLM", "LMHead", "ConditionalGeneration"))
-        self.measure = f"top-{TOP} logits, mean squared" if self.logits else "last hidden state, mean absolute"
+        self.task = task_of(self.model)
+        self.measure = f"top-{TOP} logits, mean squared" if self.task.logits else "last hidden state, mean absolute"
         self._real = [self._output(batch) for batch in batches]
 
     def put_base(self) -> None:
@@ -90,8 +91,8 @@ class Trial:
         total = count = 0.0
         for batch, real in zip(self.batches, self._real, strict=True):
             found = self._output(batch)
-            if self.logits:
-                top = real.topk(TOP, -1)
+            if self.task.logits:
+                top = real.topk(min(TOP, real.shape[-1]), -1)
                 apart = (found.gather(-1, top.indices) - top.values).square()
             else:
                 apart = (found - real).abs()
@@ -118,11 +119,8 @@ class Trial:
 
     @torch.no_grad()
     def _output(self, batch: Batch) -> Tensor:
-        given = {name: value.to(self.device) for name, value in batch.items() if name != "labels"}
-        if self.logits:
-            return self.model(**given).logits.float()
-        output = self.model(**given, output_hidden_states=True)
-        return output.hidden_states[-1].float()
+        moved = {name: value.to(self.device) for name, value in given(batch).items()}
+        return self.task.result(asked(self.model, self.task.asks)(**moved)).float()
 
 
 def _adding(sums: dict[str, Tensor], counts: dict[str, int], name: str) -> Callable[..., None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from compress.registry import allocators, criteria, repairs
 from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
 
 
@@ -101,28 +102,45 @@ def reads_text(step: Prune, *, decide: bool) -> bool:
     return bool(asked)
 
 
-def decide(
-    context: Context, step: Prune, families: list[Family], stats: Stats
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
+class Decided(NamedTuple):
+    """What each family keeps, family name → bool `[size]`; the matrices `[kept, size]` that merge its experts; and the
+    share of its saliency that stays."""
 
-    Raises BudgetError where the budget cannot be met.
-    """
-    source, recipe, original = context.source, context.recipe, context.original
-    graph, allocator = source.graph, allocators.get(step.allocate.name)
+    kept: dict[str, np.ndarray]
+    mixes: dict[str, np.ndarray]
+    saliency: Saliency
+
+
+def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
+    """What goes and what stays. Raises BudgetError where the budget cannot be met."""
+    source = context.source
     scores = score(
-        graph,
+        source.graph,
         families,
         criteria.get(step.by.name),
         stats,
         source.weights.read,
         arguments=step.by.arguments,
         reduce=step.reduce,
-        fine=allocator.meta.get("fine"),
-        seed=recipe.seed,
+        normalize=allocators.get(step.allocate.name).meta.normalize,
+        seed=context.recipe.seed,
         clusters=step.clusters,
     )
-    mixes: dict[str, np.ndarray] = {}
+    own = {name: values.copy() for name, values in scores.items()}  # layers that are spared get others
+    kept = spend(context, step, families, scores, stats)
+    if criteria.get(step.by.name).meta.scope.makes_clusters:
+        return Decided(*merging.settle(source, step, families, kept, stats), {})
+    return Decided(kept, {}, saliency_kept(families, own, kept))
+
+
+def spend(
+    context: Context, step: Prune, families: list[Family], scores: dict[str, np.ndarray], stats: Stats
+) -> dict[str, np.ndarray]:
+    """What the families that lose groups keep by these `scores`, family name → bool `[size]`.
+
+    Raises BudgetError where the budget cannot be met.
+    """
+    graph, original, allocator = context.source.graph, context.original, allocators.get(step.allocate.name)
     spared = _spare_layers(graph, families, scores, step)
     budget, target, measure = step.budget, None, "params"
     if budget.verb == "until":
@@ -150,12 +168,10 @@ def decide(
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    if criteria.get(step.by.name).meta["scope"] == "distances":
-        kept, mixes = merging.settle(source, step, families, kept, stats)
     for name, indices in spared.items():
         if name in kept and not kept[name][indices].all():
             raise BudgetError(f"{name}: the budget cannot be met without the layers that skip_layers spares")
-    return kept, mixes
+    return kept
 
 
 def mending(step: Prune, stats: Stats) -> Mend | None:
@@ -176,7 +192,7 @@ def mending(step: Prune, stats: Stats) -> Mend | None:
 
 def adds_bias(step: Prune) -> bool:
     """Whether the repair gives a bias to weights without one."""
-    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+    return step.repair is not None and repairs.get(step.repair.name).meta.adds_bias
 
 
 def _matches(family: Family, glob: str) -> bool:

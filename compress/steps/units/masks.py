@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from compress.errors import InputError
-from compress.graph.families import Graph
+from compress.graph.families import Family, Graph
 
 Kept = dict[str, np.ndarray]
+
+APART = 1e8
+"""Far more than a head costs in comparison with a channel."""
 
 
 def listed(kept: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
@@ -43,3 +46,14 @@ def mixes(graph: Graph, merged: Mapping[str, list[dict[str, Any]]]) -> Kept:
             for index, share in parts.items():
                 row[int(index)] = share
     return found
+
+
+def opposite_scores(families: Sequence[Family]) -> list[dict[str, np.ndarray]]:
+    """Two sets of scores `[size]` a family, which rank the groups in it, and the families, the other way round.
+
+    From the first family to the last they differ by `APART`: an allocator that makes the same of both does not look at
+    scores.
+    """
+    steps = np.geomspace(1, APART, max(len(families), 2))
+    rising = {family.name: steps[i] * np.linspace(1, 2, family.size) for i, family in enumerate(families)}
+    return [rising, {name: 1 / scores for name, scores in rising.items()}]

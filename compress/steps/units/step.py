@@ -5,29 +5,31 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
+from compress.errors import BudgetError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family
 from compress.output_format.find import find_opening
 from compress.recipe.prune import Prune
-from compress.registry import steps
+from compress.registry import allocators, steps
+from compress.score.score import statistics_of
 from compress.score.views import Stats
 from compress.steps.kind import Decision, ModelStep
 from compress.steps.units.align import align
-from compress.steps.units.decide import adds_bias, decide, families_of, mending, reads_text, wants
-from compress.steps.units.in_sequence import in_sequence
-from compress.steps.units.masks import Kept, listed, masks, mixes, shares
+from compress.steps.units.decide import Decided, adds_bias, decide, families_of, mending, reads_text, spend, wants
+from compress.steps.units.in_sequence import check, in_sequence
+from compress.steps.units.masks import listed, masks, mixes, opposite_scores, shares
 from compress.surgery.claims.masked import EqualToMasked, FiniteOnly
 from compress.surgery.cut import cut, output_specs
 from compress.surgery.edit import Edit, Put
 
 
 class Gathered(NamedTuple):
-    """The families that may lose groups, the statistics of them, and what they keep where blocks are decided as they
-    are calibrated."""
+    """The families that may lose groups, the statistics of them, and what was decided where blocks are decided as
+    they are calibrated."""
 
     families: list[Family]
     stats: Stats
-    kept: Kept | None = None
+    decided: Decided | None = None
 
 
 @steps.add("prune")
@@ -36,6 +38,7 @@ class PruneUnits(ModelStep):
 
     settings, verb = Prune, "prune"
     writing = "cut"
+    unforeseen = "how many units each layer keeps depends on scores; with `allocate: uniform` and `widths: uniform` not"
     step: Prune
 
     def needs(self, context: Context) -> Needs:
@@ -51,17 +54,42 @@ class PruneUnits(ModelStep):
         graph, step = context.source.graph, self.step
         families = families_of(graph, step)
         if step.propagate == "pruned":
-            kept, stats = in_sequence(context, step, families, None if given is None else masks(graph, given["kept"]))
-            return Gathered(families, stats, kept)
+            decided, stats = in_sequence(
+                context, step, families, None if given is None else masks(graph, given["kept"])
+            )
+            return Gathered(families, stats, decided)
         return Gathered(families, context.collect(wants(context.source, step, families, decide=given is None)))
 
     def decide(self, context: Context, gathered: Gathered) -> dict[str, Any]:
         """`kept`: family → indices of the groups that stay (families that stay whole are absent). `merged`: family of
-        experts → for each that stays, the shares of the experts that it is put together of."""
-        kept, merged = gathered.kept, Kept()
-        if kept is None:
-            kept, merged = decide(context, self.step, gathered.families, gathered.stats)
-        return {"kept": listed(kept), "merged": shares(merged)}
+        experts → for each that stays, the shares of the experts that it is put together of. `saliency`: family → its
+        layer and the share of its saliency that is kept, where that means something."""
+        made = gathered.decided or decide(context, self.step, gathered.families, gathered.stats)
+        return {"kept": listed(made.kept), "merged": shares(made.mixes), "saliency": made.saliency}
+
+    def guesses(self, context: Context) -> list[Decision]:
+        """As if the first units were worth the most, and as if the last ones were, by far."""
+        graph, step = context.source.graph, self.step
+        families = families_of(graph, step)
+        if step.propagate == "pruned":
+            check(step, families)
+        if statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
+            return []
+        found: list[Decision] = []
+        failed: list[BudgetError] = []
+        for scores in opposite_scores(families):
+            try:
+                found.append({"kept": listed(spend(context, step, families, scores, {})), "merged": {}})
+            except BudgetError as error:
+                failed.append(error)
+        if failed and not found:
+            raise failed[0]
+        return [] if failed else found
+
+    @staticmethod
+    def counted(decision: Decision) -> Decision:
+        """`counts`: family → how many groups stay."""
+        return {"counts": {name: len(kept) for name, kept in decision["kept"].items()}}
 
     def edit(self, context: Context, decision: Decision, gathered: Gathered) -> Edit:
         source, step = context.source, self.step
@@ -95,7 +123,8 @@ class PruneUnits(ModelStep):
     def rows(decision: Decision) -> dict[str, str]:
         """How many groups of each kind stay in all layers together."""
         left: dict[str, int] = {}
-        for name, kept in decision["kept"].items():
+        counts = decision.get("counts") or {name: len(kept) for name, kept in decision["kept"].items()}
+        for name, count in counts.items():
             kind = name.rpartition(".")[2]
-            left[kind] = left.get(kind, 0) + len(kept)
+            left[kind] = left.get(kind, 0) + count
         return {f"{kind} kept": str(total) for kind, total in left.items()}

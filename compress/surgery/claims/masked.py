@@ -13,15 +13,15 @@ from torch import Tensor
 from compress.console import task
 from compress.errors import VerifyError
 from compress.graph.names import Names
+from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
 from compress.stream.memory import trim
-from compress.stream.stream import Batch
 from compress.surgery.edit import Written
 from compress.surgery.experts import Mixes
 from compress.surgery.verify.cached import STEPS, check_cache, decodes
-from compress.surgery.verify.forward import Advance, output, tokens
+from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.masked import Kept, changed_tensors, masked_output
 from compress.surgery.verify.noise import apart
 from compress.surgery.verify.shapes import check_untraced
@@ -39,7 +39,7 @@ class FiniteOnly:
     """The pruned model runs, and its output is finite.
 
     A model that generates also decodes with its cache, as it does by default, and must agree with its own forward. What
-    a model given tokens does not run (a vision tower) is compared with the input bit for bit, and named. `kept`: family
+    such inputs do not run (a vision tower) is compared with the input bit for bit, and named. `kept`: family
     → bool `[size]`; `why` it cannot be compared with the input's output.
     """
 
@@ -47,13 +47,13 @@ class FiniteOnly:
     why: str
 
     def prove(self, source: Source, written: Written) -> str:
-        """Run the pruned model in float32 over random tokens. Raises VerifyError, and ModelError for a model that takes
-        no tokens."""
-        batch, kept = tokens(source.config), self.kept
+        """Run the pruned model in float32 over the small inputs that `source.inputs` checks by. Raises VerifyError, and
+        ModelError for a model that can be given no inputs."""
+        batch, kept = source.inputs.check(), self.kept
         blocks = [new for block in source.graph.blocks if (new := Names(source.graph, kept).new(block)) is not None]
         model = runnable_model(written.checkpoint)
         weights = Weights(written.checkpoint, model)
-        cached = _removes(kept) and decodes(model, source.checkpoint, batch)
+        cached = _removes(kept) and decodes(model, source, batch)
         total = len(blocks) * (1 + cached * (STEPS + 1)) + 2 * len(source.graph.blocks)
         with task("verifying", total) as advance, _held(weights):
             found, again = output(model, weights, blocks, batch, advance, twice=True)

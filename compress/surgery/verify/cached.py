@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.checkpoint.open import Checkpoint
 from compress.errors import VerifyError
-from compress.model.build import load_config, runnable_model, text_config
+from compress.inputs.batch import Batch
+from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
-from compress.stream.stream import Batch, Stream, Watch
+from compress.stream.stream import Stream, Watch
 from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.noise import apart
 
@@ -22,11 +22,11 @@ STEPS = 4
 """Tokens decoded one at a time, after all others were given at once."""
 
 
-def decodes(model: nn.Module, checkpoint: Checkpoint, batch: Batch) -> bool:
+def decodes(model: nn.Module, source: Source, batch: Batch) -> bool:
     """Does the model generate, with a cache by default, and are there tokens enough?"""
     able: Any = getattr(model, "can_generate", None)
-    cached = getattr(text_config(load_config(checkpoint)), "use_cache", True)
-    return bool(able is not None and able() and cached and batch["input_ids"].shape[1] > STEPS)
+    written = source.inputs.written(batch) if able is not None and able() else None
+    return written is not None and written.tokens.shape[1] > STEPS
 
 
 def check_cache(
@@ -45,7 +45,7 @@ def check_cache(
     """
     wanted = found[:, -STEPS - 1 :]
     try:
-        off = apart(_decoded(model, weights, blocks, batch, advance), wanted)
+        off = apart(_decoded(source, model, weights, blocks, batch, advance), wanted)
     except Exception as error:  # foreign modeling code may raise anything
         if isinstance(dense := _dense_off(source, batch), float):
             raise VerifyError(
@@ -71,25 +71,26 @@ def _dense_off(source: Source, batch: Batch) -> float | str:
     weights, blocks = Weights(source.checkpoint, model), source.graph.blocks
     try:
         (whole,) = output(model, weights, blocks, batch, lambda: None)
-        return apart(_decoded(model, weights, blocks, batch, lambda: None), whole[:, -STEPS - 1 :])
+        return apart(_decoded(source, model, weights, blocks, batch, lambda: None), whole[:, -STEPS - 1 :])
     except Exception as error:  # as above
         return _line(error)
 
 
-def _decoded(model: nn.Module, weights: Weights, blocks: Iterable[str], batch: Batch, advance: Advance) -> Tensor:
+def _decoded(
+    source: Source, model: nn.Module, weights: Weights, blocks: Iterable[str], batch: Batch, advance: Advance
+) -> Tensor:
     """Logits `[rows, STEPS + 1, vocabulary]` at the last positions: all but STEPS tokens at once, then one by one."""
     from transformers import GenerationConfig
 
     generating: Any = model
-    side = "decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"
-    ids = batch[side]
-    given = {**batch, side: ids[:, :-STEPS], "attention_mask": torch.ones_like(batch["input_ids"])}
-    given["attention_mask"] = given["attention_mask"][:, : given["input_ids"].shape[1]]
+    written = source.inputs.written(batch)
+    assert written is not None, "a model that does not decode"
+    ids = written.tokens
     settings = GenerationConfig(
         max_new_tokens=STEPS + 1,
         do_sample=False,
         use_cache=True,
-        decoder_start_token_id=int(ids[0, 0]) if side == "decoder_input_ids" else None,  # none is put before
+        decoder_start_token_id=written.start,
         output_logits=True,
         return_dict_in_generate=True,
     )
@@ -106,7 +107,7 @@ def _decoded(model: nn.Module, weights: Weights, blocks: Iterable[str], batch: B
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Stream(model, weights, blocks, watch, forward=forward).run([given])
+            Stream(model, weights, blocks, watch, forward=forward).run([written.prompt(ids.shape[1] - STEPS)])
     finally:
         generating.generation_config = own
     return torch.stack(steps, 1).float()

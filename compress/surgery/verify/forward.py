@@ -1,4 +1,4 @@
-"""Random tokens through a model whose blocks are read one after the other."""
+"""Small inputs through a model whose blocks are read one after the other."""
 
 from __future__ import annotations
 
@@ -6,36 +6,15 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
-from compress.model.build import text_config
+from compress.inputs.batch import Batch
 from compress.model.weights import Weights
 from compress.stream.baton import Walk
-from compress.stream.stream import Batch, Stream, Watch
+from compress.stream.stream import Stream, Watch
 from compress.surgery.verify.noise import Reordered
 
 Advance = Callable[[], None]
-
-
-def tokens(config: PretrainedConfig, rows: int = 2, length: int = 16, seed: int = 0) -> Batch:
-    """Random tokens `[rows, length]`, fewer where the model has not as many positions, the same for each `seed`.
-
-    Raises ModelError for a model that takes no tokens.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    text = text_config(config)
-    length = min(length, getattr(text, "max_position_embeddings", None) or length)
-    ids = torch.randint(0, text.vocab_size, (rows, length), generator=generator)
-    pad = getattr(text, "pad_token_id", None)
-    if pad is not None and text.vocab_size > 2:  # padding shifts some models' positions
-        ids[ids == pad] = (pad + 1) % text.vocab_size
-    return (
-        {"input_ids": ids, "decoder_input_ids": ids}
-        if getattr(config, "is_encoder_decoder", False)
-        else {"input_ids": ids}
-    )
 
 
 class _Twice(Stream):

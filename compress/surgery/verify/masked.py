@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from compress.errors import VerifyError
 from compress.graph.names import Names
+from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
 from compress.output_format.find import bias_name, repaired
 from compress.output_format.probe import Branches
-from compress.stream.stream import Batch
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
 from compress.surgery.take import take

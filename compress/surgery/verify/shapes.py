@@ -29,7 +29,7 @@ def check_places(pruned: Checkpoint, folder: Path) -> None:
 
 
 def check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
-    """What is to be said of the parts that no forward of tokens runs: they must be the input's, bit for bit.
+    """What is to be said of the parts that no forward of these inputs runs: they must be the input's, bit for bit.
 
     Raises VerifyError.
     """
@@ -40,5 +40,5 @@ def check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
     weights = Weights(pruned, runnable_model(pruned))
     for name, new in left.items():
         if not torch.equal(weights.read(new), source.weights.read(name)):
-            raise VerifyError(f"{new}, which no forward of tokens runs, is not the input's {name}")
-    return f"; {listed(graph.untraced[name] for name in left)}, which tokens alone do not run, bit for bit the input's"
+            raise VerifyError(f"{new}, which no forward runs, is not the input's {name}")
+    return f"; {listed(graph.untraced[name] for name in left)}, which the forward does not run, bit for bit the input's"

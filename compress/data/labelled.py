@@ -1,15 +1,14 @@
-"""How often a classifier is right."""
+"""Texts with the class that each belongs to."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
@@ -18,26 +17,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CURE = 'a line is {"text": …, "label": …}'
+BATCH = 8
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of `samples` texts whose most probable class is their label (top-1)."""
+def labelled_batches(
+    file: Path | None, tokenizer: PreTrainedTokenizerBase, names: Mapping[int, str], *, samples: int, length: int
+) -> list[dict[str, Tensor]]:
+    """The first `samples` lines of a .jsonl, cut to `length` tokens and padded.
 
-    value: float
-    samples: int
+    A batch is what `tokenizer` gives, `[batch, length]`, and `labels`, int64 `[batch]`. Raises InputError as
+    `read_labelled` does.
+    """
+    if file is None:
+        raise InputError(f"--data: a classifier is measured on a .jsonl file; {CURE}")
+    found = read_labelled(file, names, samples)
+    batches = []
+    for start in range(0, len(found), BATCH):
+        texts, classes = zip(*found[start : start + BATCH], strict=True)
+        given = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+        batches.append({**given, "labels": torch.tensor(classes)})
+    return batches
 
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % of {self.samples}"
 
-
-def read_labelled(file: Path, names: dict[int, str], most: int | None = None) -> list[tuple[str, int]]:
+def read_labelled(file: Path, names: Mapping[int, str], most: int | None = None) -> Sequence[tuple[str, int]]:
     """(text, class) of each line of a .jsonl, `most` at most; a label is a class's number or its name in `names`.
 
     Raises InputError with the line that cannot be used.
     """
     numbers: dict[Any, int] = {name: number for number, name in names.items()} | {number: number for number in names}
     found: list[tuple[str, int]] = []
+    if file.suffix != ".jsonl":
+        raise InputError(f"{file}: a classifier is measured on a .jsonl file; {CURE}")
     check_ordinary(file)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -58,22 +68,3 @@ def read_labelled(file: Path, names: dict[int, str], most: int | None = None) ->
     if not found:
         raise InputError(f"{file}: has no line; {CURE}")
     return found[:most]
-
-
-@torch.inference_mode()
-def accuracy(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    labelled: Sequence[tuple[str, int]],
-    *,
-    length: int = 256,
-    batch: int = 8,
-) -> Accuracy:
-    """Top-1 accuracy of a sequence classifier on (text, class); texts are cut to `length` tokens."""
-    device, right = next(model.parameters()).device, 0
-    for start in range(0, len(labelled), batch):
-        texts, classes = zip(*labelled[start : start + batch], strict=True)
-        given = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
-        logits = model(**given.to(device)).logits
-        right += int((logits.argmax(-1).cpu() == torch.tensor(classes)).sum())
-    return Accuracy(right / len(labelled), len(labelled))

@@ -1,9 +1,8 @@
-"""Calibration batches: text from a source, tokenised, cut into sequences of equal length."""
+"""Text from a source as tokens, in sequences of equal length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compress.data.chat import Messages, in_template
+from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
-from compress.model.build import text_config
+from compress.recipe.part import Part
 from compress.registry import sources
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
     from compress.recipe.schema import Calibrate
 
+DEFAULT = Part("docs")
+"""What is calibrated on where no source is named."""
+
 MOST = 200_000_000
 """Characters of a source that are read at most, before they are shuffled."""
-
-MASKED = 0.15
-"""Share of tokens that masked language models have to guess (Devlin et al. 2019)."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
@@ -63,14 +64,18 @@ def foreign_tokens(checkpoint: Checkpoint, config: PretrainedConfig) -> str | No
     )
 
 
-def batches(
-    calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0
-) -> tuple[list[dict[str, Tensor]], str]:
-    """`calibrate.samples` sequences as batches (name → int64 `[batch, length]`), and a key: the hash of the tokens.
+def token_rows(
+    calibrate: Calibrate,
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: PretrainedConfig,
+    seed: int = 0,
+    *,
+    parts: int = 1,
+) -> Tensor:
+    """`calibrate.samples` rows of tokens, int64 `[samples, parts · length]`.
 
-    Texts are shuffled by `seed` and laid one behind the other; no sequence is padded, each has the special tokens its
-    tokenizer puts around a text. Encoder-decoders get as much again of the text as `labels` and, shifted,
-    `decoder_input_ids`. Masked language models get 15 % of tokens masked, and `labels` that are -100 elsewhere.
+    Texts are shuffled by `seed` and laid one behind the other; no part is padded, each has the special tokens its
+    tokenizer puts around a text, or those of the chat template where `calibrate.template` asks for it.
 
     Raises InputError without a tokenizer (unless the source gives tokens), when the text is too short, when sequences
     are longer than the model's positions, and when the tokens are not of the model's vocabulary. Raises ModelError for
@@ -78,43 +83,31 @@ def batches(
     """
     vocabulary: int = text_config(config).vocab_size
     _check_length(calibrate.length, tokenizer, config)
-    decoder = bool(getattr(config, "is_encoder_decoder", False))
-    rows = torch.tensor(_rows(calibrate, tokenizer, config, seed, 2 if decoder else 1))
+    rows = torch.tensor(_rows(calibrate, tokenizer, config, seed, parts))
     if int(rows.max()) >= vocabulary:
         raise InputError(
             f"the tokenizer gives token {int(rows.max())}, the model's vocabulary ends at {vocabulary - 1}: "
             f"they do not belong together"
         )
-    named = {"input_ids": rows[:, : calibrate.length]}
-    if decoder:
-        labels = rows[:, calibrate.length :]
-        start = getattr(config, "decoder_start_token_id", None)
-        first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
-        named |= {"decoder_input_ids": torch.cat([first, labels[:, :-1]], 1), "labels": labels}
-    elif any("MaskedLM" in name for name in config.architectures or ()):
-        named = _masked(named["input_ids"], tokenizer, config, seed)
-    digest = blake2b(digest_size=16)
-    for name, value in named.items():
-        digest.update(f"{name}{list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
-    starts = range(0, calibrate.samples, calibrate.batch)
-    cut = [{name: value[i : i + calibrate.batch] for name, value in named.items()} for i in starts]
-    return cut, digest.hexdigest()
+    return rows
 
 
-def texts(data: Any, seed: int = 0) -> list[str]:
-    """The texts of `calibrate.data` (a part, a path or a hub id), shuffled by `seed`."""
+def texts(data: Any, seed: int = 0) -> list[str | Messages]:
+    """The texts and conversations of `calibrate.data` (a part, a path or a hub id), shuffled by `seed`."""
     found, size = [], 0
     for text in _source(data):
         found.append(text)
-        size += len(text)
+        size += len(text) if isinstance(text, str) else sum(len(message["content"]) for message in text)
         if size > MOST:
             break
     Random(seed).shuffle(found)
     return found
 
 
-def _source(data: Any) -> Iterable[str]:
+def _source(data: Any) -> Iterable[str | Messages]:
     if not isinstance(data, str):
+        if (given := sources.get(data.name).meta.gives) != "text":
+            raise InputError(f"calibrate.data: {data.name} gives {given}, the model reads text; take another source")
         return data.bind(sources)()
     if Path(data).expanduser().exists():
         return sources.get("text").bind({"path": data})()
@@ -127,15 +120,20 @@ def _rows(
     calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int, parts: int
 ) -> list[list[int]]:
     """`[samples, parts · length]` tokens."""
-    name = calibrate.data if isinstance(calibrate.data, str) else calibrate.data.name
+    data = calibrate.data or DEFAULT
+    name = data if isinstance(data, str) else data.name
     before, after = [], []
-    if name in sources.names() and sources.get(name).meta.get("tokens"):
+    if name in sources.names() and sources.get(name).meta.gives == "tokens":
+        if calibrate.template is not None:
+            raise InputError(f"calibrate.template: {calibrate.template}: {name} gives tokens, no text; leave it out")
         stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
+    elif calibrate.template == "chat":
+        stream = _tokens(tokenizer, in_template(tokenizer, texts(data, seed)))
     else:
         before, after = _around(tokenizer)
-        stream = _tokens(tokenizer, texts(calibrate.data, seed))
+        stream = _tokens(tokenizer, (f"{text}\n\n" for text in _plain(texts(data, seed))))
     room = calibrate.length - len(before) - len(after)
     if room < 1:
         raise InputError(f"calibrate.length: {calibrate.length} leaves no room between the special tokens")
@@ -154,10 +152,17 @@ def _rows(
     return rows
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, found: list[str]) -> Iterator[int]:
-    """Tokens of the texts without special ones, an empty line between texts where the tokenizer knows it."""
-    for start in range(0, len(found), 64):
-        given = [text + "\n\n" for text in found[start : start + 64]]
+def _plain(found: list[str | Messages]) -> Iterator[str]:
+    """The texts. Raises InputError for a conversation."""
+    for text in found:
+        if not isinstance(text, str):
+            raise InputError("calibrate.data: holds conversations; write `template: chat` under calibrate")
+        yield text
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, found: Iterator[str]) -> Iterator[int]:
+    """Tokens of the texts, without those that the tokenizer puts around a text."""
+    while given := list(islice(found, 64)):
         for ids in tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]:  # pyright: ignore
             yield from ids
 
@@ -172,24 +177,8 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     return [], []
 
 
-def _masked(
-    ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int
-) -> dict[str, Tensor]:
-    """Some tokens replaced by the mask token, or by random ones without a tokenizer."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(ids.shape, generator=generator) < MASKED
-    mask = getattr(tokenizer, "mask_token_id", None)
-    tokens = text_config(config).vocab_size
-    other = torch.randint(tokens, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
-    if tokenizer is not None:
-        chosen &= ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen[:, ids.shape[1] // 2] = True  # a sample without one would have no loss
-    return {"input_ids": torch.where(chosen, other, ids), "labels": torch.where(chosen, ids, -100)}
-
-
 def _check_length(length: int, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig) -> None:
-    positions = getattr(text_config(config), "max_position_embeddings", None)
-    limits = [positions, getattr(tokenizer, "model_max_length", None)]
+    limits = [longest(config), getattr(tokenizer, "model_max_length", None)]
     most = min((limit for limit in limits if limit), default=length)
     if length > most:
         raise InputError(f"calibrate.length: {length} tokens are more than the model's {most} positions; set it lower")

@@ -60,7 +60,20 @@ def loss_change(before: Sampled, after: Sampled) -> Change:
     return Change(_exp(apart), _exp(low), _exp(high), len(before.without))
 
 
-def likeness_change(found: Sampled, samples: int) -> Change:
+def ratio_change(before: Sampled, after: Sampled) -> Change | None:
+    """The ratio of two means of positive numbers over the same texts, its error by the jackknife.
+
+    None where a mean is zero, with all texts or without some, or there is one text: no ratio or error is known then.
+    """
+    whole = np.array([before.value, *before.without])
+    if len(before.without) < 2 or not (whole > 0).all():
+        return None
+    ratio = after.value / before.value
+    _, error = difference(Sampled(0.0, np.zeros_like(before.without)), Sampled(ratio, after.without / before.without))
+    return Change(ratio, ratio - ERRORS * error, ratio + ERRORS * error, len(before.without))
+
+
+def similarity_change(found: Sampled, samples: int) -> Change:
     """A cosine or correlation to the dense model, which has one to itself."""
     own = Sampled(1.0, np.ones_like(found.without))
     apart, error = difference(own, found)

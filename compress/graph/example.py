@@ -1,0 +1,22 @@
+"""The forward that is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """Keyword arguments of a model's forward: `tensors` on the meta device, and `options` that are none.
+
+    `axes` names dimensions of the tensors, name → (tensor, dimension): `batch`, of samples, and `sequence`, where a
+    sample's length is free. `Graph.flops` is told their sizes.
+    """
+
+    tensors: Mapping[str, Tensor]
+    axes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,33 @@
+"""A batch: what a forward is given, and a loss besides, by name; the first dimension of every tensor is the sample."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+LABELS = "labels"
+"""What a loss is told of a batch, and the model's forward is not given."""
+
+TOKEN_WEIGHT = "token_weight"
+"""How much each token counts in what is gathered and in the loss, `[samples, tokens]`; no forward is given it."""
+
+
+def rows(batch: Batch) -> int:
+    """How many samples there are."""
+    return len(next(iter(batch.values())))
+
+
+def first(batch: Batch, count: int) -> Batch:
+    """The first `count` samples."""
+    return {name: value[:count] for name, value in batch.items()}
+
+
+def samples(batch: Batch) -> list[Batch]:
+    """Each sample as a batch of its own."""
+    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(rows(batch))]
+
+
+def given(batch: Batch) -> Batch:
+    """What of a batch the model's forward takes."""
+    return {name: value for name, value in batch.items() if name not in (LABELS, TOKEN_WEIGHT)}

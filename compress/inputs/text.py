@@ -1,0 +1,167 @@
+"""Text, as tokens: decoders, encoders, encoder-decoders and masked language models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.data.cut import cut
+from compress.data.labelled import labelled_batches
+from compress.data.tokens import DEFAULT, foreign_tokens, load_tokenizer, token_rows
+from compress.data.vocabulary import longest, text_config
+from compress.errors import InputError
+from compress.graph.example import Example
+from compress.inputs.batch import LABELS, Batch
+from compress.inputs.kind import Inputs, Written
+from compress.recipe.part import Part
+from compress.registry import inputs
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from compress.checkpoint.open import Checkpoint
+    from compress.recipe.schema import Calibrate
+
+IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
+TRACED, ODD = (2, 16), (3, 11)
+"""Rows and tokens of what is traced, and of what sizes are told apart by."""
+
+CHECKED = 16
+"""Tokens that are verified by."""
+
+MASKED = 0.15
+"""Share of tokens that masked language models have to guess (Devlin et al. 2019)."""
+
+OTHER, KEPT_BACK = Part("manuals"), Part("docs", {"split": "test"})
+"""What quality is measured on: prose of another kind than `docs`, and what no calibration on `docs` sees."""
+
+
+@inputs.add("text")
+class Text(Inputs):
+    """Token ids `[rows, length]`; an encoder-decoder is given those of both sides."""
+
+    noun = "tokens"
+    data = DEFAULT
+
+    @classmethod
+    def fits(cls, model: nn.Module, config: Any) -> bool:
+        """Of a model with several towers it is the text's ids that are read first."""
+        return getattr(model, "main_input_name", IDS) == IDS
+
+    @property
+    def tower(self) -> Any:
+        """That of the tokens. Raises ModelError for a model without a vocabulary."""
+        return text_config(self.config)
+
+    def example(self) -> Example:
+        """`[2, 16]` tokens; a model that keeps a cache does so."""
+        ids = torch.zeros(TRACED, dtype=torch.long, device="meta")
+        caches = {"use_cache": True} if getattr(self.config, "use_cache", False) else {}
+        return Example(self._both_sides(ids), {"batch": (IDS, 0), "sequence": (IDS, 1)}, caches)
+
+    def check(self, rows: int = 2, seed: int = 0) -> Batch:
+        """Random tokens `[rows, 16]`, fewer where the model has not as many positions, and none of them padding.
+
+        Raises ModelError for a model without a vocabulary.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        text = self.tower
+        length = min(CHECKED, longest(self.config) or CHECKED)
+        ids = torch.randint(0, text.vocab_size, (rows, length), generator=generator)
+        pad = getattr(text, "pad_token_id", None)
+        if pad is not None and text.vocab_size > 2:  # padding shifts some models' positions
+            ids[ids == pad] = (pad + 1) % text.vocab_size
+        return self._both_sides(ids)
+
+    def odd(self, device: torch.device | str = "meta") -> Batch:
+        """`[3, 11]` tokens."""
+        return self._both_sides(torch.ones(ODD, dtype=torch.long, device=device))
+
+    def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
+        """Sequences of `calibrate.length` tokens; see `batches`."""
+        return batches(calibrate, load_tokenizer(checkpoint), self.config, seed)
+
+    def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
+        """`manuals`, prose of another kind than `docs`; where that was calibrated on, what `docs` keeps back."""
+        names = {data.name if isinstance(data, Part) else data for data in calibrated}
+        return KEPT_BACK if OTHER.name in names else OTHER
+
+    def length(self, batch: Batch) -> int:
+        """Tokens of a sequence."""
+        return batch[IDS].shape[1]
+
+    def longest(self, checkpoint: Checkpoint) -> int | None:
+        """Tokens that the model's positions and its tokenizer allow."""
+        limits = [longest(self.config), getattr(load_tokenizer(checkpoint), "model_max_length", None)]
+        return int(min(found)) if (found := [limit for limit in limits if limit]) else None
+
+    def meaningful(self, checkpoint: Checkpoint) -> bool:
+        """Whether there is a tokenizer."""
+        return load_tokenizer(checkpoint) is not None
+
+    def labelled(self, file: Path | None, checkpoint: Checkpoint, *, samples: int, length: int) -> list[Batch]:
+        """Texts of a .jsonl, cut to `length` tokens; see `compress.data.labelled`."""
+        tokenizer = load_tokenizer(checkpoint)
+        if tokenizer is None:
+            raise InputError(f"{checkpoint.folder}: no tokenizer, which labelled texts need; put its files there")
+        return labelled_batches(file, tokenizer, self.config.id2label, samples=samples, length=length)
+
+    def warning(self, checkpoint: Checkpoint) -> str | None:
+        """Of a tokenizer that has tokens which the model has not."""
+        return foreign_tokens(checkpoint, self.config)
+
+    def written(self, batch: Batch) -> Written | None:
+        """A decoder's tokens, where it keeps a cache by default."""
+        able: Any = getattr(self.model, "can_generate", None)
+        if able is None or not able() or not getattr(self.tower, "use_cache", True):
+            return None
+        side = DECODER_IDS if DECODER_IDS in batch else IDS
+        ids = batch[side]
+
+        def prompt(count: int) -> Batch:
+            short = {**batch, side: ids[:, :count]}
+            return {**short, "attention_mask": torch.ones_like(short[IDS])}
+
+        return Written(ids, prompt, int(ids[0, 0]) if side == DECODER_IDS else None)
+
+    def _both_sides(self, ids: Tensor) -> Batch:
+        both = getattr(self.config, "is_encoder_decoder", False)
+        return {IDS: ids, DECODER_IDS: ids} if both else {IDS: ids}
+
+
+def batches(
+    calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0
+) -> tuple[list[Batch], str]:
+    """`calibrate.samples` sequences as batches (name → int64 `[batch, length]`), and a key: the hash of the tokens.
+
+    Encoder-decoders get as much again of the text as `labels` and, shifted, for their decoder. Masked language models
+    get 15 % of tokens masked, and `labels` that are -100 elsewhere. Raises what `compress.data.tokens.token_rows` does.
+    """
+    decoder = bool(getattr(config, "is_encoder_decoder", False))
+    rows = token_rows(calibrate, tokenizer, config, seed, parts=2 if decoder else 1)
+    named = {IDS: rows[:, : calibrate.length]}
+    if decoder:
+        labels = rows[:, calibrate.length :]
+        start = getattr(config, "decoder_start_token_id", None)
+        first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
+        named |= {DECODER_IDS: torch.cat([first, labels[:, :-1]], 1), LABELS: labels}
+    elif any("MaskedLM" in name for name in config.architectures or ()):
+        named = _masked(named[IDS], tokenizer, config, seed)
+    return cut(named, calibrate.batch)
+
+
+def _masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int) -> Batch:
+    """Some tokens replaced by the mask token, or by random ones without a tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(ids.shape, generator=generator) < MASKED
+    mask = getattr(tokenizer, "mask_token_id", None)
+    tokens = text_config(config).vocab_size
+    other = torch.randint(tokens, ids.shape, generator=generator) if mask is None else torch.tensor(mask)
+    if tokenizer is not None:
+        chosen &= ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen[:, ids.shape[1] // 2] = True  # a sample without one would have no loss
+    return {IDS: torch.where(chosen, other, ids), LABELS: torch.where(chosen, ids, -100)}

@@ -1,0 +1,177 @@
+"""Which task a model has; its loss, its distance and its metric, each against a formula or transformers' own number."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import zoo
+from torch.nn import functional
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    ResNetConfig,
+    ResNetModel,
+    T5Config,
+    T5EncoderModel,
+    T5Model,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from compress.errors import InputError, ModelError
+from compress.evaluate.read import quality_of
+from compress.registry import tasks
+from compress.tasks.choose import task_of
+from compress.tasks.kind import Task
+
+SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+VIT = ViTConfig(**SMALL, image_size=16, patch_size=4, num_labels=5)
+T5 = T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, vocab_size=61, decoder_start_token_id=0)
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("llama", "next_token"),
+        ("gpt2", "next_token"),
+        ("bert", "masked_token"),
+        ("albert", "masked_token"),
+        ("t5", "sequence_to_sequence"),
+    ],
+)
+def test_a_loss_is_transformers_own_and_quality_its_exponential(name, task, tmp_path):
+    zoo.save(name, tmp_path)
+    model = zoo.stock(name, tmp_path)
+    found = task_of(model)
+    assert found.name == task
+    (batch,) = zoo.batches(name, (3,))
+    labels = batch.get("labels", batch["input_ids"]).clone()
+    labels[0, 5] = -100
+    given = {key: value for key, value in batch.items() if key != "labels"}
+    with torch.no_grad():
+        expected = model(**given, labels=labels).loss.item()
+        some = found.loss(model(**given), {**given, "labels": labels}).item()
+        whole = found.loss(model(**given), batch).item()
+        assert some == pytest.approx(expected, rel=1e-6) and whole != some
+        assert whole == pytest.approx(model(**{"labels": batch["input_ids"], **batch}).loss.item(), rel=1e-6)
+    assert quality_of(model, [batch]).main.value == pytest.approx(torch.tensor(whole).exp().item(), rel=1e-5)
+
+
+def test_heads_decide_between_classes_and_embeddings():
+    bert = BertConfig(**SMALL, vocab_size=61)
+    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    named = [(ViTModel, VIT), (T5Model, T5), (T5EncoderModel, T5), (BertForTokenClassification, bert)]
+    named += [(ResNetModel, resnet), (ViTForImageClassification, VIT), (BertForSequenceClassification, bert)]
+    with torch.device("meta"):
+        found = [task_of(cls(config)) for cls, config in named]
+    assert [task.name for task in found] == ["embedding"] * 5 + ["classes"] * 2
+    assert [task.hub_task for task in found[4:]] == [
+        "feature-extraction",
+        "image-classification",
+        "text-classification",
+    ]
+
+
+def test_the_distance_of_logits_is_the_kl_divergence(pixels, tmp_path):
+    zoo.save("llama", tmp_path)
+    llama, vit = task_of(zoo.stock("llama", tmp_path)), ViTForImageClassification(VIT).eval()
+    one, other = (SimpleNamespace(logits=torch.randn(2, 7, 11)) for _ in range(2))
+    p, q = one.logits.double().softmax(-1), other.logits.double().softmax(-1)
+    found = llama.distance(one, other)
+    torch.testing.assert_close(found.double(), (p * (p / q).log()).sum(-1), rtol=1e-5, atol=1e-6)
+    assert (llama.distance(other, one) - found).abs().max() > 1e-3  # it is not the same the other way round
+    assert llama.distance(one, one).abs().max() < 1e-6
+    with torch.no_grad():
+        output = vit(pixel_values=pixels)
+    flat = SimpleNamespace(logits=torch.zeros(6, 5))
+    entropy = -(output.logits.softmax(-1) * output.logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(task_of(vit).distance(output, flat), torch.tensor(5.0).log() - entropy)
+
+
+def test_the_distance_of_hidden_states_is_one_minus_their_cosine():
+    task = task_of(ViTModel(VIT))
+    one = torch.randn(2, 5, 8)
+    turned = one.flip(-1).requires_grad_()
+    found = task.distance(SimpleNamespace(last_hidden_state=one), SimpleNamespace(last_hidden_state=turned))
+    norms = one.norm(dim=-1) * turned.norm(dim=-1)
+    torch.testing.assert_close(found, 1 - (one * turned).sum(-1) / norms)
+    found.sum().backward()
+    assert turned.grad is not None and turned.grad.abs().sum() > 0
+    narrow = SimpleNamespace(last_hidden_state=one[..., :6])
+    with pytest.raises(ModelError, match="same width"):
+        task.distance(SimpleNamespace(last_hidden_state=one), narrow)
+
+
+def test_an_encoder_of_images_has_the_embedding_of_its_positions(pixels):
+    torch.manual_seed(0)
+    vit, other = ViTModel(VIT).eval(), ViTModel(VIT).eval()
+    batches = [{"pixel_values": some} for some in pixels.split(4)]
+    found = quality_of(other, batches, dense=vit)
+    with torch.no_grad():
+        one, two = (model(pixel_values=pixels).last_hidden_state.mean(1) for model in (vit, other))
+    assert found.figures[0].value == pytest.approx(functional.cosine_similarity(one, two).mean().item(), rel=1e-5)
+    assert found.main.name == "ranks" and found.record["similarity"]["length"] == 17
+    resnet = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")).eval()
+    with torch.no_grad():
+        output = resnet(pixel_values=pixels)
+    read = task_of(resnet).metric(batches[0]).read(output, batches[0])
+    torch.testing.assert_close(read.values, output.last_hidden_state.mean((2, 3)))
+
+
+def test_a_classifier_is_as_good_as_it_is_right_and_without_labels_as_similar(pixels):
+    torch.manual_seed(0)
+    model = ViTForImageClassification(VIT).eval()
+    with torch.no_grad():
+        logits = model(pixel_values=pixels).logits
+    labels = logits.argmax(-1)
+    labels[:2] = (labels[:2] + 1) % 5
+    batch = {"pixel_values": pixels, "labels": labels}
+    found = quality_of(model, [batch])
+    assert (found.main.name, found.main.value, found.main.higher_is_better) == ("accuracy", pytest.approx(4 / 6), True)
+    task = task_of(model)
+    with torch.no_grad():
+        expected = model(**batch).loss.item()
+        assert task.loss(model(pixel_values=pixels), batch).item() == pytest.approx(expected)
+        with pytest.raises(ModelError, match="without gradients"):
+            task.loss(model(pixel_values=pixels), {"pixel_values": pixels})
+    assert quality_of(model, [{"pixel_values": pixels}], dense=model).main.value == pytest.approx(1)
+    with pytest.raises(InputError, match="one each"):
+        quality_of(model, [{**batch, "labels": labels[:, None]}])
+
+
+def test_an_encoder_decoder_without_a_head_has_its_encoders_embedding():
+    torch.manual_seed(0)
+    model = T5Model(T5).eval()
+    ids = torch.randint(0, 61, (5, 9))
+    batch = {"input_ids": ids, "decoder_input_ids": ids.flip(1)}
+    with torch.no_grad():
+        expected = model.get_encoder()(input_ids=ids).last_hidden_state.mean(1)
+        found = task_of(model).metric(batch).read(model(**batch), batch)
+    torch.testing.assert_close(found.values, expected)
+
+
+def test_tasks_of_other_packages_are_asked_first_and_general_ones_last(monkeypatch):
+    class Scores(Task):
+        name, hub_task = "scores", "other"
+        result = loss = metric = distance = None  # pyright: ignore
+
+        @classmethod
+        def fits(cls, model, config):
+            return type(model).__name__ in ("ViTForImageClassification", "ViTModel")
+
+    tasks.names()  # so that all others are there
+    monkeypatch.setattr(tasks, "_entries", dict(tasks._entries))
+    tasks.add("scores")(Scores)
+    assert task_of(ViTForImageClassification(VIT)).name == "scores"
+    monkeypatch.setattr(Scores, "general", True)
+    assert task_of(ViTForImageClassification(VIT)).name == "classes"
+    assert task_of(ViTModel(VIT)).name == "scores"  # before this package's general one

@@ -1,0 +1,1 @@
+"""Tables of the documentation, each made of what the code says of itself."""
