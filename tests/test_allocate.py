@@ -53,7 +53,7 @@ def lost(pools, kept):
 @pytest.mark.parametrize("widths", ["uniform", "per-layer"])
 @pytest.mark.parametrize("name", allocators.names())
 def test_the_budget_is_met_within_a_bundle(name, widths, share):
-    if allocators.get(name).meta.get("layerwise") and widths == "uniform":
+    if allocators.get(name).meta.layerwise and widths == "uniform":
         with pytest.raises(InputError, match="widths: per-layer"):
             run(name, widths=widths, remove=share)
         return
@@ -205,7 +205,7 @@ def test_impossible_budgets_say_what_is_possible():
 
 def test_an_allocator_that_ignores_its_budget_is_found_out():
     entry = allocators.get("global")
-    greedy = type(entry)(entry.kind, "greedy", lambda pools, budget: [pool.minimum for pool in pools], {})
+    greedy = type(entry)(entry.kind, "greedy", lambda pools, budget: [pool.minimum for pool in pools], entry.meta)
     with pytest.raises(BudgetError, match=r"greedy cannot leave .* nearest"):
         allocate(GRAPH, GRAPH.of_kind("channels"), scores_of(GRAPH), allocator=greedy, remove=0.2, widths="per-layer")
 

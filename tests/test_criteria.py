@@ -11,6 +11,7 @@ from synthetic import CHANNELS, DIM, GROUP, HEADS, HIDDEN, statistics, tensors, 
 
 from compress.errors import InputError, ModelError
 from compress.registry import criteria
+from compress.registry.scope import Scope
 from compress.score.score import needed, score, statistics_of
 
 GRAPH = toy()
@@ -121,7 +122,7 @@ def test_fluctuation_standardised_as_flap_does(metric, square):
         m = np.array(m) ** (2 if square and family is HEAD else 1)
         z = (m - m.mean()) / m.std(ddof=1)
         expected = [z[list(of_head(h)[0])].mean() for h in range(HEADS)] if family is HEAD else z
-        found = run("fluctuation", family, arguments={"metric": metric, "square_heads": square}, fine="zscore")
+        found = run("fluctuation", family, arguments={"metric": metric, "square_heads": square}, normalize="zscore")
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -197,7 +198,7 @@ def test_parts_of_a_weight_add_up_to_it(monkeypatch, name, reduce):
 
 def test_zscore_makes_families_comparable():
     for name in ("magnitude", "wanda", "amp", "fluctuation"):
-        scores = run(name, WIDE, fine="zscore")
+        scores = run(name, WIDE, normalize="zscore")
         assert abs(scores.mean()) < 1e-6 and 0.8 < scores.std() < 1.2, name
 
 
@@ -205,13 +206,13 @@ def test_zscore_makes_families_comparable():
 UNITS = [
     name
     for name in criteria.names()
-    if criteria.get(name).meta["scope"] not in ("experts", "distances", "update") and name != "gblm"
+    if criteria.get(name).meta.scope not in (Scope.EXPERTS, Scope.DISTANCES, Scope.UPDATE) and name != "gblm"
 ]
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_every_criterion_is_finite_deterministic_and_follows_a_permutation(name):
-    layers = criteria.get(name).meta["scope"] == "layers"
+    layers = criteria.get(name).meta.scope is Scope.LAYERS
     families = [LAYERS] if layers else [HEAD, WIDE]
     for family in families:
         scores = run(name, family)
@@ -250,7 +251,7 @@ def test_what_calibration_is_asked_for():
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match=r"amp cannot score layers.*block_influence"):
         run("amp", LAYERS)
-    with pytest.raises(InputError, match="block_influence scores whole layers, not channels"):
+    with pytest.raises(InputError, match=r"block_influence cannot score channels \(.*magnitude.* can"):
         run("block_influence", WIDE)
     with pytest.raises(ModelError, match=r"layers\.0\.down\.weight.*no input_norm"):
         run("wanda", WIDE, stats={})

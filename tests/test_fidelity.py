@@ -10,10 +10,10 @@ ROWS = [
     line for line in (Path(__file__).parent.parent / "docs/fidelity.md").read_text().splitlines() if line[:1] == "|"
 ]
 CITED = [
-    (registry.kind, name, registry.get(name).meta["paper"])
+    (registry.kind, name, registry.get(name).meta.paper)
     for registry in (criteria, allocators, ratios, repairs)
     for name in registry.names()
-    if "paper" in registry.get(name).meta
+    if registry.get(name).meta.paper
 ]
 
 

@@ -9,6 +9,7 @@ from compress import registry
 from compress.errors import InputError
 from compress.recipe import Part, Recipe, json_schema, parse_recipe, read_recipe
 from compress.registry import Registry
+from compress.registry.scope import Scope
 
 GOOD = """\
 about: FLAP, 20 % off
@@ -27,15 +28,23 @@ steps:
 """
 
 
+def needed(found: Registry, *, layers: bool) -> dict[str, object]:
+    """What a part of a registry cannot be added without."""
+    return {
+        "criterion": {"scope": Scope.LAYERS if layers else Scope.WEIGHTS},
+        "repair": {"adds_bias": True},
+    }.get(found.kind, {})
+
+
 def only(found: Registry, monkeypatch: pytest.MonkeyPatch, *parts: str, **meta: str) -> None:
     """Leave just these parts in the registry; the parts of the package itself are tested elsewhere."""
-    own = Registry(found.kind, found.package)
+    own = Registry(found.kind, found.package, found.metadata)
     for name in parts:
 
         def part(weight: object, *, power: float = 1.0, base: int = 2) -> None:
             """A part."""
 
-        own.add(name, **({"scope": "layers"} if meta.get("layers") == name else {}))(part)
+        own.add(name, **needed(found, layers=meta.get("layers") == name))(part)
     monkeypatch.setattr(found, "_entries", own._entries)
     monkeypatch.setattr(found, "_walked", True)
 
@@ -130,7 +139,7 @@ steps:
         ("prune: [heads, heads], by: wanda, remove: 20%", "steps.0.prune: 'heads' stands here twice"),
         ("prune: [], by: wanda, remove: 20%", "steps.0.prune: at least one is needed"),
         ("prune: [heads, weights], by: wanda, remove: 20%", "single weights are a step of their own"),
-        ("prune: [layers, heads], by: influence, remove: 20%", "'influence' ranks whole layers, it cannot rank heads"),
+        ("prune: [layers, heads], by: influence, remove: 20%", "'influence' ranks layers, it cannot rank heads"),
         ("by: wanda, remove: 20%", "steps.0: key 'prune' is missing"),
         ("prune: heads, remove: 20%", "steps.0: key 'by' is missing"),
     ],

@@ -9,7 +9,9 @@ from typing import Literal
 import pytest
 
 from compress.errors import InputError
-from compress.registry import Registry
+from compress.registry import Registry, criteria, scopes
+from compress.registry.metadata import CriterionMetadata
+from compress.registry.scope import Scope
 
 PARTS = {
     "__init__": '"""Parts."""',
@@ -17,10 +19,11 @@ PARTS = {
         from __future__ import annotations
         from typing import TYPE_CHECKING, Literal
         from PARTS import criteria
+        from compress.registry.scope import Scope
         if TYPE_CHECKING:
             from torch import Tensor
 
-        @criteria.add("wanda", scope="weights", needs=("input_norm",))
+        @criteria.add("wanda", scope=Scope.WEIGHTS, needs=("input_norm",))
         def wanda(weight: Tensor, input_norm: Tensor, *, power: float = 1.0, over: Literal["rows", "all"] = "rows"):
             '''|W| · ‖x‖₂.
 
@@ -31,8 +34,9 @@ PARTS = {
     "deeper/__init__": "",
     "deeper/taylor": """
         from PARTS import criteria
+        from compress.registry.scope import Scope
 
-        @criteria.add("taylor")
+        @criteria.add("taylor", scope=Scope.UNITS)
         class Taylor:
             def __init__(self, weight, *, order: int):
                 self.weight, self.order = weight, order
@@ -47,7 +51,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         file = tmp_path / "parts_of_test" / f"{name}.py"
         file.parent.mkdir(exist_ok=True, parents=True)
         file.write_text("\n".join(line.removeprefix("        ") for line in text.splitlines()))
-    registry = Registry("criterion", package="parts_of_test")
+    registry = Registry("criterion", "parts_of_test", CriterionMetadata)
     module = type(sys)("PARTS")
     module.criteria = registry  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "PARTS", module)
@@ -67,7 +71,7 @@ def test_the_package_is_walked_at_the_first_lookup(registry: Registry) -> None:
 def test_an_entry_knows_its_part(registry: Registry) -> None:
     entry = registry.get("wanda")
     assert entry.about == "|W| · ‖x‖₂."
-    assert entry.meta == {"scope": "weights", "needs": ("input_norm",)}
+    assert entry.meta == CriterionMetadata(scope=Scope.WEIGHTS, needs=("input_norm",))
     assert list(entry.parameters) == ["power", "over"]
     assert entry.parameters["power"].default == 1.0
     assert entry.parameters["over"].annotation == Literal["rows", "all"]  # a string in that module
@@ -103,8 +107,45 @@ def test_a_name_is_given_once(registry: Registry) -> None:
     registry.names()
     with pytest.raises(ValueError, match="criterion 'wanda' is both"):
 
-        @registry.add("wanda")
+        @registry.add("wanda", scope=Scope.WEIGHTS)
         def another() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"reduce": "mean"}, r"criterion 'new': unknown metadata 'reduce' \(known: needs, on, paper, scope, when\)"),
+        ({"on": "in"}, "criterion 'new': metadata 'scope' is missing"),
+        ({"scope": "weights"}, "metadata scope='weights': .*instance of Scope"),
+        ({"scope": Scope.WEIGHTS, "on": "out"}, "metadata on='out': .*'in' or 'all'"),
+        ({"scope": Scope.WEIGHTS, "needs": "input_norm"}, "metadata needs='input_norm': .*tuple"),
+        ({"scope": Scope.WEIGHTS, "when": {"order": ["fisher"]}}, "metadata when="),
+    ],
+)
+def test_metadata_is_what_the_kind_of_part_has(registry: Registry, given: dict[str, object], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        registry.add("new", **given)
+
+
+def test_statistics_follow_the_arguments() -> None:
+    when = {"coactivation": ("pairs",), "order": {"second": ("fisher", "gradient")}}
+    meta = CriterionMetadata(scope=Scope.WEIGHTS, needs=("gradient",), when=when)
+    assert meta.statistics() == ("gradient",)
+    assert meta.statistics({"coactivation": 0.0, "order": "first"}) == ("gradient",)
+    assert meta.statistics({"coactivation": 0.5, "order": "second"}) == ("gradient", "pairs", "fisher")
+
+
+def test_every_scope_has_a_file_that_scores_it_and_is_used() -> None:
+    assert sorted(map(str, Scope)) == scopes.names()
+    assert {criteria.get(name).meta.scope for name in criteria.names()} == set(Scope)
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_what_a_scope_ranks(scope: Scope) -> None:
+    kinds = ["heads", "channels", "hidden", "experts", "layers"]
+    anything = {Scope.WEIGHTS: kinds, Scope.FAMILIES: kinds, Scope.INPUTS: kinds[:-1], Scope.UNITS: kinds[:-1]}
+    only = {Scope.EXPERTS: ["experts"], Scope.DISTANCES: ["experts"], Scope.LAYERS: ["layers"], Scope.UPDATE: []}
+    assert [kind for kind in kinds if scope.ranks(kind)] == (anything | only)[scope]
 
 
 def test_a_failed_import_is_not_forgotten(registry: Registry, tmp_path: Path) -> None:

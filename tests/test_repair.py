@@ -98,7 +98,7 @@ def test_dead_inputs_and_nothing_removed(name):
     x = X.clone()
     x[:, 3] = 0  # an input that never fires
     stats = {"input_mean": x.mean(0), "input_gram": x.T @ x / TOKENS}
-    given = [stats[statistic] for statistic in entry.meta["needs"]]
+    given = [stats[statistic] for statistic in entry.meta.needs]
     weight, bias = entry.target(W, B, KEEP, *given)
     assert weight.shape == W.shape and weight.isfinite().all() and bias.isfinite().all()
     zero = [torch.zeros_like(s) for s in given]

@@ -128,13 +128,13 @@ def _spender(
     stats: Mapping[str, Mapping[str, Any]] | None,
 ) -> Callable[[float], list[int]]:
     """The allocator with its arguments and statistics, its answer held to the pools."""
-    if allocator.meta.get("layerwise") and any(len(pool.layers) > 1 for pool in pools):
+    if allocator.meta.layerwise and any(len(pool.layers) > 1 for pool in pools):
         raise InputError(f"{allocator.name} gives each layer a width of its own; say `widths: per-layer` with it")
     bound = allocator.bind(dict(arguments or {}))
     try:
         given = {
             name: np.array([float((stats or {})[name][block]) for block in graph.blocks])
-            for name in allocator.meta.get("needs", ())
+            for name in allocator.meta.needs
         }
     except KeyError as missing:
         raise InputError(f"{allocator.name} needs statistics of every block; {missing} was not gathered") from None

@@ -7,10 +7,10 @@ from compress.allocate.pools import Pool
 from compress.registry import allocators
 
 
-@allocators.add("standardized", fine="zscore", paper="2312.11983")
+@allocators.add("standardized", normalize="zscore", paper="2312.11983")
 def standardized(pools: list[Pool], budget: float) -> list[int]:
     """FLAP's: scores are standardised within each layer and kind, then the lowest of the whole model go.
 
-    Standardising happens per input channel, before channels become heads (`fine` in `compress.score.score`).
+    Standardising happens per input channel, before channels become heads (`normalize` in `compress.score.score`).
     """
     return global_(pools, budget)

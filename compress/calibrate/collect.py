@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from compress.calibrate import distributed
 from compress.calibrate.cache import Stats, statistics_folder
 from compress.calibrate.gather import Gather
+from compress.calibrate.site import at_sites
 from compress.calibrate.tape import Tape
+from compress.calibrate.token_weights import key_of_weights
 from compress.checkpoint.open import Checkpoint
 from compress.console import task
 from compress.errors import InputError, ModelError
@@ -50,13 +53,14 @@ def collect(
 ) -> Stats:
     """Gather `needs` (statistic → names of weights or blocks) over `batches`, of any inputs.
 
-    With a `data_key` (from `batches`) results are kept on disk, and what is there is not gathered again. `families`
-    are the names of those about to lose groups: they define the units of `projection`. `change(block, module, stats)`
-    may change a loaded block's weights once its statistics are there; later blocks then see what it gives, and nothing
-    is kept on disk. With `inside` it is called with one projection after another instead, so that the later ones of a
-    block see it too; blocks with stacked experts are changed as a whole all the same. Computed in `dtype`: by default
-    the stored one, but float32 on the CPU. With several processes (see `distributed`) each runs its share of the
-    samples, and all get the results.
+    With a `data_key` (from `batches`) results are kept on disk, and what is there is not gathered again. `families` are
+    the names of those about to lose groups: they define the units of `projection`. A batch's `token_weight` `[batch,
+    length]` says how much each token counts in all that is gathered, without one each counts 1; an encoder and a
+    decoder of the same length are weighed alike. `change(block, module, stats)` may change a loaded block's weights
+    once its statistics are there; later blocks then see what it gives, and nothing is kept on disk. With `inside` it is
+    called with one projection after another instead, so that the later ones of a block see it too; blocks with stacked
+    experts are changed as a whole all the same. Computed in `dtype`: by default the stored one, but float32 on the CPU.
+    With several processes (see `distributed`) each runs its share of the samples, and all get the results.
 
     Raises ModelError for statistics that a tensor cannot have, InputError for bad weights or too few samples.
     """
@@ -66,7 +70,8 @@ def collect(
     units = {key: _units(graph, key, families) for key in needs.get("projection", ())}
     tags = {("projection", key): family for key, (family, _) in units.items()}
     kept = data_key is not None and change is None
-    stats = Stats(statistics_folder(checkpoint.digest, f"{data_key} {dtype}") if kept else None, tags)
+    data = f"{data_key} {dtype}{key_of_weights(batches)}"
+    stats = Stats(statistics_folder(checkpoint.digest, data) if kept else None, tags)
     # What the first process finds on disk holds for all: one that looks later might find more.
     known = distributed.agreed({name: stats.find(name, keys) for name, keys in needs.items()})
     wanted = {name: keys - known[name] for name, keys in needs.items() if keys - known[name]}
@@ -106,7 +111,7 @@ def _passes(
     weights = Weights(checkpoint, model)
     sequences = sum(rows(batch) for batch in batches)
     own = distributed.share(batches)
-    backward = {name: keys for name, keys in wanted.items() if statistics.get(name).meta["at"] == "gradient"}
+    backward = {name: wanted[name] for name in at_sites(wanted, backward=True)}
     forward = {name: keys for name, keys in wanted.items() if name not in backward}
     if forward or change is not None:
         with (
@@ -121,7 +126,7 @@ def _passes(
             Gather(model, weights, backward, sequences, done) as gather,
             task("differentiating") as advance,
         ):
-            per_sample = any("fisher" in statistics.get(name).meta["sums"] for name in backward)
+            per_sample = any("fisher" in statistics.get(name).meta.sums for name in backward)
             if per_sample:
                 own = [one for batch in own for one in samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
@@ -159,6 +164,7 @@ def _watch(
         leave,
         changed if change is not None else None,
         pause=gather.pause,
+        turn=gather.turn,
         arrive=lambda place, module, given: gather.together(f"{place}.weight", module, given),
         inside=stations,
     )
@@ -166,7 +172,7 @@ def _watch(
 
 def _projections(graph: Graph, needs: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     """Block → the modules whose inputs are gathered, where all of them are plain projections run once."""
-    keys = {key for name, some in needs.items() if statistics.get(name).meta["at"] == "input" for key in some}
+    keys = {key for name in at_sites(needs, waits=True) for key in needs[name]}
     found = {}
     for block in dict.fromkeys(graph.blocks):
         own = [key for key in keys if key.startswith(block + ".")]
@@ -205,7 +211,7 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
     once = {name for block in blocks for name in weights.names(block)} if _once(graph, weights) else set()
     inputs = inputs_of(weights.model)
     visits = max(len(graph.blocks), getattr(inputs.tower, "num_hidden_layers", None) or 0)
-    width = getattr(inputs.tower, "hidden_size", 0)
+    width = max((_width(weights, block) for block in blocks), default=0)
     late = sum(weights.current(name).numel() for name in waiting - once)
     rounds: list[list[Batch]] = [[]]
     filled = 0
@@ -217,6 +223,12 @@ def _rounds(batches: list[Batch], graph: Graph, weights: Weights, waiting: set[s
         rounds[-1].append(batch)
         filled += size
     return rounds
+
+
+def _width(weights: Weights, block: str) -> int:
+    """How wide what flows through a block is: the size that most of its tensors' dimensions have."""
+    sizes = Counter(size for name in weights.names(block) for size in weights.current(name).shape)
+    return max(sizes, key=lambda size: (sizes[size], size), default=0)
 
 
 def _once(graph: Graph, weights: Weights) -> bool:

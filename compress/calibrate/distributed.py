@@ -56,9 +56,10 @@ def add_up(totals: Totals, known: dict[int, Tensor]) -> None:
         return
     device = next((value.device for value in totals.sums.values()), torch.device("cpu"))
     each = totals.tokens.to(device) if isinstance(totals.tokens, Tensor) else None
-    tokens = torch.tensor(totals.tokens, device=device) if each is None else each
+    kind = torch.int64 if isinstance(totals.tokens, int) else torch.float64
+    tokens = torch.tensor(totals.tokens, dtype=kind, device=device) if each is None else each
     dist.all_reduce(tokens)
-    totals.tokens = int(tokens) if each is None else tokens
+    totals.tokens = tokens.item() if each is None else tokens
     for name in sorted(totals.sums):
         own = totals.sums[name]
         if id(own) in known:

@@ -19,6 +19,7 @@ class Visit(NamedTuple):
     inner: Tensor  # [n, intermediate], what the down projection is given
     output: Tensor  # [n, hidden], before the router's weight
     gate: Tensor  # [n]
+    tokens: Tensor  # [n], their numbers
 
 
 Tell = Callable[[nn.Module, Tensor, Tensor, list[Visit]], None]
@@ -29,18 +30,27 @@ def watch(module: nn.Module, tell: Tell) -> Callable[[], None]:
     """Run a module of stacked experts expert by expert from now on, telling; returns what undoes it.
 
     It computes what transformers' own implementations do (eager, grouped and batched products), whichever of them is
-    set. Raises ModelError for stacks that are laid out in another way.
+    set. Several may be told of one module, who came last is undone first. Raises ModelError for stacks that are laid
+    out in another way.
     """
+    told: list[Tell] | None = getattr(module.forward, "told", None)
+    if told is not None:
+        told.append(tell)
+        return lambda: told.remove(tell)
+    everyone = [tell]
 
     def forward(states: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         result, visits = torch.zeros_like(states), []
         for tokens, visit in visited(module, states, index, weights):
             result.index_add_(0, tokens, (visit.output * visit.gate[:, None]).to(result.dtype))
             visits.append(visit)
-        tell(module, index, weights, visits)
+        for one in everyone:
+            one(module, index, weights, visits)
         return result
 
-    return replace(module, forward)
+    undo = replace(module, forward)
+    module.forward.told = everyone  # pyright: ignore[reportFunctionMemberAccess]
+    return undo
 
 
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -96,7 +106,7 @@ def visited(
         output = _project(module, "down", expert, inner)
         if getattr(module, "has_post_expert_norm", False):
             output = module.post_expert_norm(output)  # pyright: ignore[reportCallIssue]
-        yield tokens, Visit(expert, given, inner, output, gates[cut])
+        yield tokens, Visit(expert, given, inner, output, gates[cut], tokens)
 
 
 def _project(module: nn.Module, name: str, expert: int, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Tape(Stream):
         final: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(model, weights, blocks, Watch(end=lambda output, batch: None), **options)
+        super().__init__(model, weights, blocks, Watch(end=lambda output, batch: None, turn=gather.turn), **options)
         self.gather, self.per_sample, self.final = gather, per_sample, final
         self._loss = task_of(model).loss
         self._records: dict[Walk, Record] = {}
@@ -76,6 +76,7 @@ class Tape(Stream):
         assert call is not None
         if call.station not in self.blocks:
             return super().execute(walk)
+        self.watch.turn(walk)
         flat, spec = tree_flatten((call.args, call.kwargs))
         given = [x.detach() if isinstance(x, Tensor) else x for x in flat]
         sources = [x if isinstance(x, Tensor) and x.requires_grad else None for x in flat]
@@ -140,6 +141,7 @@ class Tape(Stream):
         ]
         merged = [value if own is None else own for value, own in zip(visit.given, inputs, strict=True)]
         args, kwargs = tree_unflatten(merged, visit.spec)
+        self.watch.turn(record.walk)
         with torch.enable_grad():
             output = [x for x in tree_leaves(visit.call.forward(*args, **kwargs)) if _floats(x)]
         pairs = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("activation", scope="inputs", on="in", needs=("input_norm",))
+@criteria.add("activation", scope=Scope.INPUTS, on="in", needs=("input_norm",))
 def activation(input_norm: Tensor) -> Tensor:
     """‖x‖₂ of what the group hands to its consumer.
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 from compress.score.views import MemberView
 
 
-@criteria.add("amp", scope="units", on="in", needs=("projection",), paper="2504.21174")
+@criteria.add("amp", scope=Scope.UNITS, on="in", needs=("projection",), paper="2504.21174")
 def amp(views: list[MemberView]) -> Tensor:
     """Mean over tokens of ‖x_unit · W_unitᵀ‖₁: the size of what a group adds to the residual stream.
 

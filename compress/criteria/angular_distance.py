@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("angular_distance", scope="layers", needs=("block_angle",), paper="2409.13199")
+@criteria.add("angular_distance", scope=Scope.LAYERS, needs=("block_angle",), paper="2409.13199")
 def angular_distance(block_angle: Tensor) -> Tensor:
     """arccos(cos(block in, block out)) / π, mean over tokens; CFSP's importance of a block.
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("behaviour", scope="distances", when={"coactivation": ("expert_coactivation",)}, paper="2409.06211")
+@criteria.add("behaviour", scope=Scope.DISTANCES, when={"coactivation": ("expert_coactivation",)}, paper="2409.06211")
 def behaviour(
     router: Tensor,
     expert_coactivation: Tensor | None = None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("block_influence", scope="layers", needs=("block_cosine",), paper="2403.03853")
+@criteria.add("block_influence", scope=Scope.LAYERS, needs=("block_cosine",), paper="2403.03853")
 def block_influence(block_cosine: Tensor) -> Tensor:
     """1 − cos(block in, block out), mean over tokens: a block that hardly turns the stream can go.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("cfsp", scope="inputs", on="in", needs=("input_norm",), paper="2409.13199")
+@criteria.add("cfsp", scope=Scope.INPUTS, on="in", needs=("input_norm",), paper="2409.13199")
 def cfsp(input_norm: Tensor) -> Tensor:
     """‖x‖₂ of an MLP channel: what the published code's score comes to, whatever the weights.
 

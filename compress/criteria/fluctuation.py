@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("fluctuation", scope="inputs", on="in", needs=("input_variance", "input_norm"), paper="2312.11983")
+@criteria.add("fluctuation", scope=Scope.INPUTS, on="in", needs=("input_variance", "input_norm"), paper="2312.11983")
 def fluctuation(
     weight: Tensor,
     input_variance: Tensor,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("gblm", scope="weights", on="in", needs=("input_norm", "gradient_norm"), paper="2311.04902")
+@criteria.add("gblm", scope=Scope.WEIGHTS, on="in", needs=("input_norm", "gradient_norm"), paper="2311.04902")
 def gblm(weight: Tensor, input_norm: Tensor, gradient_norm: Tensor, *, alpha: float = 100.0) -> Tensor:
     """|w| · (‖x‖₂ / √N + `alpha` · ‖g‖₂), g the gradients of the dense model's loss on each of N samples.
 

@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("magnitude", scope="weights", on="all", paper="1506.02626")
+@criteria.add("magnitude", scope=Scope.WEIGHTS, on="all", paper="1506.02626")
 def magnitude(weight: Tensor, *, norm: Literal["l1", "l2"] = "l1") -> Tensor:
     """|w| or w² of every weight of the group; needs no data.
 

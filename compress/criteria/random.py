@@ -9,9 +9,10 @@ from torch import Tensor
 
 from compress.graph.families import Family
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("random", scope="families")
+@criteria.add("random", scope=Scope.FAMILIES)
 def random(family: Family, seed: int, *, salt: int = 0) -> Tensor:
     """Uniform noise; the same `seed` of the recipe and `salt` give the same groups again.
 

@@ -7,9 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("reap", scope="experts", needs=("expert_gated_norm", "expert_norm", "expert_count"), paper="2510.13999")
+@criteria.add(
+    "reap", scope=Scope.EXPERTS, needs=("expert_gated_norm", "expert_norm", "expert_count"), paper="2510.13999"
+)
 def reap(
     expert_gated_norm: Tensor,
     expert_norm: Tensor,

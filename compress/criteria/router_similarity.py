@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("router_similarity", scope="distances", needs=("router_gram",), paper="2409.01141")
+@criteria.add("router_similarity", scope=Scope.DISTANCES, needs=("router_gram",), paper="2409.01141")
 def router_similarity(router_gram: Tensor) -> Tensor:
     """1 − cosine of the experts' router logits over the calibration tokens: give the task's own text as data.
 

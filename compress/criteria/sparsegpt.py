@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 BLOCK, INNER = 128, 32
 """Columns that are chosen among together, and those of them that errors reach one by one; the others, in one product.
@@ -15,7 +16,7 @@ errors go one by one.
 """
 
 
-@criteria.add("sparsegpt", scope="update", on="in", needs=("input_gram",), paper="2301.00774")
+@criteria.add("sparsegpt", scope=Scope.UPDATE, on="in", needs=("input_gram",), paper="2301.00774")
 def sparsegpt(
     weight: Tensor,
     input_gram: Tensor,

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 from compress.score.views import MemberView
 
 
 @criteria.add(
     "taylor",
-    scope="weights",
+    scope=Scope.WEIGHTS,
     on="all",
     needs=("gradient",),
     when={"order": {"second": ("fisher",), "mixed": ("fisher",)}},
@@ -38,7 +39,7 @@ def taylor(
     return second.abs() if order == "second" else (weight * gradient - 0.5 * second).abs()
 
 
-@criteria.add("taylor_vector", scope="units", on="all", needs=("gradient",), paper="2305.11627")
+@criteria.add("taylor_vector", scope=Scope.UNITS, on="all", needs=("gradient",), paper="2305.11627")
 def taylor_vector(views: list[MemberView]) -> Tensor:
     """|Σ w·g| per row or column: the loss change of whole vectors, whose weights may cancel each other.
 

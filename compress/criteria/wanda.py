@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.registry import criteria
+from compress.registry.scope import Scope
 
 
-@criteria.add("wanda", scope="weights", on="in", needs=("input_norm",), paper="2306.11695")
+@criteria.add("wanda", scope=Scope.WEIGHTS, on="in", needs=("input_norm",), paper="2306.11695")
 def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
     """|w| · ‖x‖₂ of the weights that consume the group; summed over a group this is FLAP's baseline "Wanda-sp".
 

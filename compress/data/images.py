@@ -117,7 +117,7 @@ def _source(data: Part | str) -> Iterator[Tensor]:
     """The images, each `[height, width, 3]` uint8; at most MOST of them."""
     part = data if isinstance(data, Part) else Part("pictures", {"path": str(data)})
     entry = sources.get(part.name)
-    if entry.meta.get("gives") != "images":
-        known = ", ".join(name for name in sources.names() if sources.get(name).meta.get("gives") == "images")
+    if entry.meta.gives != "images":
+        known = ", ".join(name for name in sources.names() if sources.get(name).meta.gives == "images")
         raise InputError(f"calibrate.data: {part.name} gives text, and the model reads images; take {known} or random")
     yield from islice(part.bind(sources)(), MOST)

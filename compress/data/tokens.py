@@ -105,7 +105,7 @@ def texts(data: Any, seed: int = 0) -> list[str]:
 
 def _source(data: Any) -> Iterable[str]:
     if not isinstance(data, str):
-        if (given := sources.get(data.name).meta.get("gives", "text")) != "text":
+        if (given := sources.get(data.name).meta.gives) != "text":
             raise InputError(f"calibrate.data: {data.name} gives {given}, the model reads text; take another source")
         return data.bind(sources)()
     if Path(data).expanduser().exists():
@@ -122,7 +122,7 @@ def _rows(
     data = calibrate.data or DEFAULT
     name = data if isinstance(data, str) else data.name
     before, after = [], []
-    if name in sources.names() and sources.get(name).meta.get("tokens"):
+    if name in sources.names() and sources.get(name).meta.gives == "tokens":
         stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")

@@ -9,6 +9,9 @@ Batch = dict[str, Tensor]
 LABELS = "labels"
 """What a loss is told of a batch, and the model's forward is not given."""
 
+TOKEN_WEIGHT = "token_weight"
+"""How much each token counts in what is gathered and in the loss, `[samples, tokens]`; no forward is given it."""
+
 
 def rows(batch: Batch) -> int:
     """How many samples there are."""
@@ -27,4 +30,4 @@ def samples(batch: Batch) -> list[Batch]:
 
 def given(batch: Batch) -> Batch:
     """What of a batch the model's forward takes."""
-    return {name: value for name, value in batch.items() if name != LABELS}
+    return {name: value for name, value in batch.items() if name not in (LABELS, TOKEN_WEIGHT)}

@@ -12,6 +12,7 @@ from compress.recipe.mistake import inside, mistake
 from compress.recipe.part import Allocator, Criterion, Part, Repair
 from compress.recipe.share import Share
 from compress.registry import criteria, did_you_mean
+from compress.registry.scope import Scope
 
 PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "experts", "layers"]
 Merge = Literal["average", "frequency", "selective"]
@@ -163,32 +164,41 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
     name = _name(step.get("by"))
     kinds = kinds if isinstance(kinds, list) else []
-    others = [kind for kind in kinds if kind in KINDS and kind != "layers"]
-    scope = criteria.get(name).meta.get("scope") if isinstance(name, str) and name in criteria.names() else None
-    if others and scope == "layers":
-        found.append((("by",), f"criterion {name!r} ranks whole layers, it cannot rank {' and '.join(others)}"))
-    others = [kind for kind in kinds if kind in KINDS and kind != "experts"]
-    if others and scope in ("experts", "distances"):
-        found.append((("by",), f"criterion {name!r} ranks experts, it cannot rank {' and '.join(others)}"))
+    scope = _scope(name)
+    others = [kind for kind in kinds if kind in KINDS and scope is not None and not scope.ranks(kind)]
+    if others and scope is not None:
+        text = "updates single weights; say `prune: weights` with it" if scope.updates else f"ranks {scope.ranked}"
+        found.append((("by",), f"criterion {name!r} {text}, it cannot rank {' and '.join(others)}"))
     if step.get("align") and step.get("merge") is None:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
-    if step.get("merge") is not None and scope is not None and scope != "distances":
-        found.append((("merge",), f"criterion {name!r} makes no clusters to merge; behaviour and router_similarity do"))
-    if step.get("clusters") == "greedy" and scope is not None and scope != "distances":
-        found.append((("clusters",), f"criterion {name!r} makes no clusters; behaviour and router_similarity do"))
+    if scope is not None and not scope.makes_clusters:
+        if step.get("merge") is not None:
+            found.append((("merge",), f"criterion {name!r} makes no clusters to merge; {_those(Scope.DISTANCES)} do"))
+        if step.get("clusters") == "greedy":
+            found.append((("clusters",), f"criterion {name!r} makes no clusters; {_those(Scope.DISTANCES)} do"))
     if step.get("stay") is not None:
         found += _stay_problems(step["stay"], step.get("merge"), name, scope)
     return found
 
 
-def _stay_problems(stay: Any, merge: Any, name: Any, scope: str | None) -> Iterator[tuple[tuple[str, ...], str]]:
-    if scope is not None and scope != "distances":
-        yield ("stay",), f"criterion {name!r} makes no clusters to choose from; behaviour and router_similarity do"
+def _stay_problems(stay: Any, merge: Any, name: Any, scope: Scope | None) -> Iterator[tuple[tuple[str, ...], str]]:
+    if scope is not None and not scope.makes_clusters:
+        yield ("stay",), f"criterion {name!r} makes no clusters to choose from; {_those(Scope.DISTANCES)} do"
     if merge is not None:
         yield ("stay",), "a cluster is merged or one of it stays; leave out `merge` or `stay`"
     own = _name(stay)
-    if isinstance(own, str) and own in criteria.names() and criteria.get(own).meta["scope"] != "experts":
-        yield ("stay",), f"criterion {own!r} does not rank a layer's experts; reap and frequency do"
+    if _scope(own) not in (None, Scope.EXPERTS):
+        yield ("stay",), f"criterion {own!r} does not rank a layer's experts; {_those(Scope.EXPERTS)} do"
+
+
+def _scope(name: Any) -> Scope | None:
+    """The scope of the criterion called `name`, None where there is none."""
+    return criteria.get(name).meta.scope if isinstance(name, str) and name in criteria.names() else None
+
+
+def _those(scope: Scope) -> str:
+    """Names of the criteria of a scope."""
+    return " and ".join(name for name in criteria.names() if criteria.get(name).meta.scope is scope)
 
 
 def _name(part: Any) -> Any:

@@ -11,9 +11,6 @@ from compress.recipe.part import Criterion, Part, Ratio
 from compress.recipe.share import Share
 from compress.registry import criteria, ratios
 
-SCOPES = ("weights", "families", "update")
-"""Scopes of criteria that tell single weights apart."""
-
 
 def _pattern(value: Any) -> Any:
     parts = value.split(":") if isinstance(value, str) else []
@@ -92,10 +89,10 @@ class PruneWeights(BaseModel):
             raise mistake(f"give exactly one of `remove: 50%`, `until: 50%`, `pattern: 2:4`; this step has {given}")
         if self.pattern is not None and self.allocate.name != "uniform":
             raise mistake(f"a pattern fixes every matrix's share; leave out `allocate: {self.allocate.name}`")
-        if criteria.get(self.by.name).meta.get("scope", "weights") not in SCOPES:
+        scope = criteria.get(self.by.name).meta.scope
+        if not scope.for_weights:
             raise mistake(f"{self.by.name} scores units, not single weights; take magnitude, wanda, gblm or sparsegpt")
-        scored = criteria.get(self.by.name).meta.get("scope", "weights") != "update"
-        if not scored and (self.block or ratios.get(self.allocate.name).meta.get("scores")):
+        if scope.updates and (self.block or ratios.get(self.allocate.name).meta.scores):
             what = f"block: {self.block}" if self.block else f"allocate: {self.allocate.name}"
             raise mistake(f"{self.by.name} chooses as it goes and scores nothing beforehand, which `{what}` needs")
         if self.block and (self.pattern or self.compare):

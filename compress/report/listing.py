@@ -43,7 +43,7 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
             "name": name,
             "about": (entry := parts.get(name)).about,
             "arguments": _arguments(entry),
-            "needs": list(entry.meta.get("needs", ())),
+            "needs": list(getattr(entry.meta, "needs", ())),
         }
         for name in parts.names()
     ]

@@ -13,9 +13,12 @@ from torch import Tensor
 from compress.errors import InputError, ModelError
 from compress.graph.families import Family, Graph
 from compress.graph.layout import Axis, Sum, unit_index
+from compress.graph.uses import uses
+from compress.registry import sites, statistics
 
 if TYPE_CHECKING:
     from compress.registry import Entry
+    from compress.registry.metadata import CriterionMetadata
 
 Reduce = Literal["sum", "mean", "max", "l2"]
 Stats = Mapping[str, Mapping[str, Tensor]]
@@ -87,38 +90,24 @@ class Tally:
         return self.sums.sqrt() if self.reduce == "l2" else self.sums
 
 
-def counts(entry: Entry, role: str) -> bool:
-    """Whether a member of this role takes part in a criterion (and so needs its statistics)."""
-    return role == "in" or entry.meta.get("on", "all") == "all"
-
-
-def uses(graph: Graph, family: Family) -> Iterator[tuple[str, str, int]]:
-    """(tensor, role, dimension) of what a criterion looks at: matrices, not vectors.
-
-    The groups of a family of kind `layers` are whole blocks, so all matrices in them; the dimension is then the input.
-    """
-    if family.kind != "layers":
-        for member in family.members:
-            if len(graph.layouts[member.tensor]) > 1:
-                yield member.tensor, member.role, member.dim
-        return
-    inputs = {m.tensor: m.dim for f in graph.families.values() for m in f.members if m.role == "in"}
-    for tensor, dims in graph.layouts.items():
-        owner = graph.block_of(tensor)
-        if len(dims) > 1 and owner is not None and graph.blocks[owner] in family.blocks:
-            yield tensor, "in" if tensor in inputs else "other", inputs.get(tensor, 0)
-
-
 def views(
-    graph: Graph, family: Family, read: Read, stats: Stats, entry: Entry, needs: tuple[str, ...]
+    graph: Graph,
+    family: Family,
+    read: Read,
+    stats: Stats,
+    entry: Entry[CriterionMetadata],
+    needs: tuple[str, ...],
+    *,
+    every: bool = False,
 ) -> Iterator[MemberView]:
-    """The members one by one; the ones that a weight-wise criterion does not look at are not even read."""
+    """The members one by one; those that do not count for a criterion are not even read, unless `every` one is."""
     found = False
     for tensor, role, dim in uses(graph, family):
-        if not counts(entry, role) and entry.meta["scope"] != "units":
+        scored = entry.meta.is_scored(role)
+        if not scored and not every:
             continue
-        found |= counts(entry, role)
-        own = {name: statistic(stats, name, tensor) for name in needs} if counts(entry, role) else {}
+        found |= scored
+        own = {name: statistic(stats, name, tensor) for name in needs} if scored else {}
         axis = 1 if role == "in" else 0
         for raw, stat, place in _matrices(graph, tensor, read(tensor), own, dim):
             whole = _view(graph, family, tensor, role, raw, stat, place, axis)
@@ -187,8 +176,8 @@ def _parts(view: MemberView, layout: Sum) -> Iterator[MemberView]:
 
 
 def _per_weight(statistic: str) -> bool:
-    """Whether a statistic has its weight's shape; told by name, as a Gram matrix may happen to have it too."""
-    return not statistic.startswith("input_") and statistic != "projection"
+    """Whether a statistic has its weight's shape; its site says so, as a Gram matrix may happen to have it too."""
+    return sites.get(statistics.get(statistic).meta.at).meta.per_weight
 
 
 def _turned(tensor: Tensor, dim: int, axis: int) -> Tensor:

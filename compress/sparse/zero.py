@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from compress.graph.families import Family, Graph
+from compress.graph.families import Graph
 from compress.recipe.weights import PruneWeights
-from compress.registry import Entry, criteria
-from compress.score.score import call_with, statistics_of
+from compress.registry import criteria
+from compress.score.scoring import Call, Criterion, how_scored
 from compress.score.views import Stats, is_stack, statistic
 from compress.sparse.masks import check_fit, in_blocks, in_tiles, smallest
 from compress.sparse.matrices import shapes, turned
@@ -23,9 +23,10 @@ class Zeroing:
     """
 
     def __init__(self, graph: Graph, step: PruneWeights, inputs: Mapping[str, int], seed: int) -> None:
-        self.graph, self.step, self.inputs, self.seed = graph, step, inputs, seed
-        self.criterion: Entry = criteria.get(step.by.name)
-        self.needs = statistics_of(self.criterion, step.by.arguments)
+        self.graph, self.step, self.inputs = graph, step, inputs
+        self.criterion: Criterion = criteria.get(step.by.name)
+        self.needs = self.criterion.meta.statistics(step.by.arguments)
+        self._call = Call(self.criterion, step.by.arguments, kind="other", seed=seed)
         tile = (1, step.n_m[1]) if step.n_m else step.tile
         field = f"pattern: {step.pattern}" if step.n_m else f"block: {step.block}"
         if tile is not None:
@@ -35,7 +36,7 @@ class Zeroing:
     @property
     def updates(self) -> bool:
         """Whether the weights that stay change."""
-        return self.criterion.meta["scope"] == "update"
+        return self.criterion.meta.scope.updates
 
     def __call__(self, name: str, stored: Tensor, share: float, stats: Stats) -> Tensor:
         """The tensor as it is to be stored; what comes in as `stored` is the caller's no longer."""
@@ -65,8 +66,7 @@ class Zeroing:
         """`[out, in]` → the same, in its dtype; in place where no weight that stays changes."""
         step = self.step
         if self.updates:
-            call = call_with(self.criterion, step.by.arguments, self.seed)
-            return call(weight=weight.float(), share=share, block=step.n_m, **stats).to(weight.dtype)
+            return self._call(weight=weight.float(), share=share, block=step.n_m, **stats).to(weight.dtype)
         saliency = self._saliency(key, weight.float(), stats)
         if step.n_m is not None:
             gone = in_blocks(saliency, *step.n_m)
@@ -77,13 +77,10 @@ class Zeroing:
         return weight.masked_fill_(gone, 0)
 
     def _saliency(self, key: str, weight: Tensor, stats: Mapping[str, Tensor]) -> Tensor:
-        call = call_with(self.criterion, self.step.by.arguments, self.seed)
-        if self.criterion.meta["scope"] == "families":
-            return call(family=Family(key, "other", weight.numel())).view_as(weight)
-        return call(weight=weight, **stats)
+        return how_scored(self.criterion.meta.scope).saliency(self._call, key, weight, stats)
 
     def _oriented(self, value: Tensor, stored: Tensor, dim: int) -> Tensor:
         """A statistic of the weight's own shape is turned like it."""
         per_weight = value.shape == stored.shape and value.dim() == stored.dim()
-        gram = stored.dim() == 2 and self.criterion.meta["scope"] == "update"
+        gram = stored.dim() == 2 and self.updates
         return value.float() if not per_weight or gram else turned(value.float(), dim)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.calibrate.collect import collect
+from compress.calibrate.site import at_sites
 from compress.checkpoint.code import OUR_TYPE
 from compress.console import track
 from compress.errors import BudgetError
@@ -16,7 +17,7 @@ from compress.execution.context import Context, Needs
 from compress.model.source import Source
 from compress.output_format.find import find_opening
 from compress.recipe.weights import PruneWeights
-from compress.registry import criteria, ratios, statistics, steps
+from compress.registry import criteria, ratios, steps
 from compress.score.score import statistics_of
 from compress.score.views import Stats
 from compress.sparse.losses import WholeModel
@@ -105,7 +106,7 @@ class ZeroWeights(ModelStep):
     def _of_ratio(self) -> list[str]:
         """Statistics that the layer ratio reads."""
         step, ratio = self.step, ratios.get(self.step.allocate.name)
-        scored = statistics_of(criteria.get(step.by.name), step.by.arguments) if ratio.meta.get("scores") else ()
+        scored = statistics_of(criteria.get(step.by.name), step.by.arguments) if ratio.meta.scores else ()
         return [*statistics_of(ratio, step.allocate.arguments), *scored]
 
     def _of_dense(self) -> list[str]:
@@ -113,7 +114,7 @@ class ZeroWeights(ModelStep):
         activations are those of the pruned blocks (as GBLM's code has it)."""
         found = statistics_of(criteria.get(self.step.by.name), self.step.by.arguments)
         dense = self.step.propagate == "dense"
-        return [name for name in found if dense or statistics.get(name).meta["at"] == "gradient"]
+        return list(found) if dense else at_sites(found, backward=True)
 
     @staticmethod
     def _at(names: Iterable[str], inputs: Mapping[str, int]) -> Needs:

@@ -38,11 +38,18 @@ class Call:
 
 
 class Walk(threading.Thread):
-    """The forward of one batch of `rows` samples, what is given of it as keyword arguments of `model`."""
+    """The forward of the `number`-th batch of `rows` samples, what is given of it as keyword arguments of `model`."""
 
-    def __init__(self, model: Callable[..., Any], batch: Batch, back: threading.Semaphore, grad: bool) -> None:
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        batch: Batch,
+        back: threading.Semaphore,
+        grad: bool,
+        number: int = 0,
+    ) -> None:
         super().__init__(daemon=True)
-        self.batch = batch
+        self.batch, self.number = batch, number
         self.rows = rows(batch)
         self.call: Call | None = None
         self.output: Any = None

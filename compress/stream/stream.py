@@ -32,9 +32,11 @@ LARGE = 4_000_000
 class Watch:
     """Whom to tell what happens; every field may be left out.
 
+    `turn(walk)`: what runs from now on is this batch's.
+
     `inside`: block → projections in it at which all batches wait for each other; `arrive(projection, module, inputs)`
     and `change` are then called with each of them, before any batch goes through it, and `visit` and `change` not with
-    the block: one run is enough.
+    the block: one run is enough. `inputs` are the batches', in pairs with their walks.
 
     `visit(block, call, output)`: one batch went through a block. `leave(block)`: all batches did. `change(block,
     module)` comes after that: the weights are still loaded and may be changed, then the block is run again (between
@@ -47,7 +49,8 @@ class Watch:
     change: Callable[[str, nn.Module], None] | None = None
     end: Callable[[Any, Batch], None] | None = None
     pause: Callable[[bool], None] = lambda stopped: None
-    arrive: Callable[[str, nn.Module, list[Tensor]], None] = lambda projection, module, inputs: None
+    turn: Callable[[Walk], None] = lambda walk: None
+    arrive: Callable[[str, nn.Module, list[tuple[Tensor, Walk]]], None] = lambda projection, module, inputs: None
     inside: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -92,7 +95,8 @@ class Stream:
         """
         one_arena()
         back = threading.Semaphore(0)
-        walks = [Walk(self._forward, {k: v.to(self.device) for k, v in b.items()}, back, self.grad) for b in batches]
+        here = [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
+        walks = [Walk(self._forward, batch, back, self.grad, number) for number, batch in enumerate(here)]
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:
@@ -149,7 +153,7 @@ class Stream:
             raise ModelError(f"{station}: some texts do not go through it; take `propagate: pruned`, block after block")
         assert self.watch.change is not None
         module = self.model.get_submodule(station)
-        self.watch.arrive(station, module, [_first(walk.call) for walk in walks])
+        self.watch.arrive(station, module, [(_first(walk.call), walk) for walk in walks])
         self.watch.change(station, module)
         trim()  # as what other projections' batches leave free, this one's do not fit into
         for walk in walks:
@@ -175,17 +179,23 @@ class Stream:
         """Run what the batch's thread asks for."""
         call = walk.call
         assert call is not None
+        self.watch.turn(walk)
         with torch.set_grad_enabled(call.grad):
             return call.forward(*call.args, **call.kwargs)
 
     def proceed(self, walk: Walk, reply: Any = None) -> None:
         """Let a batch's thread go on, with the result of what it asked for, to its next station or to its end."""
+        self.watch.turn(walk)
         walk.advance(reply)
         del reply
-        while walk.call is not None and walk.call.station in self._inline:
+        while self.at_once(walk):
             walk.advance(self.execute(walk))
         if walk.finished:
             self.end(walk)
+
+    def at_once(self, walk: Walk) -> bool:
+        """Whether what a batch's thread asks for needs neither other weights nor other batches."""
+        return walk.call is not None and walk.call.station in self._inline
 
     def end(self, walk: Walk) -> None:
         """A forward is complete."""

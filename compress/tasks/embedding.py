@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, ModelError
-from compress.inputs.batch import Batch
+from compress.inputs.batch import TOKEN_WEIGHT, Batch
 from compress.metrics.similarity import EmbeddingSimilarity, hidden_states
 from compress.registry import tasks
 from compress.tasks.distance import cosine_distance
@@ -40,6 +40,7 @@ class Embedding(Task):
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """1 − cos between the mean embeddings of a sample's two halves, which a good encoder puts close to each other.
 
+        Each token counts as much as its weight says, where tokens have one.
         Of an encoder-decoder those of the decoder, through which gradients reach all of it.
         """
         states = getattr(output, "last_hidden_state", None)
@@ -49,7 +50,11 @@ class Embedding(Task):
                 "for it; choose a criterion without gradients"
             )
         half = states.shape[1] // 2
-        first, second = states[:, :half].float().mean(1), states[:, half:].float().mean(1)
+        weight = batch.get(TOKEN_WEIGHT)
+        first, second = (
+            _mean(states[:, part].float(), None if weight is None else weight[:, part])
+            for part in (slice(half), slice(half, None))
+        )
         return 1 - torch.cosine_similarity(first, second, dim=-1).mean()
 
     def metric(self, batch: Batch) -> EmbeddingSimilarity:
@@ -59,3 +64,11 @@ class Embedding(Task):
     def distance(self, one: Any, other: Any) -> Tensor:
         """1 − cos of every position's hidden states, `[batch, positions]`."""
         return cosine_distance(self.result(one), self.result(other))
+
+
+def _mean(states: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over tokens of `[batch, tokens, width]`, each with its weight `[batch, tokens]`."""
+    if weight is None:
+        return states.mean(1)
+    total = weight.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return (states * weight[..., None]).sum(1) / total

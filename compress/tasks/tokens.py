@@ -5,17 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from compress.errors import InputError, ModelError
-from compress.inputs.batch import Batch
+from compress.inputs.batch import TOKEN_WEIGHT, Batch
 from compress.metrics.perplexity import IGNORED, TokenLoss
 from compress.tasks.distance import kl_divergence
 from compress.tasks.kind import Task
 
 IDS, MASK = "input_ids", "attention_mask"
 DECODER_IDS, DECODER_MASK = "decoder_input_ids", "decoder_attention_mask"
+
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""What a sum of weights is taken to be where none counts."""
 
 
 class Tokens(Task):
@@ -40,9 +45,14 @@ class Tokens(Task):
         return logits
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
-        """Mean cross-entropy over all predicted tokens of the batch."""
+        """Mean cross-entropy over all predicted tokens of the batch, each with its weight where tokens have one."""
         logits, targets = self.predicted(self.result(output), batch)
-        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+        logits, targets = logits.flatten(0, 1).float(), targets.flatten()
+        if (weight := batch.get(TOKEN_WEIGHT)) is None:
+            return functional.cross_entropy(logits, targets, ignore_index=IGNORED)
+        each = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+        counted = weight[:, self.targets(batch)[1] :].flatten().float() * (targets != IGNORED)
+        return (each * counted).sum() / counted.sum().clamp_min(SMALLEST)
 
     def metric(self, batch: Batch) -> TokenLoss:
         """Perplexity."""

@@ -104,7 +104,7 @@ class Bench:
         families, entry = self._scored(name), allocators.get(allocator)
         scores = score(
             self.graph, families, criteria.get(name), self.stats, self.state.__getitem__,
-            arguments=arguments, fine=entry.meta.get("fine"), seed=seed,
+            arguments=arguments, normalize=entry.meta.normalize, seed=seed,
         )  # fmt: skip
         now = self.graph.parameters()
         free = now - self.graph.parameters({family.name: np.zeros(family.size, bool) for family in families})
@@ -126,7 +126,7 @@ class Bench:
             keep = torch.from_numpy(self.graph.masks(tensor, kept)[dim])
             weight: Tensor = module.weight.detach()
             if entry is not None:
-                given = {need: self.stats[need][tensor] for need in entry.meta["needs"]}
+                given = {need: self.stats[need][tensor] for need in entry.meta.needs}
                 weight, bias = entry.bind({})(weight, None, keep, **given)
                 if bias is not None:
                     module.bias = nn.Parameter(bias)

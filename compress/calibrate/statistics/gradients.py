@@ -1,4 +1,4 @@
-"""Statistics of the loss's gradient; the loss is the one of `compress.calibrate.loss`."""
+"""Statistics of the loss's gradient; the loss is the one of `compress.tasks`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from random import Random
 from compress.registry import sources
 
 
-@sources.add("random", tokens=True)
+@sources.add("random", gives="tokens")
 def random(vocabulary: int, seed: int) -> Iterator[list[int]]:
     """Uniformly random tokens: says nothing about what a model does with text."""
     generator = Random(seed)

@@ -117,12 +117,12 @@ def decide(
         source.weights.read,
         arguments=step.by.arguments,
         reduce=step.reduce,
-        fine=allocators.get(step.allocate.name).meta.get("fine"),
+        normalize=allocators.get(step.allocate.name).meta.normalize,
         seed=context.recipe.seed,
         clusters=step.clusters,
     )
     kept, mixes = spend(context, step, families, scores, stats), dict[str, np.ndarray]()
-    if criteria.get(step.by.name).meta["scope"] == "distances":
+    if criteria.get(step.by.name).meta.scope.makes_clusters:
         kept, mixes = merging.settle(source, step, families, kept, stats)
     return kept, mixes
 
@@ -186,7 +186,7 @@ def mending(step: Prune, stats: Stats) -> Mend | None:
 
 def adds_bias(step: Prune) -> bool:
     """Whether the repair gives a bias to weights without one."""
-    return step.repair is not None and bool(repairs.get(step.repair.name).meta.get("adds_bias"))
+    return step.repair is not None and repairs.get(step.repair.name).meta.adds_bias
 
 
 def _matches(family: Family, glob: str) -> bool:

@@ -12,12 +12,13 @@ from compress.allocate.pools import ranking
 from compress.allocate.spend import allocate
 from compress.calibrate import distributed
 from compress.calibrate.collect import Stats, collect
+from compress.calibrate.site import at_sites
 from compress.errors import BudgetError, InputError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family
 from compress.output_format.find import bias_name, repaired
 from compress.recipe.prune import Prune
-from compress.registry import allocators, criteria, statistics
+from compress.registry import allocators, criteria
 from compress.score.score import score, statistics_of
 from compress.steps.units.decide import decide, mending, wants
 from compress.surgery.cut import Mend
@@ -47,7 +48,7 @@ def check(step: Prune, families: list[Family]) -> None:
             f"propagate: pruned decides block by block, and {spread.name} spans several; take `propagate: dense`"
         )
     needs = statistics_of(criteria.get(step.by.name), step.by.arguments)
-    if any(statistics.get(name).meta["at"] == "gradient" for name in needs):
+    if at_sites(needs, backward=True):
         raise InputError(f"propagate: pruned runs forwards only, and {step.by.name} needs gradients; take `dense`")
 
 

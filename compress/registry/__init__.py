@@ -1,7 +1,7 @@
 """Parts that a recipe names: each is a function or class that registers itself from a file of its own.
 
 A part's keyword-only parameters are its arguments in a recipe, checked from their annotations. Nothing is listed by
-hand: the first lookup imports every module of the registry's package.
+hand: the first lookup imports every module of the registry's package, and those of other distributions.
 """
 
 from __future__ import annotations
@@ -11,31 +11,44 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.errors import InputError
+from compress.registry.metadata import (
+    AllocatorMetadata,
+    CriterionMetadata,
+    Metadata,
+    RatioMetadata,
+    RepairMetadata,
+    SiteMetadata,
+    SourceMetadata,
+    StatisticMetadata,
+    checked,
+)
+from compress.registry.third_party import import_parts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 Target = TypeVar("Target", bound=Callable[..., Any])
+Meta = TypeVar("Meta", bound=Metadata, covariant=True)
 
 MISTAKE, MISTAKEN_ARGUMENT = "mistake", "mistaken_argument"
 """Types of pydantic errors whose text is already meant for the user."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Meta]):
     """One registered part: `target` is the function or class, `meta` what its decorator was told about it."""
 
     kind: str
     name: str
     target: Callable[..., Any]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Meta
 
     @property
     def about(self) -> str:
@@ -87,23 +100,29 @@ class Entry:
         return partial(self.target, **{name: getattr(checked, name) for name in checked.model_fields_set})
 
 
-class Registry:
-    """The parts of one kind, which live in `package`, one file each."""
+class Registry(Generic[Meta]):
+    """The parts of one kind, which live in `package`, one file each; `metadata` is what can be said of them."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
-        self._entries: dict[str, Entry] = {}
+    def __init__(self, kind: str, package: str, metadata: type[Meta] = Metadata) -> None:
+        self.kind, self.package, self.metadata = kind, package, metadata
+        self._entries: dict[str, Entry[Meta]] = {}
         self._walked = False
         self._lock = RLock()
 
     def add(self, name: str, **meta: Any) -> Callable[[Target], Target]:
-        """Decorator that registers a function or class as `name`. Raises ValueError when the name is taken."""
+        """Decorator that registers a function or class as `name`, with `meta` as the registry's `metadata` has it.
+
+        Raises ValueError when the name is taken, TypeError for metadata that is unknown, missing or of a wrong type.
+        """
+        about = checked(self.metadata, meta, f"{self.kind} {name!r}")
 
         def register(target: Target) -> Target:
+            if not target.__module__.startswith(f"{self.package}."):
+                self._walk()  # the package's own names come first, so that who takes one of them is told
             taken = self._entries.get(name)
             if taken is not None and _place(taken.target) != _place(target):
                 raise ValueError(f"{self.kind} {name!r} is both {_place(taken.target)} and {_place(target)}")
-            self._entries[name] = Entry(self.kind, name, target, meta)
+            self._entries[name] = Entry(self.kind, name, target, about)
             return target
 
         return register
@@ -113,7 +132,7 @@ class Registry:
         self._walk()
         return sorted(self._entries)
 
-    def get(self, name: str) -> Entry:
+    def get(self, name: str) -> Entry[Meta]:
         """The part called `name`. Raises InputError with the nearest name and the whole list when there is none."""
         self._walk()
         if (entry := self._entries.get(name)) is None:
@@ -127,6 +146,7 @@ class Registry:
             self._walked = True  # before the imports: a part may look up another while it is imported
             try:
                 _import_all(self.package)
+                import_parts()
             except BaseException:
                 self._walked = False
                 raise
@@ -194,12 +214,14 @@ def _import_all(package: str) -> None:
             importlib.import_module(module.name)
 
 
-criteria = Registry("criterion", package="compress.criteria")
-allocators = Registry("allocator", package="compress.allocate")
-ratios = Registry("layer ratio", package="compress.ratios")
-repairs = Registry("repair", package="compress.repair")
-statistics = Registry("statistic", package="compress.calibrate.statistics")
-sources = Registry("source", package="compress.data.sources")
+criteria = Registry("criterion", "compress.criteria", CriterionMetadata)
+allocators = Registry("allocator", "compress.allocate", AllocatorMetadata)
+ratios = Registry("layer ratio", "compress.ratios", RatioMetadata)
+repairs = Registry("repair", "compress.repair", RepairMetadata)
+sites = Registry("site", "compress.calibrate.sites", SiteMetadata)
+statistics = Registry("statistic", "compress.calibrate.statistics", StatisticMetadata)
+scopes = Registry("scope", "compress.score.scopes")
+sources = Registry("source", "compress.data.sources", SourceMetadata)
 rules = Registry("runtime rule", package="compress.runtime.rules")
 steps = Registry("step", package="compress.steps")
 formats = Registry("export format", package="compress.export")

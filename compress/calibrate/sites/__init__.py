@@ -1,0 +1,1 @@
+"""Where statistics are read, one file each: a site names its keys for a family, and watches a model there."""
