@@ -162,3 +162,53 @@ def test_docs_are_harvested_once_and_split(tmp_path, monkeypatch):
     assert len(train) + len(test) == 400 and not set(train) & set(test) and 5 < len(test) < 45
     monkeypatch.setattr(docs_module, "_python_files", lambda: pytest.fail("harvested twice"))
     assert list(docs_module.docs()) == train
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}> {{ m.content }} </s> {% endfor %}"
+
+
+def ids(tokenizer, text):
+    """By hand: words of the vocabulary, everything else unknown."""
+    return [tokenizer.get_vocab().get(word, 0) for word in text.replace("<", " < ").replace(">", " > ").split()]
+
+
+def test_chat_template_makes_an_exchange_of_every_two_texts(tmp_path, tokenizer):
+    said = ["the model", "reads text", "text is made", "of words", "that"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in said))
+    tokenizer.chat_template = CHAT
+    tokenizer.add_tokens(["<user>", "<assistant>", "</s>"], special_tokens=True)
+    data = str(tmp_path / "a.jsonl")
+    shuffled = texts(data, 0)
+    wanted = []
+    for question, answer in zip(shuffled[::2], shuffled[1::2], strict=False):
+        for role, text in (("<user>", question), ("<assistant>", answer)):
+            wanted += [tokenizer.get_vocab()[role], *ids(tokenizer, text), tokenizer.get_vocab()["</s>"]]
+    asked = Calibrate(data=Part("text", {"path": data}), samples=1, length=len(wanted), template="chat")
+    [batch], key = batches(asked, tokenizer, LlamaConfig(vocab_size=50), 0)
+    assert batch["input_ids"].tolist() == [wanted]
+    assert batches(wish(tmp_path, samples=1, length=8), tokenizer, LlamaConfig(vocab_size=50), 0)[1] != key
+    with pytest.raises(InputError, match="gives 0 sequences"):  # the fifth text has no answer
+        batches(asked.model_copy(update={"length": len(wanted) + 1}), tokenizer, LlamaConfig(vocab_size=50), 0)
+
+
+def test_conversations_keep_their_roles_and_need_the_template(tmp_path, tokenizer):
+    messages = [{"role": role, "content": "the model"} for role in ("system", "user", "assistant")]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": messages}) + "\n")
+    asked = wish(tmp_path, samples=1, length=12, template="chat")
+    with pytest.raises(InputError, match=r"template: chat: the model's tokenizer has no chat template"):
+        batches(asked, tokenizer, LlamaConfig(vocab_size=50), 0)
+    tokenizer.chat_template = CHAT
+    tokenizer.add_tokens(["<system>", "<user>", "<assistant>", "</s>"], special_tokens=True)
+    [batch], _ = batches(asked, tokenizer, LlamaConfig(vocab_size=50), 0)
+    words = "<system> the model </s> <user> the model </s> <assistant> the model </s>".split()  # noqa: SIM905
+    assert batch["input_ids"].tolist() == [[tokenizer.get_vocab()[word] for word in words]]
+    with pytest.raises(InputError, match="holds conversations; write `template: chat`"):
+        batches(wish(tmp_path), tokenizer, LlamaConfig(vocab_size=50), 0)
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(InputError, match="refuses a conversation: no system role"):
+        batches(asked, tokenizer, LlamaConfig(vocab_size=50), 0)
+
+
+def test_random_tokens_have_no_template(tokenizer):
+    with pytest.raises(InputError, match="random gives tokens, no text"):
+        batches(Calibrate(data=Part("random"), template="chat"), tokenizer, LlamaConfig(vocab_size=50), 0)

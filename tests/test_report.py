@@ -17,7 +17,7 @@ from compress.metrics.change import Change
 from compress.metrics.kind import Figure, Scale
 from compress.report import Report, environment, figures, markdown, table, write_card, write_report
 from compress.report.card import card
-from compress.report.plots import cut_kinds, kept, shares, svg
+from compress.report.plots import cut_kinds, kept, positions, shares, svg
 from compress.report.report import quality
 from compress.report.rows import count, percent, rows
 
@@ -127,6 +127,19 @@ def test_files_are_written_and_the_page_stands_alone(report: Report, tmp_path: P
     for row in rows(report):
         assert row.change.partition(" (")[0] in text
     assert report["recipe"]["text"].splitlines()[0] in text
+
+
+def test_the_page_shows_what_was_written_and_the_loss_by_position(report: Report, tmp_path: Path) -> None:
+    assert "What it writes" not in write_report(tmp_path, report).read_text()
+    report["generated"] = [{"prompt": "Two & two is", "before": " four", "after": " <b>five</b>\n"}]
+    for side, loss in (("before", 3.0), ("after", 3.5)):
+        report[side]["perplexity"] = {"by_position": [(1, loss), (2, loss / 2), (4, loss / 3)]}
+    page = write_report(tmp_path, report).read_text()
+    assert "Two &amp; two is …" in page and "> four</dd>" in page and "&lt;b&gt;five&lt;/b&gt;\n</dd>" in page
+    figure = positions(report)
+    assert figure is not None and "Loss by position" in page
+    lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert lines == [[[1, 3.0], [2, 1.5], [4, 1.0]], [[1, 3.5], [2, 1.75], [4, pytest.approx(3.5 / 3)]]]
 
 
 def test_only_kinds_that_lost_something_are_drawn(report: Report) -> None:

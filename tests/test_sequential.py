@@ -37,7 +37,7 @@ def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) ->
     source = Source.of(zoo.save("llama", tmp_path / "in"))
     step = recipe().steps[0]
     families = families_of(source.graph, step)
-    kept, stats = in_sequence(context(source, recipe()), step, families)
+    (kept, _, _), stats = in_sequence(context(source, recipe()), step, families)
     assert set(kept) == {family.name for family in families}
     model = zoo.stock("llama", tmp_path / "in")
     from compress.inputs.text import batches
@@ -98,8 +98,8 @@ def test_any_allocator_says_how_many_stay_and_the_sequence_which(tmp_path: Path)
     step, asked = given.steps[0], context(source, given)
     families = families_of(source.graph, step)
     dense = asked.collect(wants(source, step, families, decide=True))
-    masks, _ = decide(asked, step, families, dense)
-    kept, seen = in_sequence(asked, step, families)
+    masks = decide(asked, step, families, dense).kept
+    (kept, _, _), seen = in_sequence(asked, step, families)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}
     assert {name: int(mask.sum()) for name, mask in kept.items()} == counts and len(set(counts.values())) > 1
     first, last = (f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 2))

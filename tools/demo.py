@@ -1,16 +1,17 @@
-"""What `make demo` runs: one recipe on two real models, before and after, and proof that others can open the result.
+"""What `make demo` runs: the README's first recipe on two real models, and proof that others can open the result.
 
-The models come without a hub: a small Llama that is trained here once, and a sentence encoder out of a package.
+Both were trained by others and come out of packages, without a hub: a language model and a sentence encoder.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "recipes/flap-uniform-20.yaml"
+RECIPE = "channels-20"
 
 
 def run(*command: str) -> None:
@@ -30,13 +31,17 @@ def model(tool: str) -> str:
 
 
 def main(recipe: str = RECIPE) -> None:
-    """Prune both models by `recipe`, then open each result with stock transformers in a process of its own."""
-    models = {"llama-docs": model("train_llama.py"), "minilm": model("minilm.py")}
+    """Prune both models by `recipe`, open each result with stock transformers in a process of its own, and show what
+    the language model writes before and after."""
+    models = {"smollm2-135m": model("smollm2.py"), "minilm": model("minilm.py")}
     outputs = {name: str(Path("out") / f"{name}-{Path(recipe).stem}") for name in models}
     for name, dense in models.items():
         run(sys.executable, "-m", "compress", recipe, dense, outputs[name], "--force")
     for name, dense in models.items():
         run(sys.executable, "tools/open_stock.py", dense, outputs[name])
+    for out in outputs.values():
+        for one in json.loads((ROOT / out / "report.json").read_text()).get("generated", []):
+            print(f"\n{one['prompt']} …\n  before: {one['before']!r}\n  after:  {one['after']!r}")
     print("\nReports:")
     for out in outputs.values():
         print(f"  {(ROOT / out / 'report.html').as_uri()}")

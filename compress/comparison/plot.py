@@ -14,6 +14,9 @@ from compress.report.plots import COLOURS, INK, STYLE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+APART = 5
+"""Perplexities that differ by more than this factor are drawn by their logarithms."""
+
 FRONT, OTHER, DENSE = COLOURS["heads"], "#8a94a6", "#c2702f"
 
 
@@ -30,6 +33,11 @@ def pareto(found: Mapping[str, Any]) -> Figure | None:
             _panel(axes, found, rows, cost)
         panels[0].set_ylabel(rows[0][1]["quality"]["name"])
         if not rows[0][1]["quality"]["higher_is_better"]:
+            values = [row["quality"]["value"] for _, row in rows]
+            if max(values) > APART * min(values):  # one that broke the model would press all others together
+                panels[0].set_yscale("log")
+                panels[0].minorticks_off()
+                panels[0].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             panels[0].invert_yaxis()  # up is better in every plot
     return figure
 

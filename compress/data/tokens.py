@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compress.data.chat import Messages, in_template
 from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
 from compress.recipe.part import Part
@@ -74,7 +75,7 @@ def token_rows(
     """`calibrate.samples` rows of tokens, int64 `[samples, parts · length]`.
 
     Texts are shuffled by `seed` and laid one behind the other; no part is padded, each has the special tokens its
-    tokenizer puts around a text.
+    tokenizer puts around a text, or those of the chat template where `calibrate.template` asks for it.
 
     Raises InputError without a tokenizer (unless the source gives tokens), when the text is too short, when sequences
     are longer than the model's positions, and when the tokens are not of the model's vocabulary. Raises ModelError for
@@ -91,19 +92,19 @@ def token_rows(
     return rows
 
 
-def texts(data: Any, seed: int = 0) -> list[str]:
-    """The texts of `calibrate.data` (a part, a path or a hub id), shuffled by `seed`."""
+def texts(data: Any, seed: int = 0) -> list[str | Messages]:
+    """The texts and conversations of `calibrate.data` (a part, a path or a hub id), shuffled by `seed`."""
     found, size = [], 0
     for text in _source(data):
         found.append(text)
-        size += len(text)
+        size += len(text) if isinstance(text, str) else sum(len(message["content"]) for message in text)
         if size > MOST:
             break
     Random(seed).shuffle(found)
     return found
 
 
-def _source(data: Any) -> Iterable[str]:
+def _source(data: Any) -> Iterable[str | Messages]:
     if not isinstance(data, str):
         if (given := sources.get(data.name).meta.gives) != "text":
             raise InputError(f"calibrate.data: {data.name} gives {given}, the model reads text; take another source")
@@ -123,12 +124,16 @@ def _rows(
     name = data if isinstance(data, str) else data.name
     before, after = [], []
     if name in sources.names() and sources.get(name).meta.gives == "tokens":
+        if calibrate.template is not None:
+            raise InputError(f"calibrate.template: {calibrate.template}: {name} gives tokens, no text; leave it out")
         stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
+    elif calibrate.template == "chat":
+        stream = _tokens(tokenizer, in_template(tokenizer, texts(data, seed)))
     else:
         before, after = _around(tokenizer)
-        stream = _tokens(tokenizer, texts(data, seed))
+        stream = _tokens(tokenizer, (f"{text}\n\n" for text in _plain(texts(data, seed))))
     room = calibrate.length - len(before) - len(after)
     if room < 1:
         raise InputError(f"calibrate.length: {calibrate.length} leaves no room between the special tokens")
@@ -147,10 +152,17 @@ def _rows(
     return rows
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, found: list[str]) -> Iterator[int]:
-    """Tokens of the texts without special ones, an empty line between texts where the tokenizer knows it."""
-    for start in range(0, len(found), 64):
-        given = [text + "\n\n" for text in found[start : start + 64]]
+def _plain(found: list[str | Messages]) -> Iterator[str]:
+    """The texts. Raises InputError for a conversation."""
+    for text in found:
+        if not isinstance(text, str):
+            raise InputError("calibrate.data: holds conversations; write `template: chat` under calibrate")
+        yield text
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, found: Iterator[str]) -> Iterator[int]:
+    """Tokens of the texts, without those that the tokenizer puts around a text."""
+    while given := list(islice(found, 64)):
         for ids in tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]:  # pyright: ignore
             yield from ids
 

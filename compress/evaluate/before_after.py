@@ -10,8 +10,10 @@ from typing import Any
 
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.console import task, warn
+from compress.data.tokens import load_tokenizer
 from compress.errors import InputError, ModelError
 from compress.evaluate.budget import Budget
+from compress.evaluate.continuations import PROMPTS, SECONDS, Continuation, continued, writes
 from compress.evaluate.latency import Latency, forward
 from compress.evaluate.load import held_out, meaningless, named
 from compress.evaluate.turns import LEAST, in_turns
@@ -39,7 +41,7 @@ class Evaluation:
     """What was measured on `text`; `notes` say what was not, and why.
 
     `quality` is the pruned model's, beside the dense one's, None where there is none; `changes`, by figure, say what
-    pruning changed and how sure that is.
+    pruning changed and how sure that is. `continuations`: what models that write texts make of the same beginnings.
     """
 
     latency_before: Latency | None = None
@@ -48,6 +50,7 @@ class Evaluation:
     changes: dict[str, Change] = field(default_factory=dict)
     text: str | None = None
     notes: list[str] = field(default_factory=list)
+    continuations: list[Continuation] = field(default_factory=list)
 
 
 class Evaluator:
@@ -76,6 +79,7 @@ class Evaluator:
         self._rows: list[Batch] = []
         self._before: list[Any] = []
         self._count: int | None = None
+        self._written: list[str] = []
         self.last = Evaluation()
 
     def __call__(self, folder: Path, seconds: float | None = None) -> Evaluation:
@@ -111,7 +115,8 @@ class Evaluator:
         else:
             notes.append(meaningless(self._source.inputs))
         times = self._time(one, other, budget, notes) if self._timed else None
-        return self._compared(after, times, notes)
+        written = self._write(one, other, limited=budget.limited) if self._meaningful else []
+        return replace(self._compared(after, times, notes), continuations=written)
 
     def _read(self, one: Whole | Streamed, other: Whole | Streamed, budget: Budget) -> list[Any]:
         """What the pruned model makes of the batches; `_before` and `_count` grow along with the first."""
@@ -141,6 +146,16 @@ class Evaluator:
         if times is None:
             notes.append(f"latency not measured: {LEAST} rounds take too long; `--evaluate full` takes the time")
         return times
+
+    def _write(self, one: Whole | Streamed, other: Whole | Streamed, *, limited: bool) -> list[Continuation]:
+        """What both models write, of those that do and are in memory; the dense one is asked once."""
+        tokenizer = load_tokenizer(self._dense)
+        if not (isinstance(one, Whole) and isinstance(other, Whole) and tokenizer and writes(one.model)):
+            return []
+        seconds = SECONDS if limited else None
+        self._written = self._written or continued(one.model, tokenizer, seconds=seconds)
+        after = continued(other.model, tokenizer, seconds=seconds)
+        return [Continuation(*three) for three in zip(PROMPTS, self._written, after, strict=True)]
 
     @property
     def _metric(self) -> Metric[Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.data.cut import cut
 from compress.data.images import image_samples, preparation
+from compress.errors import InputError
 from compress.graph.example import Example
 from compress.inputs.batch import Batch
 from compress.inputs.kind import Inputs
@@ -49,6 +50,8 @@ class Images(Inputs):
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
         """Crops of the images, prepared as `preprocessor_config.json` says; `calibrate.length` means nothing here."""
+        if calibrate.template is not None:
+            raise InputError(f"calibrate.template: {calibrate.template}: the model reads images; leave it out")
         channels, *size = self._shape
         prepare = preparation(checkpoint.folder, (size[0], size[1]), channels)
         return cut(

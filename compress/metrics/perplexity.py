@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -24,18 +24,27 @@ Predicted = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
 `[batch, predicted]` that belong together, IGNORED where there is none; raises InputError for other logits."""
 
 
+class Stretch(NamedTuple):
+    """Positions from `first` on (1 is the first that is predicted) up to the next stretch, and their mean `loss`."""
+
+    first: int
+    loss: float
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """exp of the mean loss over `tokens` predicted tokens, in `samples` sequences of `length`.
 
     The length belongs to the number: the same model on the same text has more than twice the perplexity at 128 tokens
-    that it has at 2048, so two perplexities compare only at equal length.
+    that it has at 2048, so two perplexities compare only at equal length. `by_position`: the mean loss in nats by how
+    far into the sequence a token stands, from the first predicted one on, in stretches each twice as long as the last.
     """
 
     value: float
     length: int
     tokens: int
     samples: int
+    by_position: tuple[Stretch, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.samples} sequences of {self.length} tokens)"
@@ -43,11 +52,15 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of every sequence, in order: the loss summed over its predicted tokens, in nats, and how many these are."""
+    """Of every sequence, in order: the loss summed over its predicted tokens, in nats, and how many these are.
+
+    `positions` `[2, places]`: the same two, of all sequences together, at each place where a token may be predicted.
+    """
 
     sums: list[float]
     tokens: list[int]
     length: int
+    positions: np.ndarray
 
     @property
     def mean(self) -> Sampled:
@@ -62,7 +75,16 @@ class Losses:
     def perplexity(self) -> Perplexity:
         """Raises InputError when there is no token to predict."""
         value = math.exp(min(self.mean.value, 700.0))
-        return Perplexity(value, self.length, sum(self.tokens), len(self.sums))
+        return Perplexity(value, self.length, sum(self.tokens), len(self.sums), tuple(self._stretches()))
+
+    def _stretches(self) -> Iterator[Stretch]:
+        """Those in which a token is predicted."""
+        first, places = 1, self.positions.shape[1]
+        while first <= places:
+            loss, tokens = self.positions[:, first - 1 : 2 * first - 1].sum(1)
+            if tokens:
+                yield Stretch(first, float(loss / tokens))
+            first *= 2
 
 
 class TokenLoss(Metric[Losses]):
@@ -78,11 +100,14 @@ class TokenLoss(Metric[Losses]):
         logits = getattr(output, "logits", None)
         if logits is None:
             raise InputError(f"a {type(output).__name__} has no logits, so it has no perplexity")
-        found = Losses([], [], self._length(batch))
-        for row, target in zip(*self._predicted(logits, batch), strict=True):
+        rows, targets = self._predicted(logits, batch)
+        found = Losses([], [], self._length(batch), np.zeros((2, targets.shape[1])))
+        for row, target in zip(rows, targets, strict=True):
             counted = target != IGNORED
-            found.sums.append(functional.cross_entropy(row[counted].float(), target[counted], reduction="sum").item())
+            losses = functional.cross_entropy(row[counted].float(), target[counted], reduction="none")
+            found.sums.append(losses.sum().item())
             found.tokens.append(int(counted.sum()))
+            found.positions[:, counted.cpu().numpy()] += np.stack([losses.cpu().numpy(), np.ones(len(losses))])
         return found
 
     def merged(self, readings: Sequence[Losses]) -> Losses:
@@ -91,6 +116,7 @@ class TokenLoss(Metric[Losses]):
             [value for one in readings for value in one.sums],
             [count for one in readings for count in one.tokens],
             max(one.length for one in readings),
+            _added([one.positions for one in readings]),
         )
 
     def quality(self, model: Losses, dense: Losses | None = None) -> Quality:
@@ -106,3 +132,11 @@ class TokenLoss(Metric[Losses]):
             {self.name: loss_change(dense.mean, model.mean)} if dense is not None and same else {},
             model.mean,
         )
+
+
+def _added(several: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of arrays `[2, places]` of several lengths, as long as the longest."""
+    total = np.zeros((2, max(one.shape[1] for one in several)))
+    for one in several:
+        total[:, : one.shape[1]] += one
+    return total

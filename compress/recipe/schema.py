@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -34,6 +34,11 @@ class Calibrate(BaseModel):
     length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence of text.")
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(
         default=8, description="Samples that are run at a time; it changes memory and time, hardly the result."
+    )
+    template: Literal["chat"] | None = Field(
+        default=None,
+        description="`chat` puts text into the form of the tokenizer's chat template, which an instruct model was "
+        "trained on.",
     )
 
     @model_validator(mode="after")

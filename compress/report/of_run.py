@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from compress.execution.document import Plan
 from compress.execution.run import Run
 from compress.metrics.kind import Quality
 from compress.report import Report, environment, figures
-from compress.report.report import FamilyRow, Figures, quality
+from compress.report.report import FamilyRow, Figures, SaliencyRow, quality
 
 
 def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
@@ -36,7 +36,18 @@ def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
         report["quality"] = quality(run.first.task.hub_task, found.quality.figures)
     if found.text is not None:
         report["text"] = found.text
+    if found.continuations:
+        report["generated"] = [asdict(one) for one in found.continuations]
+    if saliency := list(_saliency(made)):
+        report["saliency"] = saliency
     return report
+
+
+def _saliency(made: Plan) -> Iterator[SaliencyRow]:
+    """What share of its saliency each family kept, in the steps that know it."""
+    for number, step in enumerate(made.steps, 1):
+        for name, found in step.decision.get("saliency", {}).items():
+            yield SaliencyRow(step=number, kind=name.rpartition(".")[2], layer=found["layer"], kept=found["kept"])
 
 
 def _figures(counted: Mapping[str, int], **measured: Any) -> Figures:

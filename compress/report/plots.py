@@ -18,6 +18,7 @@ INK = "#010203"  # replaced by the page's own text colour, so that plots follow 
 TRACK = "#8a94a622"
 COLOURS = {"heads": "#3b6fd4", "queries": "#5b8def", "head_dim": "#7a5cc9", "channels": "#1f9e89"}
 OTHER = "#c2702f"
+DENSE = "#8a94a6"
 LABELS = {
     "heads": "Attention heads",
     "queries": "Query heads",
@@ -80,6 +81,55 @@ def shares(report: Report) -> Figure:
         axes.set_xlim(0, max(1.1, max(left.values()) + 0.12))
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
         axes.tick_params(length=0)
+    return figure
+
+
+def saliency(report: Report) -> Figure | None:
+    """Share of the saliency that each layer kept, a panel for each step and kind; None where none is by layer."""
+    panels: dict[tuple[int, str], list[tuple[int, float]]] = {}
+    for row in report.get("saliency", []):
+        if row["layer"] is not None:
+            panels.setdefault((row["step"], row["kind"]), []).append((row["layer"], row["kept"]))
+    if not panels:
+        return None
+    several = len({step for step, _ in panels}) > 1
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 1.6 * len(panels) + 0.35), layout="constrained")
+        for axes, ((step, kind), points) in zip(
+            figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
+        ):
+            layers, kept = zip(*sorted(points), strict=True)
+            axes.plot(layers, kept, color=COLOURS.get(kind, OTHER), marker="o", markersize=4)
+            title = LABELS.get(kind, kind) + (f", step {step}" if several else "")
+            axes.set_title(title, loc="left", size=11, weight="bold")
+            axes.set_ylim(0, 1.05)
+            axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+            axes.set_xticks(layers[:: -(-len(layers) // 40)])
+            axes.grid(axis="y", color=TRACK)
+            axes.tick_params(length=0)
+            axes.set_xlabel("layer", size=9, loc="right", labelpad=-2)
+    return figure
+
+
+def positions(report: Report) -> Figure | None:
+    """Mean loss of a token by its position, of both models; None where the report has none."""
+    sides = {name: report[name].get("perplexity", {}).get("by_position") for name in ("before", "after")}
+    if not all(sides.values()):
+        return None
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, stretches), colour in zip(sides.items(), (DENSE, COLOURS["heads"]), strict=True):
+            firsts, losses = zip(*stretches, strict=True)
+            axes.plot(firsts, losses, color=colour, marker="o", markersize=4)
+            axes.annotate(name, (firsts[-1], losses[-1]), (8, 0), textcoords="offset points", va="center", color=colour)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(firsts, [str(first) for first in firsts])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("nats a token")
+        axes.set_xlabel("tokens into the sequence, each mark up to the next", size=9, loc="right")
+        axes.tick_params(length=0)
+        axes.minorticks_off()
     return figure
 
 

@@ -61,6 +61,16 @@ class FamilyRow(TypedDict):
     removed: NotRequired[list[int]]
 
 
+class SaliencyRow(TypedDict):
+    """Of a family of this `kind` and `layer` (None: of the whole model): the share of its saliency, as the criterion of
+    `step` sees it, that this step `kept`."""
+
+    step: int
+    kind: str
+    layer: int | None
+    kept: float
+
+
 class RecipeText(TypedDict):
     """`about` is the recipe's own sentence, `text` the YAML as it was given."""
 
@@ -84,7 +94,9 @@ class Exported(TypedDict):
 class Report(TypedDict):
     """report.json. `opens_with` says who can open the folder, `load` is the line of Python that does, `exports` what
     was written in which format. `quality`: the figures that the model's task has. `changes`, by figure: fields of
-    `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on."""
+    `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on.
+    `saliency`: what the steps kept of it, where they know. `generated`, of models that write: fields of
+    `compress.evaluate.continuations.Continuation`."""
 
     model: str
     recipe: RecipeText
@@ -100,6 +112,8 @@ class Report(TypedDict):
     seconds: NotRequired[dict[str, float]]
     changes: NotRequired[dict[str, dict[str, Any]]]
     text: NotRequired[str]
+    saliency: NotRequired[list[SaliencyRow]]
+    generated: NotRequired[list[dict[str, str]]]
 
 
 def figures(
@@ -162,6 +176,8 @@ def render(report: Report) -> str:
         saved=percent(report["before"]["params"], report["after"]["params"]),
         shares=plots.svg(plots.shares(report), "shares"),
         kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
+        saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
+        positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from compress.data.chat import Messages, is_conversation
 from compress.errors import InputError
 from compress.registry import sources
 
 
 @sources.add("hub")
-def hub(*, name: str, config: str | None = None, split: str = "train", field: str = "text") -> Iterator[str]:
-    """A dataset of the hub by `name` (owner/name), streamed; `field` is the column that holds the text.
+def hub(*, name: str, config: str | None = None, split: str = "train", field: str = "text") -> Iterator[str | Messages]:
+    """A dataset of the hub by `name` (owner/name), streamed; `field` is the column that holds the text or conversation.
 
     Raises InputError when it cannot be had.
     """
@@ -21,6 +22,9 @@ def hub(*, name: str, config: str | None = None, split: str = "train", field: st
     try:
         rows = load_dataset(name, config, split=split, streaming=True)
         for row in rows:
+            if is_conversation(row.get(field)):
+                yield row[field]
+                continue
             if not isinstance(row.get(field), str):
                 raise InputError(f"{name}: no text in column {field!r}; there are {', '.join(row)}")
             if row[field].strip():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from compress.data.chat import Messages, is_conversation
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
 from compress.registry import sources
@@ -16,10 +17,11 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")
 
 
 @sources.add("text")
-def text(*, path: str, field: str = "text") -> Iterator[str]:
+def text(*, path: str, field: str = "text") -> Iterator[str | Messages]:
     """A .txt, .jsonl, .json or .parquet file, or a folder of such; `field` is the column or key that holds the text.
 
-    Plain text is cut at empty lines. Raises InputError for files that cannot be read, with the place.
+    Plain text is cut at empty lines. In place of a text a conversation may stand: messages of a role and a content.
+    Raises InputError for files that cannot be read, with the place.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -46,7 +48,7 @@ def _decoded(file: Path) -> str:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _json(file: Path, field: str) -> Iterator[str]:
+def _json(file: Path, field: str) -> Iterator[str | Messages]:
     """One object a line, or one list of objects."""
     whole = file.suffix == ".json" and _decoded(file).lstrip()[:1] == "["
     try:
@@ -63,13 +65,13 @@ def _json(file: Path, field: str) -> Iterator[str]:
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{place}: not valid JSON ({error})") from None
         value = line if isinstance(line, str) else line.get(field) if isinstance(line, dict) else None
-        if not isinstance(value, str):
+        if not (isinstance(value, str) or is_conversation(value)):
             known = f"; there are {', '.join(map(str, line))}" if isinstance(line, dict) else ""
             raise InputError(f"{place}: no text under {field!r}{known}; write data: {{text: {{path: …, field: …}}}}")
         yield value
 
 
-def _parquet(file: Path, field: str) -> Iterator[str]:
+def _parquet(file: Path, field: str) -> Iterator[str | Messages]:
     try:
         from pyarrow import ArrowException, ArrowInvalid
         from pyarrow.parquet import ParquetFile
@@ -82,6 +84,7 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
             known = ", ".join(opened.schema_arrow.names)
             raise InputError(f"{file}: no column {field!r}; there are {known}; write data: {{text: {{field: …}}}}")
         for batch in opened.iter_batches(columns=[field]):
-            yield from (value for value in batch.column(0).to_pylist() if isinstance(value, str))
+            values = batch.column(0).to_pylist()
+            yield from (value for value in values if isinstance(value, str) or is_conversation(value))
     except (ArrowInvalid, ArrowException) as error:
         raise InputError(f"{file}: not a parquet file ({str(error).partition(chr(10))[0]})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from compress.registry import allocators, criteria, repairs
 from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
 
 
@@ -101,13 +102,17 @@ def reads_text(step: Prune, *, decide: bool) -> bool:
     return bool(asked)
 
 
-def decide(
-    context: Context, step: Prune, families: list[Family], stats: Stats
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What each family keeps, family name → bool `[size]`, and the matrices `[kept, size]` that merge its experts.
+class Decided(NamedTuple):
+    """What each family keeps, family name → bool `[size]`; the matrices `[kept, size]` that merge its experts; and the
+    share of its saliency that stays."""
 
-    Raises BudgetError where the budget cannot be met.
-    """
+    kept: dict[str, np.ndarray]
+    mixes: dict[str, np.ndarray]
+    saliency: Saliency
+
+
+def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
+    """What goes and what stays. Raises BudgetError where the budget cannot be met."""
     source = context.source
     scores = score(
         source.graph,
@@ -121,10 +126,11 @@ def decide(
         seed=context.recipe.seed,
         clusters=step.clusters,
     )
-    kept, mixes = spend(context, step, families, scores, stats), dict[str, np.ndarray]()
+    own = {name: values.copy() for name, values in scores.items()}  # layers that are spared get others
+    kept = spend(context, step, families, scores, stats)
     if criteria.get(step.by.name).meta.scope.makes_clusters:
-        kept, mixes = merging.settle(source, step, families, kept, stats)
-    return kept, mixes
+        return Decided(*merging.settle(source, step, families, kept, stats), {})
+    return Decided(kept, {}, saliency_kept(families, own, kept))
 
 
 def spend(

@@ -20,14 +20,15 @@ from compress.output_format.find import bias_name, repaired
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria
 from compress.score.score import score, statistics_of
-from compress.steps.units.decide import decide, mending, wants
+from compress.steps.units.decide import Decided, decide, mending, wants
+from compress.steps.units.saliency import Saliency, saliency_kept
 from compress.surgery.cut import Mend
 
 
 def in_sequence(
     context: Context, step: Prune, families: list[Family], given: Mapping[str, np.ndarray] | None = None
-) -> tuple[dict[str, np.ndarray], Stats]:
-    """What each family keeps when blocks are pruned one after the other, and the repair's statistics.
+) -> tuple[Decided, Stats]:
+    """What is decided when blocks are pruned one after the other, and the repair's statistics.
 
     `given` masks (of a plan) are taken instead of new choices. Every process of a distributed run must call it. Raises
     InputError where the step cannot be decided block by block, BudgetError where nothing would go.
@@ -38,7 +39,7 @@ def in_sequence(
     stats = sequence.collect(needs)
     if not sequence.kept:
         raise BudgetError("nothing would be removed: the budget is smaller than the smallest group; ask for more")
-    return sequence.kept, stats
+    return Decided(sequence.kept, {}, sequence.saliency), stats
 
 
 def check(step: Prune, families: list[Family]) -> None:
@@ -69,15 +70,16 @@ def _counts(context: Context, step: Prune, families: list[Family]) -> dict[str, 
             widths=step.widths,
         )
     else:
-        masks, _ = decide(context, step, families, context.collect(wants(context.source, step, families, decide=True)))
+        stats = context.collect(wants(context.source, step, families, decide=True))
+        masks = decide(context, step, families, stats).kept
     return distributed.agreed({name: int(mask.sum()) for name, mask in masks.items()})
 
 
 class Sequence:
     """Scores and masks one block at a time while calibration streams through the model.
 
-    `kept` fills up with family name → bool `[size]`. `chosen`: how many groups of each family stay, those of a family
-    without a number all do; or the masks themselves.
+    `kept` fills up with family name → bool `[size]`, `saliency` with the share of it that stays. `chosen`: how many
+    groups of each family stay, those of a family without a number all do; or the masks themselves.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Sequence:
         self.source, self.step, self.context = context.source, step, context
         self.families, self._chosen = families, chosen
         self.kept: dict[str, np.ndarray] = {}
+        self.saliency: Saliency = {}
 
     def collect(self, needs: Needs) -> Stats:
         """Run the calibration; each block is pruned, and mended, as soon as its own statistics are there.
@@ -137,6 +140,7 @@ class Sequence:
             mask[ranking(self.source.graph.families[name], values)[:count]] = True
             if not mask.all():
                 chosen[name] = mask
+        self.saliency |= saliency_kept(own, scores, chosen)
         return chosen
 
     def _prune(self, block: str, module: nn.Module, chosen: Mapping[str, np.ndarray], mend: Mend | None) -> None:

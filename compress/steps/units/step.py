@@ -15,21 +15,21 @@ from compress.score.score import statistics_of
 from compress.score.views import Stats
 from compress.steps.kind import Decision, ModelStep
 from compress.steps.units.align import align
-from compress.steps.units.decide import adds_bias, decide, families_of, mending, reads_text, spend, wants
+from compress.steps.units.decide import Decided, adds_bias, decide, families_of, mending, reads_text, spend, wants
 from compress.steps.units.in_sequence import check, in_sequence
-from compress.steps.units.masks import Kept, listed, masks, mixes, opposite_scores, shares
+from compress.steps.units.masks import listed, masks, mixes, opposite_scores, shares
 from compress.surgery.claims.masked import EqualToMasked, FiniteOnly
 from compress.surgery.cut import cut, output_specs
 from compress.surgery.edit import Edit, Put
 
 
 class Gathered(NamedTuple):
-    """The families that may lose groups, the statistics of them, and what they keep where blocks are decided as they
-    are calibrated."""
+    """The families that may lose groups, the statistics of them, and what was decided where blocks are decided as
+    they are calibrated."""
 
     families: list[Family]
     stats: Stats
-    kept: Kept | None = None
+    decided: Decided | None = None
 
 
 @steps.add("prune")
@@ -54,17 +54,18 @@ class PruneUnits(ModelStep):
         graph, step = context.source.graph, self.step
         families = families_of(graph, step)
         if step.propagate == "pruned":
-            kept, stats = in_sequence(context, step, families, None if given is None else masks(graph, given["kept"]))
-            return Gathered(families, stats, kept)
+            decided, stats = in_sequence(
+                context, step, families, None if given is None else masks(graph, given["kept"])
+            )
+            return Gathered(families, stats, decided)
         return Gathered(families, context.collect(wants(context.source, step, families, decide=given is None)))
 
     def decide(self, context: Context, gathered: Gathered) -> dict[str, Any]:
         """`kept`: family → indices of the groups that stay (families that stay whole are absent). `merged`: family of
-        experts → for each that stays, the shares of the experts that it is put together of."""
-        kept, merged = gathered.kept, Kept()
-        if kept is None:
-            kept, merged = decide(context, self.step, gathered.families, gathered.stats)
-        return {"kept": listed(kept), "merged": shares(merged)}
+        experts → for each that stays, the shares of the experts that it is put together of. `saliency`: family → its
+        layer and the share of its saliency that is kept, where that means something."""
+        made = gathered.decided or decide(context, self.step, gathered.families, gathered.stats)
+        return {"kept": listed(made.kept), "merged": shares(made.mixes), "saliency": made.saliency}
 
     def guesses(self, context: Context) -> list[Decision]:
         """As if the first units were worth the most, and as if the last ones were, by far."""
