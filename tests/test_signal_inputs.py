@@ -208,7 +208,7 @@ def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_expor
     assert figure["name"] == "denoising_error" and not figure["higher_is_better"]
     assert figure["dense"] == pytest.approx(error(folder, batches), rel=1e-4)
     assert figure["value"] == pytest.approx(error(tmp_path / "out", batches), rel=1e-4)
-    assert report["onnx"]["inputs"]["signal"]
+    assert report["exports"]["onnx"]["result"]["inputs"]["signal"]
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model.onnx")
