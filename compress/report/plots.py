@@ -113,7 +113,7 @@ def saliency(report: Report) -> Figure | None:
 
 def positions(report: Report) -> Figure | None:
     """Mean loss of a token by its position, of both models; None where the report has none."""
-    sides = {name: report[name].get("perplexity", {}).get("by_position") for name in ("before", "after")}
+    sides = {name: report[name].get("perplexity", {}).get("by_position") or [] for name in ("before", "after")}
     if not all(sides.values()):
         return None
     with rc_context(STYLE):
