@@ -25,7 +25,7 @@ from compress.inputs.batch import Batch, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 
 __all__ = ["Change", "Stats", "collect"]
 
@@ -118,8 +118,8 @@ def _passes(
             Gather(model, weights, forward, sequences, done, places, frozenset().union(*stations.values())) as gather,
             task("calibrating", len(set(graph.blocks))) as advance,
         ):
-            watch = _watch(gather, weights, graph, change, stats, advance, stations)
-            Stream(model, weights, graph.blocks, watch, **options).run(own)
+            callbacks = _watch(gather, weights, graph, change, stats, advance, stations)
+            Stream(model, weights, graph.blocks, callbacks, **options).run(own)
             gather.leave(*gather.left)
     if backward:
         with (
@@ -145,7 +145,7 @@ def _watch(
     stats: Stats,
     advance: Callable[..., None],
     stations: Mapping[str, frozenset[str]],
-) -> Watch:
+) -> StreamCallbacks:
     once = _once(graph, weights)
     inside = {block: {*weights.names(block), block} for block in graph.blocks}
 
@@ -159,7 +159,7 @@ def _watch(
         assert change is not None
         change(where, module, stats)
 
-    return Watch(
+    return StreamCallbacks(
         gather.visit,
         leave,
         changed if change is not None else None,

@@ -15,7 +15,7 @@ from compress.console import track
 from compress.errors import BudgetError
 from compress.execution.context import Context, Needs
 from compress.model.source import Source
-from compress.output_format.find import find_opening
+from compress.output_format.find import find_output_format
 from compress.recipe.weights import PruneWeights
 from compress.registry import criteria, ratios, steps
 from compress.score.score import statistics_of
@@ -167,7 +167,7 @@ def _share(context: Context, step: PruneWeights, total: int) -> float:
 
 def _opens_as_before(source: Source) -> dict[str, Any]:
     if source.checkpoint.config.get("model_type") == OUR_TYPE:
-        return find_opening(source, {}).described
+        return find_output_format(source, {}).described
     name = source.cls.__name__
     loads = f"transformers.{name}" if hasattr(source.model, "get_output_embeddings") and "For" in name else ""
     return {

@@ -22,7 +22,7 @@ FEW = 3
 Kept = dict[str, np.ndarray]
 
 
-def settle(
+def select_and_merge_experts(
     source: Source, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
 ) -> tuple[Kept, dict[str, np.ndarray]]:
     """Who stays of each cluster when a family keeps as many experts as `kept` says, and the matrices that merge.
