@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick fuzz lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: lint
 	$(BIN)/pytest -n 2
+
+# Every room in a minute and a half: what is marked slow is left out, most architectures among it.
+quick: $(VENV)/installed
+	$(BIN)/pytest -n 2 -m "not slow"
+
+# Orders, seeds and examples are drawn anew; `make test` has the same ones every time.
+fuzz: $(VENV)/installed
+	COMPRESS_TESTS=fuzz $(BIN)/pytest -n 2
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

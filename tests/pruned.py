@@ -1,23 +1,21 @@
-"""Tiny random models, and an independent statement of which slices of theirs go together."""
+"""An independent statement of which slices of the zoo's models go together, and models pruned by it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import transformers as tf
+import zoo
 from torch import nn
 
-from compress.graph.layout import Axis, Layout, Product, Sum, keep_mask
+from compress.graph.layout import Axis, Layout, Product, Sum, families, keep_mask
 
-HEADS, GROUPS, WIDTH, HIDDEN, CHANNELS, VOCAB = 8, 4, 8, 64, 112, 96
-CORE = dict(hidden_size=HIDDEN, num_hidden_layers=3, num_attention_heads=HEADS, vocab_size=VOCAB)
-PLAIN = dict(**CORE, intermediate_size=CHANNELS, max_position_embeddings=64)
-IDS = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
-GROUPED = dict(**PLAIN, **IDS, num_key_value_heads=GROUPS)
+SIZE = zoo.Size(hidden=64, heads=8, groups=4, width=8, channels=112)
+HEADS, GROUPS, WIDTH, CHANNELS = SIZE.heads, SIZE.groups, SIZE.width, SIZE.channels
 
 C = Axis("channels", CHANNELS)
 ONE = Product((Axis("heads", HEADS), Axis("width", WIDTH)))
@@ -52,17 +50,126 @@ BERT = _rows(
 )
 
 
+FF4 = Axis("channels", 4 * SIZE.hidden)
+ROWS: dict[str, Rows] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"), LLAMA),
+    **dict.fromkeys(("bert", "roberta", "electra"), BERT),
+    "phi3": _rows(
+        {
+            "self_attn.qkv_proj.weight": (0, Sum((Q, KV, KV))),
+            "<self_attn.o_proj.weight": (1, Q),
+            "mlp.gate_up_proj.weight": (0, Sum((C, C))),
+            "<mlp.down_proj.weight": (1, C),
+        }
+    ),
+    "gpt2": (
+        ("attn.c_attn.weight", 1, Sum((ONE, ONE, ONE))),
+        ("attn.c_attn.bias", 0, Sum((ONE, ONE, ONE))),
+        ("<attn.c_proj.weight", 0, ONE),
+        ("mlp.c_fc.weight", 1, FF4),
+        ("mlp.c_fc.bias", 0, FF4),
+        ("<mlp.c_proj.weight", 0, FF4),
+    ),
+    "opt": _rows(
+        {
+            " ".join(f"self_attn.{x}_proj.{y}" for x in "qkv" for y in ("weight", "bias")): (0, ONE),
+            "<self_attn.out_proj.weight": (1, ONE),
+            "fc1.weight fc1.bias": (0, C),
+            "<fc2.weight": (1, C),
+        }
+    ),
+    "gpt_neox": _rows(
+        {
+            "attention.query_key_value.weight attention.query_key_value.bias": (
+                0,
+                Product((Axis("heads", HEADS), Sum((LONE, LONE, LONE)))),
+            ),
+            "<attention.dense.weight": (1, ONE),
+            "mlp.dense_h_to_4h.weight mlp.dense_h_to_4h.bias": (0, C),
+            "<mlp.dense_4h_to_h.weight": (1, C),
+        }
+    ),
+    "falcon": _rows(
+        {
+            "self_attention.query_key_value.weight": (0, Sum((ONE, LONE, LONE))),
+            "<self_attention.dense.weight": (1, ONE),
+            "mlp.dense_h_to_4h.weight": (0, FF4),
+            "<mlp.dense_4h_to_h.weight": (1, FF4),
+        }
+    ),
+    "distilbert": _rows(
+        {
+            " ".join(f"attention.{x}_lin.{y}" for x in "qkv" for y in ("weight", "bias")): (0, ONE),
+            "<attention.out_lin.weight": (1, ONE),
+            "ffn.lin1.weight ffn.lin1.bias": (0, C),
+            "<ffn.lin2.weight": (1, C),
+        }
+    ),
+    "albert": _rows(
+        {
+            " ".join(f"attention.{x}.{y}" for x in ("query", "key", "value") for y in ("weight", "bias")): (0, ONE),
+            "<attention.dense.weight": (1, ONE),
+            "ffn.weight ffn.bias": (0, C),
+            "<ffn_output.weight": (1, C),
+        }
+    ),
+    "t5": _rows(
+        {
+            "layer.0.SelfAttention.q.weight layer.0.SelfAttention.k.weight layer.0.SelfAttention.v.weight": (
+                0,
+                ONE,
+            ),
+            "<layer.0.SelfAttention.o.weight": (1, ONE),
+            "layer.0.SelfAttention.relative_attention_bias.weight": (1, Axis("heads", HEADS)),
+            "layer.1.EncDecAttention.q.weight layer.1.EncDecAttention.k.weight layer.1.EncDecAttention.v.weight": (
+                0,
+                ONE,
+            ),
+            "<layer.1.EncDecAttention.o.weight": (1, ONE),
+            "layer.1.DenseReluDense.wi.weight layer.2.DenseReluDense.wi.weight": (0, C),
+            "<layer.1.DenseReluDense.wo.weight": (1, C),
+            "<layer.2.DenseReluDense.wo.weight": (1, C),
+        }
+    ),
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": False},
+    "mistral": {"sliding_window": None},
+    "qwen2": {"tie_word_embeddings": True},
+    "albert": {"embedding_size": 32},
+    "electra": {"embedding_size": 32},
+    "t5": {"decoder_start_token_id": 0},
+}
+
+
 @dataclass(frozen=True)
 class Case:
-    config: Callable[[], tf.PretrainedConfig]
-    architecture: str
-    blocks: str  # pattern of a block's name
+    """A model of the zoo, wider, and which slices of its blocks' tensors go together."""
+
+    name: str
     rows: Rows
-    channels: int = CHANNELS
 
     @property
-    def cls(self) -> type:
-        return getattr(tf, self.architecture)
+    def architecture(self) -> str:
+        return zoo.ARCHITECTURES[self.name].model
+
+    @property
+    def cls(self) -> Any:
+        return zoo.ARCHITECTURES[self.name].cls
+
+    @property
+    def channels(self) -> int:
+        return next(_size(layout) for _, _, layout in self.rows if "channels" in families(layout))
+
+    def config(self) -> Any:
+        return zoo.ARCHITECTURES[self.name].configuration(SIZE, **CHANGES.get(self.name, {}))
+
+    def block_of(self, tensor: str) -> tuple[int, str] | None:
+        """(layer, name inside the block); None outside of blocks."""
+        for pattern in zoo.ARCHITECTURES[self.name].blocks.split():
+            if found := re.match(re.escape(pattern).replace(r"\{\}", r"\d+") + r"\.", tensor):
+                return int(re.findall(r"\d+", found[0])[0]), tensor[found.end() :]
+        return None
 
     def model(self) -> nn.Module:
         """Random weights big enough that a wrong slice shows."""
@@ -73,171 +180,7 @@ class Case:
         return model
 
 
-def _case(config: str, architecture: str, blocks: str, rows: Rows, channels: int = CHANNELS, **values) -> Case:
-    return Case(lambda: getattr(tf, config)(**values), architecture, blocks, rows, channels)
-
-
-DECODER, ENCODER = r"model\.layers\.(\d+)\.", r"\w+\.encoder\.layer\.(\d+)\."
-FF4 = Axis("channels", 4 * HIDDEN)
-CASES = {
-    "llama": _case("LlamaConfig", "LlamaForCausalLM", DECODER, LLAMA, **GROUPED),
-    "mistral": _case("MistralConfig", "MistralForCausalLM", DECODER, LLAMA, **GROUPED, sliding_window=None),
-    "qwen2": _case("Qwen2Config", "Qwen2ForCausalLM", DECODER, LLAMA, **GROUPED, tie_word_embeddings=True),
-    "qwen3": _case("Qwen3Config", "Qwen3ForCausalLM", DECODER, LLAMA, **GROUPED, head_dim=WIDTH),
-    "gemma2": _case("Gemma2Config", "Gemma2ForCausalLM", DECODER, LLAMA, **GROUPED, head_dim=WIDTH),
-    "gemma3": _case("Gemma3TextConfig", "Gemma3ForCausalLM", DECODER, LLAMA, **GROUPED, head_dim=WIDTH),
-    "phi3": _case(
-        "Phi3Config",
-        "Phi3ForCausalLM",
-        DECODER,
-        _rows(
-            {
-                "self_attn.qkv_proj.weight": (0, Sum((Q, KV, KV))),
-                "<self_attn.o_proj.weight": (1, Q),
-                "mlp.gate_up_proj.weight": (0, Sum((C, C))),
-                "<mlp.down_proj.weight": (1, C),
-            }
-        ),
-        **GROUPED,
-    ),
-    "gpt2": _case(
-        "GPT2Config",
-        "GPT2LMHeadModel",
-        r"transformer\.h\.(\d+)\.",
-        (
-            ("attn.c_attn.weight", 1, Sum((ONE, ONE, ONE))),
-            ("attn.c_attn.bias", 0, Sum((ONE, ONE, ONE))),
-            ("<attn.c_proj.weight", 0, ONE),
-            ("mlp.c_fc.weight", 1, FF4),
-            ("mlp.c_fc.bias", 0, FF4),
-            ("<mlp.c_proj.weight", 0, FF4),
-        ),
-        4 * HIDDEN,
-        **dict(
-            n_embd=HIDDEN, n_layer=3, n_head=HEADS, vocab_size=VOCAB, n_positions=64, bos_token_id=1, eos_token_id=2
-        ),
-    ),
-    "opt": _case(
-        "OPTConfig",
-        "OPTForCausalLM",
-        r"model\.decoder\.layers\.(\d+)\.",
-        _rows(
-            {
-                " ".join(f"self_attn.{x}_proj.{y}" for x in "qkv" for y in ("weight", "bias")): (0, ONE),
-                "<self_attn.out_proj.weight": (1, ONE),
-                "fc1.weight fc1.bias": (0, C),
-                "<fc2.weight": (1, C),
-            }
-        ),
-        **CORE,
-        ffn_dim=CHANNELS,
-        max_position_embeddings=64,
-        word_embed_proj_dim=HIDDEN,
-    ),
-    "gpt_neox": _case(
-        "GPTNeoXConfig",
-        "GPTNeoXForCausalLM",
-        r"gpt_neox\.layers\.(\d+)\.",
-        _rows(
-            {
-                "attention.query_key_value.weight attention.query_key_value.bias": (
-                    0,
-                    Product((Axis("heads", HEADS), Sum((LONE, LONE, LONE)))),
-                ),
-                "<attention.dense.weight": (1, ONE),
-                "mlp.dense_h_to_4h.weight mlp.dense_h_to_4h.bias": (0, C),
-                "<mlp.dense_4h_to_h.weight": (1, C),
-            }
-        ),
-        **PLAIN,
-        **IDS,
-    ),
-    "falcon": _case(
-        "FalconConfig",
-        "FalconForCausalLM",
-        r"transformer\.h\.(\d+)\.",
-        _rows(
-            {
-                "self_attention.query_key_value.weight": (0, Sum((ONE, LONE, LONE))),
-                "<self_attention.dense.weight": (1, ONE),
-                "mlp.dense_h_to_4h.weight": (0, FF4),
-                "<mlp.dense_4h_to_h.weight": (1, FF4),
-            }
-        ),
-        4 * HIDDEN,
-        **CORE,
-        multi_query=True,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
-    "bert": _case("BertConfig", "BertForMaskedLM", ENCODER, BERT, **PLAIN),
-    "roberta": _case("RobertaConfig", "RobertaForMaskedLM", ENCODER, BERT, **PLAIN),
-    "electra": _case("ElectraConfig", "ElectraForMaskedLM", ENCODER, BERT, **PLAIN, embedding_size=32),
-    "distilbert": _case(
-        "DistilBertConfig",
-        "DistilBertForMaskedLM",
-        r"distilbert\.transformer\.layer\.(\d+)\.",
-        _rows(
-            {
-                " ".join(f"attention.{x}_lin.{y}" for x in "qkv" for y in ("weight", "bias")): (0, ONE),
-                "<attention.out_lin.weight": (1, ONE),
-                "ffn.lin1.weight ffn.lin1.bias": (0, C),
-                "<ffn.lin2.weight": (1, C),
-            }
-        ),
-        dim=HIDDEN,
-        n_layers=3,
-        n_heads=HEADS,
-        hidden_dim=CHANNELS,
-        vocab_size=VOCAB,
-        max_position_embeddings=64,
-    ),
-    "albert": _case(
-        "AlbertConfig",
-        "AlbertForMaskedLM",
-        r"albert\.encoder\.albert_layer_groups\.(\d+)\.albert_layers\.0\.",
-        _rows(
-            {
-                " ".join(f"attention.{x}.{y}" for x in ("query", "key", "value") for y in ("weight", "bias")): (0, ONE),
-                "<attention.dense.weight": (1, ONE),
-                "ffn.weight ffn.bias": (0, C),
-                "<ffn_output.weight": (1, C),
-            }
-        ),
-        **PLAIN,
-        embedding_size=32,
-    ),
-    "t5": _case(
-        "T5Config",
-        "T5ForConditionalGeneration",
-        r"(?:en|de)coder\.block\.(\d+)\.",
-        _rows(
-            {
-                "layer.0.SelfAttention.q.weight layer.0.SelfAttention.k.weight layer.0.SelfAttention.v.weight": (
-                    0,
-                    ONE,
-                ),
-                "<layer.0.SelfAttention.o.weight": (1, ONE),
-                "layer.0.SelfAttention.relative_attention_bias.weight": (1, Axis("heads", HEADS)),
-                "layer.1.EncDecAttention.q.weight layer.1.EncDecAttention.k.weight layer.1.EncDecAttention.v.weight": (
-                    0,
-                    ONE,
-                ),
-                "<layer.1.EncDecAttention.o.weight": (1, ONE),
-                "layer.1.DenseReluDense.wi.weight layer.2.DenseReluDense.wi.weight": (0, C),
-                "<layer.1.DenseReluDense.wo.weight": (1, C),
-                "<layer.2.DenseReluDense.wo.weight": (1, C),
-            }
-        ),
-        d_model=HIDDEN,
-        d_kv=WIDTH,
-        d_ff=CHANNELS,
-        num_layers=3,
-        num_heads=HEADS,
-        vocab_size=VOCAB,
-        decoder_start_token_id=0,
-    ),
-}
+CASES = {name: Case(name, ROWS[name]) for name in zoo.MODELS if name in ROWS}
 
 
 def cut(case: Case, model: nn.Module, kept: Callable[[int], Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -245,12 +188,10 @@ def cut(case: Case, model: nn.Module, kept: Callable[[int], Mapping[str, np.ndar
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rows = {name.lstrip("<"): (name[0] == "<", dim, layout) for name, dim, layout in case.rows}
     for name, tensor in model.state_dict().items():
-        found = re.match(case.blocks, name)
-        row = rows.get(name[found.end() :]) if found else None
-        if found is None or row is None:
+        if (place := case.block_of(name)) is None or place[1] not in rows:
             continue
-        consumer, dim, layout = row
-        mask = torch.from_numpy(keep_mask(layout, kept(int(found[1]))))
+        consumer, dim, layout = rows[place[1]]
+        mask = torch.from_numpy(keep_mask(layout, kept(place[0])))
         state[name] = tensor.index_select(dim, mask.nonzero().flatten()).contiguous()
         if consumer:
             with torch.no_grad():
@@ -279,7 +220,7 @@ def _mask(rng: np.random.Generator, size: int, keep: int) -> np.ndarray:
 
 def logits(model: nn.Module) -> torch.Tensor:
     """Logits of two fixed sequences of 13 tokens."""
-    ids = torch.randint(3, VOCAB, (2, 13), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(3, zoo.VOCABULARY, (2, 13), generator=torch.Generator().manual_seed(1))
     more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}  # pyright: ignore
     with torch.no_grad():
         return model(input_ids=ids, **more).logits

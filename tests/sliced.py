@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers as tf
+import zoo
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from zoo import MODELS
 
 from compress.checkpoint.beside import MODELING_FILE
 from compress.graph.families import Graph
@@ -28,20 +28,26 @@ from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native
 
 Kept = Mapping[str, np.ndarray]
+SIZE = zoo.Size(layers=2)
 
 VARIANTS = {
-    **{name: (name, {}) for name in MODELS},
+    **{name: (name, {}) for name in zoo.MODELS},
     "falcon_grouped": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon_multi_head": ("falcon", {"multi_query": False}),
 }
 
 
+def word(family: str) -> str:
+    """The last word of a family's name that is no number: `…self_attn.heads.2` → `heads`."""
+    return next(part for part in reversed(family.split(".")) if not part.isdigit())
+
+
 def architecture(name: str) -> tuple[type, Any]:
     """(class, configuration) of a tiny model: the zoo's, and variants of Falcon's attention."""
     base, changes = VARIANTS[name]
-    cls, config, values, _ = MODELS[base]
-    fewer = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in values}
-    return getattr(tf, cls), getattr(tf, config)(**{**values, **fewer, **changes})
+    found = zoo.ARCHITECTURES[base]
+    size = zoo.TINY if base == "t5" else SIZE  # the first block of a stack stays: it holds the table of positions
+    return found.cls, found.configuration(size, **changes)
 
 
 @cache

@@ -10,6 +10,8 @@ from compress.errors import InputError
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
 
+pytestmark = pytest.mark.slow
+
 QUICK = Options(evaluate=False)
 STEP = "steps: [{{prune: experts, by: behaviour, remove: 50%, merge: average, align: {}}}]"
 

@@ -3,7 +3,6 @@
 import moe
 import pytest
 import torch
-import transformers
 import zoo
 from transformers.modeling_utils import AttentionInterface
 
@@ -15,7 +14,7 @@ LEFT_PADDED = torch.tensor([[0] * 4 + [1] * 8, [1] * 12])
 
 def model_of(name, folder, implementation):
     zoo.save(name, folder)
-    cls = getattr(transformers, zoo.MODELS[name][0])
+    cls = zoo.ARCHITECTURES[name].cls
     return cls.from_pretrained(folder, attn_implementation=implementation).eval()
 
 

@@ -204,7 +204,7 @@ def test_config(single: Path) -> None:
     (single / "config.json").unlink()
     assert refused(single) == f"{single}: no config.json; perhaps you mean {single / '1_Pooling'}"
     (single / "adapter_config.json").write_text("{}")
-    assert "an adapter, not a model; merge it into its base model first" in refused(single)
+    assert f"{single / 'adapter_config.json'}: not the config of a LoRA adapter" in refused(single)
 
 
 def test_folder(single: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -117,11 +116,12 @@ def test_a_writer_is_held_to_its_specs(tmp_path: Path) -> None:
 
 
 MEMORY = """
-import resource, sys, tempfile, torch
+import sys, torch
 from pathlib import Path
 from compress.checkpoint.write import ShardWriter
 from compress.checkpoint.open import open_checkpoint
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = Path("/proc/self/status")  # getrusage would begin at the peak of the process that started this one
+peak = lambda: int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
 folder = Path(sys.argv[1])
 (folder / "config.json").write_text("{}")
 names = [f"w{i}" for i in range(16)]
@@ -138,6 +138,7 @@ print((peak() - before) / 16e6)
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_at_a_tensor_or_two(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 4, "256 MB were written and read, 16 MB at a time"
@@ -246,7 +247,8 @@ from compress.checkpoint.folder import new_folder
 with new_folder(__import__("pathlib").Path(sys.argv[1])) as folder:
     (folder / "file").write_text("x")
     print("ready", flush=True)
-    time.sleep(30)
+    while True:
+        time.sleep(1)
 """
 
 
@@ -256,9 +258,7 @@ def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals) -
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         process.send_signal(number)
-        start = time.monotonic()
-        process.wait()
-        assert time.monotonic() - start < 10
+        process.wait(timeout=300)
     if number == signal.SIGTERM:
         assert process.returncode == 128 + number
     if number == signal.SIGKILL:  # nobody could clean up: the next run does

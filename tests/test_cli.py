@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,7 @@ def test_inspect(place, capsys):
 
 
 @pytest.mark.parametrize(
-    "what", ["criteria", "allocators", "repairs", "sources", "statistics", "recipes", "schema", None]
+    "what", ["criteria", "allocators", "repairs", "sources", "statistics", "rules", "steps", "recipes", "schema", None]
 )
 def test_ls(what, capsys):
     assert cli.call(["ls", *([what] if what else []), "--json"]) == 0
@@ -161,17 +160,17 @@ def test_an_interrupt_leaves_nothing(place, capsys, monkeypatch):
     assert names(place) == ["in", "r.yaml"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_process(place):
     code = "import sys, time; from compress import cli\nfrom compress.steps import execute\n"
-    code += "execute.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(60))\ncli.main(sys.argv[1:])"
+    code += "execute.verify = lambda *a, **k: (print('cut', flush=True), time.sleep(600))\ncli.main(sys.argv[1:])"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, "r.yaml", "in", "out", "-q"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "cut\n"
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in said
     assert names(place) == ["in", "r.yaml"]
@@ -197,6 +196,7 @@ def test_every_stage_that_is_listed_is_announced(recipe, listed, place, capsys):
     assert announced == [f"[{number}/{count}" for number in range(1, count + 1)]
 
 
+@pytest.mark.slow
 def test_the_first_line_comes_before_torch():
     code = (
         "import sys; from compress import cli, console; say = console.console.print\n"

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sliced import VARIANTS, answers, dense, filled, graph, kept_layers, masked, open_pruned, sliced, weights
+from sliced import VARIANTS, answers, dense, filled, graph, kept_layers, masked, open_pruned, sliced, weights, word
 
 from compress.errors import ModelError
 
@@ -56,12 +57,16 @@ OUTCOMES: dict[str, dict[str, str]] = {
     "t5": {**COMMON, **ONE_WIDTH, "heads": "native", "hidden": "native", "head_dim": "native"},
 }
 PAIRS = [(name, removal) for name in VARIANTS for removal in OUTCOMES[name]]
+QUICK = ("llama",)
+
+
+def pairs(refused: bool) -> list[Any]:
+    """(name, removal) of those that are refused, or of the others."""
+    found = [pair for pair in PAIRS if (OUTCOMES[pair[0]][pair[1]] == "refused") == refused]
+    return [pytest.param(*pair, marks=[] if pair[0] in QUICK else pytest.mark.slow) for pair in found]
+
+
 SPECIAL = 4  # token ids that stay what they are: RoBERTa counts positions by the id of its padding
-
-
-def word(family: str) -> str:
-    """`…self_attn.heads.2` → `heads`."""
-    return next(part for part in reversed(family.split(".")) if not part.isdigit())
 
 
 def how_many(name: str, removal: str, family: Any) -> int:
@@ -102,7 +107,7 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return ((one - other).abs().max() / other.abs().max()).item()
 
 
-@pytest.mark.parametrize(("name", "removal"), [p for p in PAIRS if OUTCOMES[p[0]][p[1]] != "refused"])
+@pytest.mark.parametrize(("name", "removal"), pairs(refused=False))
 def test_without_the_groups_it_computes_the_model_with_their_slices_zero(name, removal):
     how, first = opened(name, removal, 0)
     assert how == OUTCOMES[name][removal]
@@ -124,7 +129,7 @@ def test_without_the_groups_it_computes_the_model_with_their_slices_zero(name, r
     check()
 
 
-@pytest.mark.parametrize(("name", "removal"), [p for p in PAIRS if OUTCOMES[p[0]][p[1]] == "refused"])
+@pytest.mark.parametrize(("name", "removal"), pairs(refused=True))
 def test_what_no_architecture_can_hold_is_refused_with_the_reason(name, removal):
     with pytest.raises(ModelError, match=r"does not run with these shapes, whatever numbers its modules are given"):
         opened(name, removal, 0)
@@ -149,7 +154,7 @@ def test_shapes_and_parameters_are_those_of_the_slices(name):
     assert 0 < found.flops(kept) < found.flops()
 
 
-@pytest.mark.parametrize("name", ["llama", "phi3", "gpt2", "gpt_neox", "falcon_grouped", "t5"])
+@pytest.mark.parametrize("name", zoo.few(["llama", "phi3", "gpt2", "gpt_neox", "falcon_grouped", "t5"], ("llama",)))
 def test_the_comparison_sees_one_tensor_sliced_elsewhere(name):
     kept = choose(name, "channels, vocab", 3)
     family = next(f for f in graph(name).families.values() if f.kind == "channels" and f.name in kept)

@@ -147,6 +147,7 @@ def spoken_layers(folder):
     return json.loads((folder / "config.json").read_text())["num_hidden_layers"]
 
 
+@pytest.mark.slow
 def test_a_task_that_there_is_not_is_told_before_torch_is_loaded(tmp_path):
     pytest.importorskip("lm_eval")
     code = (
@@ -193,6 +194,7 @@ def bare(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "bert", "bert_encoder", "t5", "t5_bare"])
 def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypatch, name):
     if name == "t5_bare":

@@ -9,6 +9,7 @@ import moe
 import numpy as np
 import pytest
 import torch
+import zoo
 from safetensors.torch import load_file
 
 from compress.errors import BudgetError, InputError
@@ -36,7 +37,7 @@ def kept(folder):
     return {int(name.split(".")[2]): found for name, found in step.items() if name.endswith("experts")}
 
 
-@pytest.mark.parametrize("name", moe.MODELS)
+@pytest.mark.parametrize("name", zoo.few(moe.MODELS, ("mixtral",)))
 def test_half_the_experts(name, tmp_path):
     dense, out = moe.save(name, tmp_path / name), tmp_path / "out"
     run(recipe("{prune: experts, by: reap, remove: 50%}"), dense, out, QUICK)
@@ -55,6 +56,7 @@ def test_half_the_experts(name, tmp_path):
         assert (moe.stock(name, dense)(ids).logits - pruned(ids).logits).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_in_a_process_that_knows_only_transformers(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     run(recipe("{prune: experts, by: frequency, remove: 50%}"), dense, tmp_path / "out", QUICK)
@@ -107,6 +109,7 @@ def test_complete_linkage_and_its_heights():
     assert clusters(halves[[0, 2, 1, 3]][:, [0, 2, 1, 3]], 2, 2) == [[0, 1], [2, 3]]  # never across groups
 
 
+@pytest.mark.slow
 def test_the_expert_nearest_to_its_clusters_mean_stays(tmp_path):
     dense = moe.save("qwen3_moe", tmp_path / "in")
     run(recipe("{prune: experts, by: behaviour, remove: 50%}"), dense, tmp_path / "out", QUICK)
@@ -162,6 +165,7 @@ def test_who_cannot_choose_of_a_cluster(step, told):
         recipe(f"{{prune: experts, {step}, remove: 50%}}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("merge", "name"), [("average", "mixtral"), ("frequency", "gpt_oss"), ("average", "granitemoe")]
 )
@@ -203,6 +207,7 @@ def test_selective_merging_leaves_large_layers_alone(tmp_path):
     assert not many.steps[0].decision["merged"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_groups"])
 def test_every_group_of_a_router_loses_as_many(name, tmp_path):
     dense = moe.save(name, tmp_path / "in")
@@ -211,6 +216,7 @@ def test_every_group_of_a_router_loses_as_many(name, tmp_path):
         assert [sum(i < 4 for i in stay), sum(i >= 4 for i in stay)] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_config_that_asks_for_the_routers_logits(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in", output_router_logits=True)
     run(recipe("{prune: experts, by: reap, remove: 50%}"), dense, tmp_path / "out", QUICK)
@@ -233,6 +239,7 @@ def test_layers_with_different_numbers_of_experts(tmp_path):
     assert "trust_remote_code" in report["opens_with"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "qwen2_moe"])
 def test_channels_inside_experts_and_heads(name, tmp_path):
     dense, out = moe.save(name, tmp_path / "in"), tmp_path / "out"

@@ -48,9 +48,11 @@ class Toy(Format):
         return Written({"names": len(names)}, [("Names & more", str(len(names)))], "In `toy/` are its names.")
 
     def compare(self, dense, folder, settings, budget, took):
-        assert (folder / "names.txt").exists() and took > 0 and dense.tensors
+        assert (folder / "names.txt").exists() and took > 0 and dense.checkpoint.tensors
         change = time_change([2.0] * 8, [1.0] * 8)
-        return Comparison({"names": len(dense.tensors)}, [Timing("Reading names", 2.0, 1.0, change)], ["a toy's note"])
+        return Comparison(
+            {"names": len(dense.checkpoint.tensors)}, [Timing("Reading names", 2.0, 1.0, change)], ["a toy's note"]
+        )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+import zoo
 from pruned import CASES, cut, logits, masks
 from safetensors.torch import save_file
 from torch import nn
@@ -52,7 +53,7 @@ def make(name, folder):
     return case, dense, shapes, plan
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", zoo.few(CASES))
 def test_layers_of_different_width_equal_the_masked_dense_model(name, tmp_path):
     case, dense, shapes, _ = make(name, tmp_path / "a")
     if name not in ("albert",):  # its layers are one
@@ -74,7 +75,7 @@ def test_layers_of_different_width_equal_the_masked_dense_model(name, tmp_path):
     torch.testing.assert_close(logits(again.eval()), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if "MaskedLM" not in case.architecture])
+@pytest.mark.parametrize("name", zoo.few(n for n, case in CASES.items() if "MaskedLM" not in case.architecture))
 def test_generation_with_the_cache_equals_generation_without(name, tmp_path):
     case, _, _, _ = make(name, tmp_path)
     model = getattr(tf, auto_class(case.config(), case.cls)).from_pretrained(tmp_path, trust_remote_code=True).eval()
@@ -83,6 +84,7 @@ def test_generation_with_the_cache_equals_generation_without(name, tmp_path):
     assert torch.equal(*outputs)
 
 
+@pytest.mark.slow
 def test_a_process_that_knows_only_transformers_opens_it(tmp_path):
     _, dense, _, _ = make("phi3", tmp_path)
     script = f"""
@@ -107,6 +109,7 @@ assert "compress" not in sys.modules
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_without_trust_it_is_refused_unless_our_package_is_imported(tmp_path):
     make("gpt2", tmp_path)
     load = f"from transformers import AutoModelForCausalLM as Auto; model = Auto.from_pretrained({str(tmp_path)!r})"

@@ -2,16 +2,13 @@
 
 import json
 
-import moe
 import numpy as np
 import pytest
 import torch
 import zoo
 from torch import nn
 from transformers import (
-    LlamaConfig,
     LlamaForCausalLM,
-    Qwen2MoeConfig,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -30,7 +27,7 @@ BLOCK = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 def llama():
     set_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**zoo.GROUPED, tie_word_embeddings=True))
+    return LlamaForCausalLM(zoo.ARCHITECTURES["llama"].configuration())
 
 
 def texts():
@@ -102,7 +99,8 @@ def test_which_weights():
 
 def test_experts_lose_the_same_share_and_gates_none(tmp_path):
     set_seed(0)
-    model = moe.architecture("qwen2_moe")(Qwen2MoeConfig(**moe.MODELS["qwen2_moe"][1]))
+    found = zoo.ARCHITECTURES["qwen2_moe"]
+    model = found.cls(found.configuration())
     assert not any("gate.weight" in name for name in prunable(model))
     trainer(model, tmp_path, GradualPruning(0.5, every=5)).train()
     for layer in model.model.layers:
@@ -112,6 +110,7 @@ def test_experts_lose_the_same_share_and_gates_none(tmp_path):
         assert bool((layer.mlp.gate.weight != 0).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_ends_at_exactly_the_sparsity(accumulate, tmp_path):
     model, watch = llama(), Watch()
@@ -137,6 +136,7 @@ def test_ties_are_broken(tmp_path):
         assert int((weight == 0).sum()) == weight.numel() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [6, 7, 17])
 def test_resuming_gives_the_same_masks(stop, tmp_path):
     straight = llama()

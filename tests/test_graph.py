@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from sliced import VARIANTS, architecture, graph
-from test_coupling import word
+from sliced import VARIANTS, architecture, graph, word
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -50,6 +50,7 @@ def by_hand(folder: Path) -> float:
     return right / LIMIT
 
 
+@pytest.mark.slow
 def test_before_and_after_pruning(models, capsys):
     dense, pruned = models
     arguments = ["--against", str(dense), "--tasks", "docs_order,docs_word", "--limit", str(LIMIT), "--samples", "4"]
@@ -65,6 +66,7 @@ def test_before_and_after_pruning(models, capsys):
     assert found["perplexity"]["value"] != found["against"]["perplexity"]["value"]
 
 
+@pytest.mark.slow
 def test_scores_go_into_the_card(models, capsys):
     from huggingface_hub import ModelCard
 
@@ -121,6 +123,7 @@ def test_mistakes(arguments, words, models, capsys):
     assert said.out == ""
 
 
+@pytest.mark.slow
 def test_own_tasks(models, tmp_path, capsys):
     (tmp_path / "own.yaml").write_text((SHIPPED / "docs_order.yaml").read_text().replace("docs_order", "own"))
     for name in ("questions.py", "order.jsonl"):

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from compress import cli
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
 from compress.data.images import Preparation, image_samples, preparation
@@ -115,7 +116,9 @@ def test_what_is_written_computes_what_the_masked_model_does(name, prune, saved,
     masked = cls.from_pretrained(folder).eval()
     sizes = {family.name: family.size for family in Source.of(open_checkpoint(folder)).graph.families.values()}
     blocks = masked.vit.layers if hasattr(masked, "vit") else getattr(masked, "layers", None) or masked.encoder.layer
-    for family, decided in json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["kept"].items():
+    for family, decided in json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"][
+        "kept"
+    ].items():
         gone = np.setdiff1d(range(sizes[family]), decided)
         assert len(gone)
         for i, block in enumerate(blocks):
@@ -245,3 +248,25 @@ def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"a\.png: not readable as an image"):
         image_samples(str(tmp_path), 1, FLAT, seed=0)
+
+
+def embedded(folder, batches):
+    """Mean over a picture's patches, as `transformers` has them of the saved model."""
+    model = tf.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return torch.cat([model(**batch).last_hidden_state.mean(1) for batch in batches])
+
+
+def test_a_recipe_that_ships_prunes_a_vit_and_photos_show_what_that_costs(saved, tmp_path):
+    folder, out = saved("vit"), tmp_path / "out"
+    few = ["--set", "calibrate.samples=6", "--set", "steps.0.remove=50%", "--evaluate", "full"]
+    assert cli.call(["flap-uniform-20", str(folder), str(out), *few]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert "samples: 6" in (out / "recipe.yaml").read_text() and "data: photos" in (out / "recipe.yaml").read_text()
+    assert any("equal to the masked dense model's" in note for note in report["notes"])
+    source = Source.of(open_checkpoint(folder))
+    asked = Calibrate(data=source.inputs.held_out([None]), samples=64, batch=4)
+    batches, _ = source.inputs.batches(asked, source.checkpoint)
+    alike = torch.cosine_similarity(embedded(folder, batches), embedded(out, batches))
+    (cosine,) = (one["value"] for one in report["quality"]["figures"] if "cosine" in one["name"])
+    assert 0 < cosine < 1 and cosine == pytest.approx(float(alike.mean()), abs=1e-5)

@@ -95,7 +95,7 @@ def test_a_signal_from_outside(number, place, monkeypatch):
 
         def prune(*given: object) -> None:
             os.write(2, b"pruning\n")
-            for _ in range(1000):
+            for _ in range(15_000):
                 time.sleep(0.02)
 
         try:

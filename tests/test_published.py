@@ -13,6 +13,8 @@ from compress.model.build import load_config
 from compress.pipeline import plan
 from compress.recipe.read import read_recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = ["calibrate.data=random", "calibrate.samples=6", "calibrate.length=24"]
 

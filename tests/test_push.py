@@ -20,6 +20,8 @@ from huggingface_hub import ModelCard
 
 from compress import cli
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_" + "secretsecret" * 3
 ROOT = Path(__file__).parent.parent
 

@@ -8,10 +8,12 @@ from typing import Literal
 
 import pytest
 
+from compress import registry as module
 from compress.errors import InputError
 from compress.registry import Registry, criteria, scopes
 from compress.registry.metadata import CriterionMetadata
 from compress.registry.scope import Scope
+from compress.report.listing import listing
 
 PARTS = {
     "__init__": '"""Parts."""',
@@ -159,3 +161,16 @@ def test_a_failed_import_is_not_forgotten(registry: Registry, tmp_path: Path) ->
 def test_torch_is_not_imported_before_a_command_needs_it() -> None:
     code = "import sys, compress.registry, compress.recipe, compress.console; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_registry_is_listed_by_its_name_alone(registry: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "gadgets", registry, raising=False)
+    _, everything = listing(None)
+    assert [entry["name"] for entry in everything["gadgets"]] == ["taylor", "wanda"]
+    assert everything["gadgets"][1] == {
+        "name": "wanda",
+        "about": "|W| · ‖x‖₂.",
+        "arguments": {"power": 1.0, "over": "rows"},
+        "needs": ["input_norm"],
+    }
+    assert {"criteria", "rules", "recipes"} <= everything.keys()

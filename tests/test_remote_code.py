@@ -15,6 +15,8 @@ from compress import cli
 from compress.checkpoint.code import without_code
 from compress.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TEXT = "calibrate: {data: random, samples: 2, length: 16}\nsteps:\n"
 RECIPES = {
     "units": TEXT + "- {prune: channels, by: wanda, remove: 25%}\n",

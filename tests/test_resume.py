@@ -84,12 +84,15 @@ def test_goes_on_behind_the_finished_step(place, executed, capsys):
     assert kept(place) == []
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill_and_after_an_interrupted_resumption(place, executed):
     executed["stop"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
     child = os.fork()
     if not child:
-        run("r.yaml", "in", "out", Options(evaluate=False))
-        os._exit(0)
+        try:
+            run("r.yaml", "in", "out", Options(evaluate=False))
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     executed["stop"] = interrupt
     with pytest.raises(KeyboardInterrupt):
@@ -100,6 +103,7 @@ def test_goes_on_after_a_kill_and_after_an_interrupted_resumption(place, execute
     assert content(Path("out")) == content(WHOLE)
 
 
+@pytest.mark.slow
 def test_without_the_flag_what_was_kept_is_removed(place, executed, capsys):
     executed["stop"] = interrupt
     with pytest.raises(KeyboardInterrupt):
@@ -110,6 +114,7 @@ def test_without_the_flag_what_was_kept_is_removed(place, executed, capsys):
     assert executed["count"] == 2 and kept(place) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["recipe", "model"])
 def test_steps_of_another_run_are_not_gone_on_from(other, place, executed):
     executed["stop"] = interrupt
@@ -131,6 +136,7 @@ def test_nothing_to_resume(place, capsys):
     assert content(Path("out")) == content(WHOLE)
 
 
+@pytest.mark.slow
 def test_a_mistake_keeps_nothing(place, executed):
     def fail():
         raise InputError("no")

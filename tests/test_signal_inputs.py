@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +16,19 @@ from transformers.modeling_outputs import BaseModelOutput
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.data.cut import cut
 from compress.graph.example import Example
-from compress.inputs.batch import Batch
+from compress.inputs.batch import LABELS, Batch
 from compress.inputs.choose import inputs_of
 from compress.inputs.kind import Inputs
 from compress.inputs.text import Text
+from compress.metrics.kind import Metric
+from compress.metrics.mean import Mean
 from compress.model.source import Source
 from compress.pipeline import Options, run
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe
 from compress.recipe.schema import Calibrate
-from compress.registry import inputs
+from compress.registry import inputs, tasks
+from compress.tasks.kind import Task
 
 WINDOW = 8
 
@@ -61,8 +65,8 @@ class SignalModel(PreTrainedModel):
         self.outside = nn.Linear(config.hidden_size, config.window)
         self.post_init()
 
-    def forward(self, signal: Tensor, **_: Any) -> BaseModelOutput:
-        frames = self.inside(signal.view(len(signal), -1, self.config.window))
+    def forward(self, signal: Tensor, return_dict: bool = True) -> BaseModelOutput:
+        frames = self.inside(signal.unflatten(1, (-1, self.config.window)))
         for layer in self.layers:
             frames = layer(frames)
         return BaseModelOutput(last_hidden_state=self.outside(frames))  # pyright: ignore
@@ -94,7 +98,9 @@ class Signal(Inputs):
         return {"signal": torch.zeros(3, 11 * WINDOW, device=device)}
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
-        return cut({"signal": waves(calibrate.samples, calibrate.length * WINDOW, seed)}, calibrate.batch)
+        clean = waves(calibrate.samples, calibrate.length * WINDOW, seed)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+        return cut({"signal": clean + 0.1 * noise, LABELS: clean}, calibrate.batch)
 
     def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         return self.data
@@ -103,12 +109,38 @@ class Signal(Inputs):
         return batch["signal"].shape[1] // WINDOW
 
 
+class Denoising(Task):
+    """Windows `[rows, windows, window]` that should be the signal without its noise, `labels` `[rows, length]`."""
+
+    name, hub_task, logits = "denoising", "signal-denoising", False
+
+    @classmethod
+    def fits(cls, model: nn.Module, config: Any) -> bool:
+        return isinstance(model, SignalModel)
+
+    def result(self, output: Any) -> Tensor:
+        return output.last_hidden_state
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        return self._errors(output, batch).mean()
+
+    def metric(self, batch: Batch) -> Metric[Any]:
+        return Mean("denoising_error", "Squared error", self._errors, higher_is_better=False)
+
+    def distance(self, one: Any, other: Any) -> Tensor:
+        return (self.result(one) - self.result(other)).square().mean(-1)
+
+    def _errors(self, output: Any, batch: Batch) -> Tensor:
+        return (self.result(output).flatten(1) - batch[LABELS]).square().mean(1)
+
+
 @pytest.fixture(autouse=True)
 def registered(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-    inputs.names()  # the package's own are there before
-    monkeypatch.setattr(inputs, "_entries", dict(inputs._entries))
-    inputs.add("signal")(Signal)
+    for registry, name, kind in ((inputs, "signal", Signal), (tasks, "denoising", Denoising)):
+        registry.names()  # the package's own are there before
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        registry.add(name)(kind)
     AutoConfig.register("signal", SignalConfig, exist_ok=True)
     AutoModel.register(SignalConfig, SignalModel, exist_ok=True)
 
@@ -147,9 +179,41 @@ def test_a_signal_model_is_calibrated_pruned_and_verified(folder, tmp_path):
     report: Any = run(recipe, folder, tmp_path / "out", Options(evaluate=False))
     assert any("equal to the masked dense model's" in note for note in report["notes"])
     assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 30
+    assert report["opens_with"] == f"transformers, once {__name__} is imported, as SignalModel"
+    assert report["load"].startswith(f"{__name__}.SignalModel.from_pretrained(")
     small = AutoModel.from_pretrained(tmp_path / "out")
     assert small.layers[1].down.weight.shape == (24, 30)
     dense, signal = AutoModel.from_pretrained(folder), waves(4, 32, 9)
     with torch.no_grad():
         one, other = (model.eval()(signal).last_hidden_state for model in (dense, small))
     assert 0 < (one - other).norm() / one.norm() < 0.5
+
+
+def error(folder: Path, batches: list[Batch]) -> float:
+    """The mean squared error of the saved model, by hand."""
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        made = [model(batch["signal"]).last_hidden_state.flatten(1) for batch in batches]
+    return float((torch.cat(made) - torch.cat([batch[LABELS] for batch in batches])).square().mean())
+
+
+def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_exported(folder, tmp_path):
+    recipe = parse_recipe(
+        "calibrate: {samples: 8, length: 4}\nsteps:\n- {prune: channels, by: taylor, remove: 50%}\nexport: {onnx: {}}\n"
+    )
+    report: Any = run(recipe, folder, tmp_path / "out", Options(evaluate="full", latency=False))
+    (figure,) = json.loads((tmp_path / "out" / "report.json").read_text())["quality"]["figures"]
+    source = Source.of(open_checkpoint(folder))
+    batches, _ = source.inputs.batches(Calibrate(samples=64, length=256, batch=4), source.checkpoint)
+    assert figure["name"] == "denoising_error" and not figure["higher_is_better"]
+    assert figure["dense"] == pytest.approx(error(folder, batches), rel=1e-4)
+    assert figure["value"] == pytest.approx(error(tmp_path / "out", batches), rel=1e-4)
+    assert report["exports"]["onnx"]["result"]["inputs"]["signal"]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model.onnx")
+    signal = waves(5, 4 * WINDOW, 3)
+    (made,) = session.run(None, {"signal": signal.numpy()})
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(tmp_path / "out").eval()(signal).last_hidden_state
+    torch.testing.assert_close(torch.from_numpy(made), expected, rtol=1e-4, atol=1e-5)

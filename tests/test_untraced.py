@@ -243,6 +243,7 @@ def answer(model: nn.Module) -> Tensor:
         return model(input_ids=ids, pixel_values=pixels).logits
 
 
+@pytest.mark.slow
 def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(saved):
     out = saved.parent / "out"
     report = run(HALF, saved, out)

@@ -72,10 +72,15 @@ def scale_logits(error):
     return spoil
 
 
+def granite(folder, **changes):
+    """A Llama that scales its logits."""
+    numbers = zoo.ARCHITECTURES["llama"].arguments(tie_word_embeddings=False, logits_scaling=1.0, **changes)
+    return rebuilt(folder, "GraniteForCausalLM", "GraniteConfig", **numbers)
+
+
 @pytest.mark.parametrize(("error", "seen"), [(1.4e-3, True), (1e-4, True), (2e-5, True), (4e-6, False)])
 def test_errors_are_seen_down_to_what_rounding_hides(error, seen, tmp_path, monkeypatch):
-    numbers = {**zoo.GROUPED, "logits_scaling": 1.0}
-    folder = rebuilt(tmp_path / "in", "GraniteForCausalLM", "GraniteConfig", **numbers)
+    folder = granite(tmp_path / "in")
     plant(monkeypatch, scale_logits(error))
     if seen:
         with pytest.raises(VerifyError, match=r"differs from the masked dense model's by .*at most 1\.0e-05"):
@@ -86,21 +91,30 @@ def test_errors_are_seen_down_to_what_rounding_hides(error, seen, tmp_path, monk
 
 def deep(folder):
     """Sixty layers whose rounding grows from layer to layer."""
-    numbers = {**zoo.GROUPED, "num_hidden_layers": 60, "logits_scaling": 1.0, "initializer_range": 0.3}
-    return rebuilt(folder, "GraniteForCausalLM", "GraniteConfig", **numbers)
+    return granite(folder, num_hidden_layers=60, initializer_range=0.3)
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_allowed_its_rounding(tmp_path, monkeypatch):
-    folder = deep(tmp_path / "in")
+    """The masked model's sums are in another order: some machines make the same of both models otherwise."""
+    folder, masked = deep(tmp_path / "in"), verifying.masked_output
+
+    def reordered(*given, **more):
+        with Reordered():
+            return masked(*given, **more)
+
+    monkeypatch.setattr(verifying, "masked_output", reordered)
     assert "output equal to the masked dense model's" in said(folder, HEADS)
     monkeypatch.setattr(verifying, "TIMES", 0)
     with pytest.raises(VerifyError, match=r"at most 1\.0e-05 is right"):
         said(folder, HEADS)
 
 
+@pytest.mark.slow
 def test_and_no_more(tmp_path, monkeypatch):
     folder = deep(tmp_path / "in")
-    plant(monkeypatch, scale_logits(7e-4))
+    allowed = float(said(folder, HEADS).partition("float noise is up to ")[2].split(")")[0])  # it is the machine's own
+    plant(monkeypatch, scale_logits(3 * allowed))
     with pytest.raises(VerifyError, match="differs from the masked dense model's"):
         said(folder, HEADS)
 
@@ -128,6 +142,7 @@ def test_every_product_is_summed_in_another_order(product):
     assert 0 < apart(again, once) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_state_that_kept_the_old_width_is_found(tmp_path):
     numbers = {"vocab_size": 96, "hidden_size": 64, "attention_hidden_size": 64, "num_hidden_layers": 2}
     folder = rebuilt(tmp_path / "in", "RwkvForCausalLM", "RwkvConfig", **numbers, context_length=64)
@@ -149,6 +164,7 @@ def forget(monkeypatch, heads):
     monkeypatch.setattr(DynamicLayer, "update", update)
 
 
+@pytest.mark.slow
 def test_a_cache_that_forgets_is_found(llama, monkeypatch):
     forget(monkeypatch, heads={1})
     with pytest.raises(VerifyError, match="decoding with a cache differs from the forward without"):
@@ -169,6 +185,7 @@ def test_an_input_that_cannot_decode_is_no_reason_to_refuse(llama, monkeypatch):
     assert "decoding with a cache was not checked: it fails for the input too (no cache here)" in said(llama)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5"])
 def test_a_model_too_large_to_hold_is_read_for_every_check(name, tmp_path, monkeypatch):
     zoo.save(name, tmp_path / "in")

@@ -1,100 +1,80 @@
-"""Tiny random models of every architecture that calibration must run, as stock transformers saves them."""
+"""Tiny random models of every architecture that is tested, as stock transformers saves them."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import transformers
+from architectures import ARCHITECTURES, MIXTURES, MODELS, TINY, Architecture, Size
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.graph.families import Graph
 
-VOCABULARY = 96
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
-GROUPED = {**SHAPE, "num_key_value_heads": 2}
-IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-GEMMA = {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
-LAYERS = "model.layers.{}"
+__all__ = ["ARCHITECTURES", "MIXTURES", "MODELS", "TINY", "VOCABULARY", "Architecture", "Size"]
 
-MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
-    "llama": ("LlamaForCausalLM", "LlamaConfig", {**GROUPED, "tie_word_embeddings": True}, LAYERS),
-    "mistral": ("MistralForCausalLM", "MistralConfig", {**GROUPED, "sliding_window": 8}, LAYERS),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", GROUPED, LAYERS),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**GROUPED, "head_dim": 8}, LAYERS),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA, LAYERS),
-    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", GEMMA, LAYERS),
-    "phi3": ("Phi3ForCausalLM", "Phi3Config", {**GROUPED, **IDS}, LAYERS),
-    "gpt2": (
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        {**IDS, "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
-        "transformer.h.{}",
-    ),
-    "opt": (
-        "OPTForCausalLM",
-        "OPTConfig",
-        {**SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32},
-        "model.decoder.layers.{}",
-    ),
-    "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", SHAPE, "gpt_neox.layers.{}"),
-    "falcon": ("FalconForCausalLM", "FalconConfig", {**SHAPE, **IDS, "multi_query": True}, "transformer.h.{}"),
-    "bert": ("BertForMaskedLM", "BertConfig", SHAPE, "bert.encoder.layer.{}"),
-    "bert_encoder": ("BertModel", "BertConfig", SHAPE, "encoder.layer.{}"),
-    "roberta": ("RobertaForMaskedLM", "RobertaConfig", SHAPE, "roberta.encoder.layer.{}"),
-    "distilbert": (
-        "DistilBertForMaskedLM",
-        "DistilBertConfig",
-        {"vocab_size": VOCABULARY, "dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4},
-        "distilbert.transformer.layer.{}",
-    ),
-    "albert": (
-        "AlbertForMaskedLM",
-        "AlbertConfig",
-        {**SHAPE, "embedding_size": 16},
-        "albert.encoder.albert_layer_groups.0.albert_layers.0",
-    ),
-    "electra": ("ElectraForMaskedLM", "ElectraConfig", {**SHAPE, "embedding_size": 16}, "electra.encoder.layer.{}"),
-    "t5": (
-        "T5ForConditionalGeneration",
-        "T5Config",
-        {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4},
-        "encoder.block.{} decoder.block.{}",
-    ),
-}
+VOCABULARY = TINY.vocabulary
 
 
 def save(name: str, folder: Path, **changes: Any) -> Checkpoint:
-    """A random model of the architecture, saved and opened."""
-    cls, config, arguments, _ = MODELS[name]
-    torch.manual_seed(0)
-    model = getattr(transformers, cls)(getattr(transformers, config)(**{**arguments, **changes}))
-    for parameter in model.parameters():  # biases and gains are constant at the start, and would hide mistakes
-        if parameter.dim() < 2:
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    model.save_pretrained(folder)
+    """A random model of the architecture, saved and opened; `changes` are of its configuration."""
+    made = _made(name, tuple(sorted(changes.items(), key=repr)))
+    shutil.copytree(made, folder, copy_function=shutil.copy, dirs_exist_ok=True)
     return open_checkpoint(folder)
 
 
+@cache
+def _made(name: str, changes: tuple[tuple[str, Any], ...]) -> Path:
+    """The folder that copies are made of: building a model takes forty times as long as copying one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = ARCHITECTURES[name]
+        model = found.cls(found.configuration(**dict(changes)))
+        _roughen(model)
+        folder = _shelf() / f"{name}-{len(list(_shelf().iterdir()))}"
+        model.save_pretrained(folder)
+    return folder
+
+
+@cache
+def _shelf() -> Path:
+    folder = tempfile.mkdtemp(prefix="compress-zoo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _roughen(model: nn.Module) -> None:
+    """Biases and gains are constant at the start, and would hide mistakes; routers get clear preferences."""
+    seen = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen or "inv_freq" in name:
+            continue
+        seen.add(tensor.data_ptr())
+        if tensor.dim() == 1:
+            tensor += 0.1 * torch.randn_like(tensor)
+        if name.endswith(("gate.weight", "router.weight")):
+            tensor += torch.randn_like(tensor)
+
+
 def stock(name: str, folder: Path) -> Any:
-    """The saved model as stock transformers loads it."""
-    return getattr(transformers, MODELS[name][0]).from_pretrained(folder).eval()
+    """The saved model as stock transformers loads it; nothing in the file may be missing or left over."""
+    model, said = ARCHITECTURES[name].cls.from_pretrained(folder, output_loading_info=True)
+    assert not any(said.values()), said
+    return model.eval()
 
 
 def graph(name: str) -> Graph:
     """A graph that knows the blocks only."""
-    pattern = MODELS[name][3]
-    names = dict.fromkeys(part.format(i) for part in pattern.split() for i in range(3))
+    pattern = ARCHITECTURES[name].blocks
+    names = dict.fromkeys(part.format(i) for part in pattern.split() for i in range(TINY.layers))
     return Graph(layouts={}, families={}, blocks=tuple(names), works=())
 
 
@@ -105,12 +85,17 @@ def batches(name: str, rows: tuple[int, ...] = (2, 2, 2), length: int = 12) -> l
     for count in rows:
         ids = torch.randint(3, VOCABULARY, (count, length), generator=generator)
         more = {}
-        if name == "t5" or "MaskedLM" in MODELS[name][0]:
+        if name == "t5" or "MaskedLM" in ARCHITECTURES[name].model:
             more["labels"] = ids.flip(1)
         if name == "t5":
             more["decoder_input_ids"] = ids.roll(1, 1)
         found.append({"input_ids": ids, **more})
     return found
+
+
+def few(names: Iterable[str], quick: Collection[str] = ("llama", "gpt2", "bert")) -> list[Any]:
+    """Parameters of a test: all the names, but in the quick lane only these few."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def projections(model: nn.Module, blocks: tuple[str, ...]) -> set[str]:

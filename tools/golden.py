@@ -57,7 +57,7 @@ def fingerprint(folder: Path) -> str:
 
 def write(recipe: str, model: Path, out: Path, processes: int = 1) -> str:
     """The fingerprint of what `recipe` makes of `model`, or the error that it ends in."""
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "29617"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
     command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "compress", f"{RECIPES / recipe}.yaml"]
     settings = [part for value in TINY for part in ("--set", value)]
     done = subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -17,13 +17,35 @@ from compress.graph.layout import families as named
 Shape = tuple[int, ...]
 
 
+def time_layers(shapes: tuple[Shape, ...], device: str, tokens: int, repeats: int) -> float:
+    """Median seconds of one pass of `tokens` rows through linear layers of these `(out, in)` shapes."""
+    import torch
+
+    if not shapes:
+        return 0.0
+    layers = [torch.nn.Linear(inner, outer, bias=False, device=device) for outer, inner in shapes]
+    rows = [torch.randn(tokens, inner, device=device) for _, inner in shapes]
+    taken = []
+    with torch.inference_mode():
+        for run in range(repeats + 1):
+            start = time.perf_counter()
+            for layer, x in zip(layers, rows, strict=True):
+                layer(x)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if run:  # the first warms up
+                taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
 @dataclass
 class LatencyTable:
     """Seconds that the projections of all blocks take for `tokens` tokens, as a function of what is kept.
 
     Each family's matrices are timed as a stack of linear layers at `points` widths (median of `repeats` runs), and
     lines are drawn in between; savings of different families of a block add up. Blocks of equal shape are timed once.
-    Attention's own products, norms and everything outside of blocks are left out.
+    Attention's own products, norms and everything outside of blocks are left out. `clock(shapes, device, tokens,
+    repeats)` takes the time of one stack.
     """
 
     graph: Graph
@@ -32,6 +54,7 @@ class LatencyTable:
     tokens: int = 512
     points: int = 6
     repeats: int = 5
+    clock: Callable[[tuple[Shape, ...], str, int, int], float] = time_layers
     seconds: dict[tuple[Shape, ...], float] = field(default_factory=dict)
 
     def __call__(self, kept: Mapping[str, np.ndarray]) -> float:
@@ -69,26 +92,5 @@ class LatencyTable:
         ]
         key = tuple(sorted(shapes))
         if key not in self.seconds:
-            self.seconds[key] = _time(key, self.device, self.tokens, self.repeats)
+            self.seconds[key] = self.clock(key, self.device, self.tokens, self.repeats)
         return self.seconds[key]
-
-
-def _time(shapes: tuple[Shape, ...], device: str, tokens: int, repeats: int) -> float:
-    """Median seconds of one pass of `tokens` rows through linear layers of these `(out, in)` shapes."""
-    import torch
-
-    if not shapes:
-        return 0.0
-    layers = [torch.nn.Linear(inner, outer, bias=False, device=device) for outer, inner in shapes]
-    rows = [torch.randn(tokens, inner, device=device) for _, inner in shapes]
-    taken = []
-    with torch.inference_mode():
-        for run in range(repeats + 1):
-            start = time.perf_counter()
-            for layer, x in zip(layers, rows, strict=True):
-                layer(x)
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if run:  # the first warms up
-                taken.append(time.perf_counter() - start)
-    return median(taken)

@@ -22,6 +22,7 @@ def load(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     revision: str | None = None,
+    base: str | None = None,
 ) -> PreTrainedModel:
     """Load a model, pruned or not, by the class that it was saved from; it then obeys its runtime rules.
 
@@ -37,6 +38,7 @@ def load(
         trust_remote_code: Run code that comes with the checkpoint. Models that this program wrote need none.
         allow_pickle: Open weights that are pickled; a pickle can run code.
         revision: Branch, tag or commit of a hub model.
+        base: Of a LoRA adapter: the model that it is merged into, where its config does not name it.
 
     Returns:
         A stock transformers model in evaluation mode.
@@ -46,6 +48,6 @@ def load(
         ModelError: Its class is not known, weights are missing or do not fit, or it asks for unknown runtime rules.
     """
     checkpoint = open_checkpoint(
-        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision
+        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )
     return cast("PreTrainedModel", load_model(checkpoint, device, dtype=dtype, rules=rules))

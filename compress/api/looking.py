@@ -21,6 +21,7 @@ def inspect(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     revision: str | None = None,
+    base: str | None = None,
 ) -> Inspection:
     """Say what of a model can be pruned; the same as the command `compress inspect MODEL`. No weight is read.
 
@@ -34,6 +35,7 @@ def inspect(
         trust_remote_code: Run code that comes with the checkpoint.
         allow_pickle: Open weights that are pickled; a pickle can run code.
         revision: Branch, tag or commit of a hub model.
+        base: Of a LoRA adapter: the model that it is merged into, where its config does not name it.
 
     Returns:
         The model's size, and its families of groups: what goes together, what it is worth, what is pinned and why.
@@ -43,7 +45,7 @@ def inspect(
         ModelError: The model is not understood.
     """
     checkpoint = open_to_inspect(
-        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision
+        model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )
     return inspect_model(checkpoint, str(model))
 

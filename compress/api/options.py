@@ -21,6 +21,7 @@ class OptionFields(TypedDict, total=False):
     allow_pickle: bool
     revision: str | None
     include: tuple[str, ...]
+    base: str | None
     resume: bool
 
 

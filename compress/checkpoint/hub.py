@@ -41,7 +41,7 @@ def fetch_config(name: str, revision: str | None, *, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     with _asking(name, revision):
-        wanted = ["config.json", *(["*.py"] if code else [])]
+        wanted = ["config.json", "adapter_config.json", *(["*.py"] if code else [])]
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
 
 

@@ -71,7 +71,9 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Seen]:
     check_ordinary(file)
     if not file.exists():
         if (folder / "adapter_config.json").exists():
-            raise InputError(f"{folder}: an adapter, not a model; merge it into its base model first")
+            raise InputError(
+                f"{folder}: an adapter, whose tensors are needed too; inspect its base model, or pass --base"
+            )
         below = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
         hint = f"; perhaps you mean {folder / below[0]}" if below else "; give the folder that holds a model"
         raise InputError(f"{folder}: no config.json{hint}")

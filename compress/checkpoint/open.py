@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from compress.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
+from compress.checkpoint.adapter import Merged, is_adapter, read_adapter
 from compress.checkpoint.code import code_in, without_code
 from compress.checkpoint.digest import content_digests
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.locate import CONFIG, is_config_alone, model_folder, read_config
+from compress.checkpoint.lora import stored
 from compress.checkpoint.pickled import Pickles
 from compress.checkpoint.quantised import check_gguf, check_quantised
-from compress.checkpoint.seen import Seen, Stamp, fill, unreadable
+from compress.checkpoint.seen import Seen, Stamp, unreadable
 from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weight_files import PICKLED, SAFE, no_weights, weight_files
 from compress.errors import ConfigAloneError, InputError
@@ -41,6 +43,7 @@ class Checkpoint:
     those that are not known to, all as absolute paths below `folder`. Unless `trust_remote_code`, `config` is without
     what names code, and `code` lists what of the folder is code or names some: it is neither run nor passed on.
     With `config_only` no weight can be read; `tensors` are empty, or what the config asks for.
+    With an `adapter`, `folder` is its base's, and `read` gives the tensors with the adapter in them.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class Checkpoint:
     _weights: dict[Path, Seen] = field(default_factory=dict, repr=False)
     _papers: dict[Path, Seen] = field(default_factory=dict, repr=False)  # config.json and the index
     _pickles: Pickles | None = field(default=None, repr=False)
+    adapter: Merged | None = None
 
     @property
     def bytes(self) -> int:
@@ -62,8 +66,12 @@ class Checkpoint:
 
     @property
     def left_behind(self) -> list[str]:
-        """What no output gets of this folder, a sentence each."""
+        """What no output gets of this folder, and what an adapter was merged into, a sentence each."""
         found = []
+        if self.adapter is not None:
+            found.append(f"the LoRA adapter {self.adapter.folder} is merged into {self.folder}")
+            if unlike := self.adapter.unlike(self.folder):
+                found.append(f"left behind of the adapter, as its base's files are kept: {_some(unlike)}")
         if self.code:
             found.append(f"left behind, as --trust-remote-code was not given: {', '.join(self.code)}")
         others = [str(file.relative_to(self.folder)) for file in self.staying]
@@ -82,11 +90,8 @@ class Checkpoint:
         if self.config_only:
             raise ConfigAloneError(f"{self.folder}: {name} was asked for, and only the config is there; {WHOLE}")
         spec = self.tensors[name]
-        if self._pickles is not None:
-            return self._pickles.read(spec)
-        flat = torch.empty(spec.bytes, dtype=torch.uint8)
-        fill(flat, spec.file, spec.start)
-        return flat.view(spec.dtype).reshape(spec.shape)
+        tensor = self._pickles.read(spec) if self._pickles is not None else stored(spec)
+        return tensor if self.adapter is None else self.adapter.apply(name, tensor)
 
     def check_unchanged(self) -> None:
         """Raise InputError when the config, the index or a file of weights is not what was opened."""
@@ -113,16 +118,18 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the config and of the whole content of the weights' files, wherever they lie.
+        """Hash of the config and of the whole content of the weights' files, wherever they lie; an adapter's too.
 
         Read on first use, unless it is remembered from an earlier run. Raises InputError when a file has changed since
         it was opened.
         """
         places = {name: spec.file.name for name, spec in sorted(self.tensors.items())}
-        papers = [seen.head.decode() for file, seen in self._papers.items() if file.name == "config.json"]
+        told = ("config.json", ADAPTER_CONFIG)
+        papers = [seen.head.decode() for file, seen in self._papers.items() if file.name in told]
         digest = blake2b(json.dumps([papers, places], sort_keys=True).encode(), digest_size=20)
-        for _, content in sorted(content_digests(self._weights).items()):
-            digest.update(content)
+        contents = content_digests(self._weights)
+        for file in sorted(contents, key=lambda file: file.name):  # two folders may lie anywhere
+            digest.update(contents[file])
         self.check_unchanged()
         return digest.hexdigest()
 
@@ -134,8 +141,12 @@ def open_checkpoint(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     include: Sequence[str] = (),
+    base: str | Path | None = None,
 ) -> Checkpoint:
     """The checkpoint in the folder `where`, or of the hub's model `where` (`owner/name`, `owner/name@revision`).
+
+    The folder of a LoRA adapter is opened as its base model with the adapter in it; `base` is that, where the one that
+    the adapter's config names is not to be found.
 
     `include` are patterns of files beside the weights that travel though no model is known to have them. Raises
     InputError, naming file and cure, when there is none, when config.json or a shard is missing, truncated or corrupt,
@@ -143,6 +154,12 @@ def open_checkpoint(
     ModelError when they are quantised.
     """
     folder = model_folder(where, revision, allow_pickle=allow_pickle)
+    if is_adapter(folder):
+        return _with_adapter(
+            folder, base, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, include=include
+        )
+    if base is not None:
+        raise InputError(f"--base {base}: {where} is no adapter, it needs no base; leave --base out")
     config, papers = _config(folder)
     tensors: dict[str, TensorSpec] = {}
     weights: dict[Path, Seen] = {}
@@ -209,21 +226,51 @@ def open_config(where: str | Path, *, revision: str | None = None, trust_remote_
 
 
 def open_to_inspect(
-    where: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
+    where: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    base: str | Path | None = None,
 ) -> Checkpoint:
     """The checkpoint `where`, for what reads no weights: of a folder without any, and of the hub, the config alone.
 
     Raises what `open_checkpoint` does.
     """
-    if is_config_alone(where):
+    if base is None and is_config_alone(where):
         return open_config(where, revision=revision, trust_remote_code=trust_remote_code)
-    return open_checkpoint(where, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    return open_checkpoint(
+        where, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, base=base
+    )
 
 
 def open_tensors(file: Path) -> Checkpoint:
     """One safetensors file that is no model, such as a delta's: a checkpoint without a config. Raises InputError."""
     tensors, seen = _header(file)
     return Checkpoint(file.parent, {}, tensors, [], _weights={file: seen})
+
+
+def _with_adapter(folder: Path, base: str | Path | None, **options: Any) -> Checkpoint:
+    adapter = read_adapter(folder)
+    named = base if base is not None else adapter.base
+    if named is None:
+        raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path: names no model; pass --base MODEL")
+    try:
+        revision, pickles = adapter.revision if base is None else None, options["allow_pickle"]
+        below = model_folder(named, revision, allow_pickle=pickles)
+        if is_adapter(below):
+            raise InputError(f"{named}: an adapter too; merge it into its base first")
+        opened = open_checkpoint(below, **options)
+    except InputError as error:
+        if base is not None:
+            raise
+        raise InputError(f"{folder / ADAPTER_CONFIG}: its base model: {error}; --base MODEL names another") from None
+    return replace(
+        opened,
+        adapter=adapter.onto(opened.tensors),
+        _weights={**opened._weights, **adapter.weights},
+        _papers={**opened._papers, **adapter.papers},
+    )
 
 
 def _header(file: Path) -> tuple[dict[str, TensorSpec], Seen]:

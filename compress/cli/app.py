@@ -45,6 +45,15 @@ class Opening:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Input(Opening):
+    """How the input model is opened where it may be a LoRA adapter."""
+
+    base: str | None = None
+    "Of a LoRA adapter: the model that it is merged into, where its config does not name it."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Talk:
     """What is printed."""
 
@@ -95,7 +104,7 @@ To = Annotated[Path | None, Parameter(name=["--to", "-o"])]
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
 
 
-def options(opening: Opening, writing: Writing) -> Any:
+def options(opening: Input, writing: Writing) -> Any:
     """The same as the pipeline takes it."""
     from compress.pipeline import Options
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from compress import console
-from compress.cli.app import Evaluate, Flag, Opening, Set, Talk, announce, app, loading
+from compress.cli.app import Evaluate, Flag, Input, Set, Talk, announce, app, loading
 
 
 @app.command
@@ -22,7 +22,7 @@ def compare(
     keep: bool = True,
     force: Flag = False,
     device: str = "auto",
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     talk: Talk = Talk(),
 ) -> None:
     """Run many recipes on one model: RECIPES… IN. One table, and quality against parameters, FLOPs and latency.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import console
-from compress.cli.app import Flag, Opening, Talk, app
+from compress.cli.app import Flag, Input, Talk, app
 
 
 @app.command(name="eval")
@@ -24,7 +24,7 @@ def evaluate(
     card: Flag = False,
     against: str | None = None,
     device: str = "auto",
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     talk: Talk = Talk(),
 ) -> None:
     """Measure perplexity, accuracy or similarity of embeddings, benchmark tasks, latency, memory and size of MODEL.
@@ -77,9 +77,9 @@ def evaluate(
 
     questions = Questions(data, samples, length, harness, limit, latency, device=Options(device).where)
     more: dict[str, Any] = {"trust_remote_code": opening.trust_remote_code, "allow_pickle": opening.allow_pickle}
-    opened = open_checkpoint(model, revision=opening.revision, **more)
+    opened = open_checkpoint(model, revision=opening.revision, base=opening.base, **more)
     dense = open_checkpoint(against, **more) if against is not None else None
     found = evaluate_folder(opened, questions, dense)
     if card:
-        add_scores(opened.folder, found["tasks"])
+        add_scores(Path(model), found["tasks"])
     console.result(evaluation_table(found), found)

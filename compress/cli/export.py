@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from compress import console
-from compress.cli.app import Flag, Opening, Talk, announce, app, loading
+from compress.cli.app import Flag, Input, Talk, announce, app, loading
 
 Settings = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
@@ -22,7 +22,7 @@ def export(
     to: str = "onnx",
     out: Out = None,
     force: Flag = False,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     talk: Talk = Talk(),
 ) -> None:
     """Write MODEL in another format, and check that it still computes the same.
@@ -57,7 +57,7 @@ def export(
     target = out if out is not None else beside
     apart = placed(target) != placed(beside)  # MODEL/FORMAT is the one place inside a model
     with new_folder(target, force=force, inputs=[model] if apart else []) as folder:
-        checkpoint = open_checkpoint(model, revision=opening.revision, **more)
+        checkpoint = open_checkpoint(model, revision=opening.revision, base=opening.base, **more)
         check_apart(target, [checkpoint.folder] if apart else [])  # of a hub id it is known only now
         made = write_export(to, checkpoint, folder, asked)
     console.result(_shown(target, made.lines), {"folder": str(target), **made.data})

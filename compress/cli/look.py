@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compress import console
-from compress.cli.app import Opening, Talk, app
+from compress.cli.app import Input, Talk, app
+from compress.registry import registries
 
 
 @app.command
-def inspect(model: str, /, *, opening: Opening = Opening(), talk: Talk = Talk()) -> None:
+def inspect(model: str, /, *, opening: Input = Input(), talk: Talk = Talk()) -> None:
     """Show what of a model can be pruned: families of groups, what each is worth, and what is pinned and why.
 
     Parameters
@@ -40,7 +41,10 @@ def report(folder: Path, /, *, talk: Talk = Talk()) -> None:
     console.result(*read_report(folder))
 
 
-What = Literal["criteria", "allocators", "ratios", "repairs", "sources", "statistics", "formats", "recipes", "schema"]
+if TYPE_CHECKING:
+    What = str
+else:
+    What = Literal[(*registries(), "recipes", "schema")]
 
 
 @app.command
@@ -50,7 +54,7 @@ def ls(
     *,
     talk: Talk = Talk(),
 ) -> None:
-    """List what a recipe may name, the recipes that ship, or the JSON schema of a recipe.
+    """List the registered parts of a kind, the recipes that ship, or the JSON schema of a recipe.
 
     Parameters
     ----------

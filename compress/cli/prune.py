@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from compress import console
-from compress.cli.app import Flag, Opening, Set, Talk, To, Writing, announce, app, loading, options
+from compress.cli.app import Flag, Input, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.push import publish
 
 planning = App(name="plan")
@@ -26,7 +26,7 @@ def prune(
     dry_run: Flag = False,
     push: str | None = None,
     private: Flag = False,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -88,7 +88,7 @@ def plan(
     to: To = None,
     set: Set = None,
     config_only: bool | None = None,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -123,7 +123,7 @@ def apply(
     out: Path,
     /,
     *,
-    opening: Opening = Opening(),
+    opening: Input = Input(),
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
@@ -153,7 +153,7 @@ def _check_push(repo: str) -> None:
 
 
 def _show_plan(
-    recipe: Any, model: str, to: Path | None, opening: Opening, writing: Writing, config_only: bool | None = None
+    recipe: Any, model: str, to: Path | None, opening: Input, writing: Writing, config_only: bool | None = None
 ) -> None:
     from compress.checkpoint import standing
     from compress.errors import InputError

@@ -14,6 +14,7 @@ from compress.errors import InputError, ModelError
 from compress.inputs.batch import Batch
 from compress.inputs.kind import Inputs
 from compress.model.build import load_config, model_class
+from compress.model.weights import Weights
 from compress.recipe.part import Data, Part
 from compress.recipe.schema import Calibrate
 from compress.registry import sources
@@ -62,6 +63,8 @@ def load_model(
             checkpoint.folder, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
     _check_loaded(checkpoint, cls, found)
+    if checkpoint.adapter is not None:
+        _put_in(model, checkpoint, set(checkpoint.adapter.changes))
     model = model.to(device).eval()
     if rules:
         attach(model)
@@ -80,6 +83,15 @@ def _quietly() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _put_in(model: nn.Module, checkpoint: Checkpoint, changed: set[str]) -> None:
+    """Give the model of an adapter's base the tensors, stored as those in `changed`, with the adapter in them."""
+    weights = Weights(checkpoint, model)
+    with torch.no_grad():
+        for name in weights.names(""):
+            if changed.intersection(weights.disk_names(name)):
+                weights.current(name).copy_(weights.read(name))
 
 
 def _check_loaded(checkpoint: Checkpoint, cls: type[nn.Module], found: dict[str, Any]) -> None:

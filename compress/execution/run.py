@@ -32,8 +32,9 @@ USABLE = ("cpu", "cuda", "mps", "xpu")
 @dataclass(frozen=True)
 class Options:
     """What the command line may say beside the recipe. `device` is a torch device or `auto`; `include` are patterns of
-    files beside the weights that are to travel though no model is known to have them; with `resume` an interrupted run
-    into the same folder goes on behind its last finished step.
+    files beside the weights that are to travel though no model is known to have them; `base` is what a LoRA adapter is
+    merged into, where its config does not name it; with `resume` an interrupted run into the same folder goes on behind
+    its last finished step.
 
     `evaluate`: `quick` measures for about 20 s, or half as long as pruning took where that is longer; `full` on all
     samples; None or False not at all.
@@ -47,6 +48,7 @@ class Options:
     allow_pickle: bool = False
     revision: str | None = None
     include: tuple[str, ...] = ()
+    base: str | None = None
     resume: bool = False
 
     @property
@@ -74,6 +76,7 @@ def open_input(model: str | Path, options: Options) -> Checkpoint:
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
         include=options.include,
+        base=options.base,
     )
 
 

@@ -152,6 +152,11 @@ class Registry(Generic[Meta]):
                 raise
 
 
+def registries() -> dict[str, Registry]:
+    """Every registry below, by its name here: what `compress ls` lists."""
+    return {name: value for name, value in globals().items() if isinstance(value, Registry)}
+
+
 def did_you_mean(word: object, words: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of `words`, "" when none is near."""
     near = get_close_matches(str(word), sorted(words), n=1, cutoff=0.6)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from compress import registry
-from compress.files.shipped import RECIPES, names
+from pydantic_core import to_jsonable_python
 
-PARTS = {
-    "criteria": registry.criteria,
-    "allocators": registry.allocators,
-    "ratios": registry.ratios,
-    "repairs": registry.repairs,
-    "sources": registry.sources,
-    "statistics": registry.statistics,
-    "formats": registry.formats,
-}
+from compress.files.shipped import RECIPES, names
+from compress.recipe.part import Part
+from compress.registry import Entry, Registry, registries
 
 
 def listing(what: str | None) -> tuple[Any, Any]:
@@ -29,15 +22,15 @@ def listing(what: str | None) -> tuple[Any, Any]:
     if what is not None:
         entries = _entries(what)
         return _table(entries), entries
-    data = {kind: _entries(kind) for kind in (*PARTS, "recipes")}
+    data = {kind: _entries(kind) for kind in (*registries(), "recipes")}
     return _overview(data), data
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
-    return _recipes() if kind == "recipes" else _parts(PARTS[kind])
+    return _recipes() if kind == "recipes" else _parts(registries()[kind])
 
 
-def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
+def _parts(parts: Registry) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -49,18 +42,23 @@ def _parts(parts: registry.Registry) -> list[dict[str, Any]]:
     ]
 
 
-def _arguments(entry: registry.Entry) -> dict[str, Any]:
+def _arguments(entry: Entry) -> dict[str, Any]:
     """Name → default (None where one has to be given) of the part's parameters, or of an export format's settings."""
     settings = getattr(entry.target, "settings", None)
     if settings is not None:
         return {
-            key: None if field.is_required() else field.get_default(call_default_factory=True)
+            key: None if field.is_required() else _plain(field.get_default(call_default_factory=True))
             for key, field in settings.model_fields.items()
         }
     return {
-        key: None if parameter.default is parameter.empty else parameter.default
+        key: None if parameter.default is parameter.empty else _plain(parameter.default)
         for key, parameter in entry.parameters.items()
     }
+
+
+def _plain(default: Any) -> Any:
+    """A default as it would stand in a recipe."""
+    return default.written() if isinstance(default, Part) else to_jsonable_python(default, fallback=str)
 
 
 def _recipes() -> list[dict[str, Any]]:

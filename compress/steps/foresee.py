@@ -33,7 +33,7 @@ def foreseen(recipe: Recipe, model: str | Path, options: Options, asked: bool | 
     read. Raises ConfigAloneError, with the step's place and a cure, where a config is not enough; of a model of the
     hub, nobody having asked, the weights are to be fetched then.
     """
-    if asked is False or not (asked or is_config_alone(model)):
+    if asked is False or not (asked or (options.base is None and is_config_alone(model))):
         return None
     checkpoint = open_config(model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     if not asked and not lacks_weights(checkpoint.folder):

@@ -150,7 +150,9 @@ class Stream:
         Raises ModelError where some of them are elsewhere, as what they give it would be missing.
         """
         if len(walks) < len(waiting):
-            raise ModelError(f"{station}: some texts do not go through it; take `propagate: pruned`, block after block")
+            raise ModelError(
+                f"{station}: some samples do not go through it; take `propagate: pruned`, block after block"
+            )
         assert self.watch.change is not None
         module = self.model.get_submodule(station)
         self.watch.arrive(station, module, [(_first(walk.call), walk) for walk in walks])

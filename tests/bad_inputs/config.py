@@ -48,7 +48,7 @@ CASES = [
     _text("an empty object", "{}", FILE, "no model_type", "add it"),
     _text("a giant number", '{"model_type": "llama", "hidden_size": ' + "9" * 5000 + "}", FILE, "not valid JSON"),
     Case("missing", ("base", "no config.json", "give the folder that holds a model"), _gone),
-    Case("missing, an adapter's there", ("an adapter", "merge it"),
+    Case("missing, an adapter's there", ("base/adapter_config.json", "not the config of a LoRA adapter"),
          lambda folder: (folder / "base/config.json").rename(folder / "base/adapter_config.json")),
     Case("in a folder below", ("no config.json", "perhaps you mean", "base"), command="inspect ."),
     Case("a folder", (FILE,), _instead(lambda file: file.mkdir())),

@@ -8,26 +8,15 @@ from typing import Any
 
 from compress import registry
 from compress.registry import Entry, Registry
+from compress.registry.scope import Scope
 
 from .markdown import paper, table
-
-SCORED = {
-    "weights": "weights, n:m, every unit",
-    "update": "weights, n:m",
-    "families": "weights, every unit",
-    "inputs": "units, but not layers",
-    "units": "units, but not layers",
-    "experts": "experts",
-    "distances": "clusters of experts",
-    "layers": "layers",
-}
-"""A criterion's scope → what it can rank."""
 
 
 def criteria() -> str:
     """Criteria."""
     rows = [
-        (*_named(entry), SCORED[entry.meta.scope.value.name], ", ".join(_reads(entry)) or "nothing", _paper(entry))
+        (*_named(entry), _ranks(entry.meta.scope), ", ".join(_reads(entry)) or "nothing", _paper(entry))
         for entry in _entries(registry.criteria)
     ]
     return table(("criterion", "score", "ranks", "needs", "paper"), rows)
@@ -60,23 +49,32 @@ def statistics() -> str:
         for entry in _entries(kind):
             for name in _statistics(entry):
                 asked.setdefault(name, []).append(f"`{entry.name}`")
-    rows = [(*_named(entry), ", ".join(asked.get(entry.name, ()))) for entry in _entries(registry.statistics)]
-    return table(("statistic", "what it is", "asked for by"), rows)
+    rows = [
+        (*_named(entry), entry.meta.at, ", ".join(asked.get(entry.name, ()))) for entry in _entries(registry.statistics)
+    ]
+    return table(("statistic", "what it is", "site", "asked for by"), rows)
 
 
-def needs(entry: Entry) -> list[str]:
+def _ranks(scope: Scope) -> str:
+    """What a criterion of this scope can rank."""
+    found = ["single weights"] if scope.for_weights else []
+    if scope.ranked != "nothing":
+        found.append(f"clusters of {scope.ranked}" if scope.makes_clusters else scope.ranked)
+    return ", ".join(found)
+
+
+def needs(entry: Entry[Any]) -> list[str]:
     """What a part reads: `weights`, `text`, `gradients`; none of them for one that reads nothing."""
     found = ["weights"] if {"weight", "views", "router"} & set(inspect.signature(entry.target).parameters) else []
     asked = _statistics(entry)
     if asked:
         found.append("text")
-    sites = [registry.sites.get(registry.statistics.get(name).meta.at) for name in asked]
-    if any(site.meta.backward for site in sites):
+    if any(registry.sites.get(registry.statistics.get(name).meta.at).meta.backward for name in asked):
         found.append("gradients")
     return found
 
 
-def _table(kind: Registry, word: str) -> str:
+def _table(kind: Registry[Any], word: str) -> str:
     rows = [
         (*_named(entry), ", ".join(f"`{name}`" for name in _statistics(entry)) or "–", _paper(entry))
         for entry in _entries(kind)
@@ -84,12 +82,12 @@ def _table(kind: Registry, word: str) -> str:
     return table((word, "what it does", "statistics", "paper"), rows)
 
 
-def _reads(entry: Entry) -> list[str]:
+def _reads(entry: Entry[Any]) -> list[str]:
     weights = [word for word in needs(entry) if word == "weights"]
     return [*weights, *(f"`{name}`" for name in _statistics(entry))]
 
 
-def _statistics(entry: Entry) -> list[str]:
+def _statistics(entry: Entry[Any]) -> list[str]:
     """Those it always asks for, then those that an argument asks for."""
     found = list(entry.meta.needs)
     for more in entry.meta.when.values():
@@ -98,7 +96,7 @@ def _statistics(entry: Entry) -> list[str]:
     return found
 
 
-def _named(entry: Entry) -> tuple[str, str]:
+def _named(entry: Entry[Any]) -> tuple[str, str]:
     shown = ", ".join(f"`{name}`{_shown(parameter.default)}" for name, parameter in entry.parameters.items())
     return f"`{entry.name}`", entry.about + (f" Arguments: {shown}." if shown else "")
 
@@ -112,9 +110,9 @@ def _shown(value: Any) -> str:
     return f"={str(value).lower() if isinstance(value, bool) else value}"
 
 
-def _paper(entry: Entry) -> str:
+def _paper(entry: Entry[Any]) -> str:
     return paper(entry.meta.paper)
 
 
-def _entries(kind: Registry) -> list[Entry]:
+def _entries(kind: Registry[Any]) -> list[Entry[Any]]:
     return [kind.get(name) for name in kind.names()]
