@@ -220,6 +220,8 @@ def test_what_is_no_image_is_refused(data, text, saved):
     named = Part(data) if "/" not in data else data
     with pytest.raises(InputError, match=text):
         source.inputs.batches(Calibrate.model_construct(data=named, samples=2, batch=2), source.checkpoint)
+    with pytest.raises(InputError, match=r"calibrate\.template: chat: the model reads images"):
+        source.inputs.batches(Calibrate(samples=2, template="chat"), source.checkpoint)
 
 
 @pytest.mark.parametrize(
