@@ -38,7 +38,8 @@ class Gather:
         waited: Collection[str] = (),
     ) -> None:
         self.weights, self.sequences, self.done = weights, sequences, done
-        self.units, self.waited = units or {}, frozenset(waited)
+        self.units: Mapping[str, list[Tensor]] = units or {}
+        self.waited = frozenset(waited)
         self.inputs = inputs_of(model)
         self.paused = False
         self._model = model
