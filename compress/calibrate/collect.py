@@ -120,7 +120,7 @@ def _passes(
         ):
             callbacks = _watch(gather, weights, graph, change, stats, advance, stations)
             Stream(model, weights, graph.blocks, callbacks, **options).run(own)
-            gather.leave(*gather.left)
+            gather.finalize(*gather.pending)
     if backward:
         with (
             Gather(model, weights, backward, sequences, done) as gather,
@@ -134,7 +134,7 @@ def _passes(
                 final = i == len(rounds) - 1
                 Tape(model, weights, graph.blocks, gather, per_sample=per_sample, final=final, **options).run(some)
                 advance()
-            gather.leave(*gather.left)
+            gather.finalize(*gather.pending)
 
 
 def _watch(
@@ -151,8 +151,8 @@ def _watch(
 
     def leave(block: str) -> None:
         if once:  # a block that comes again is not done
-            own = (key for key in gather.left if key in inside[block] or key.startswith(block + "."))
-            gather.leave(*own)
+            own = (key for key in gather.pending if key in inside[block] or key.startswith(block + "."))
+            gather.finalize(*own)
         advance()
 
     def changed(where: str, module: nn.Module) -> None:

@@ -91,7 +91,7 @@ class Gather:
             if key in site.places:
                 site.gradient(key, gradient, walk)
 
-    def leave(self, *keys: str) -> None:
+    def finalize(self, *keys: str) -> None:
         """Nothing will be added to these any more: hand out their statistics."""
         shared: dict[int, Tensor] = {}  # Gram matrices that several weights share and that are added up already
         for key in sorted(keys):
@@ -108,7 +108,7 @@ class Gather:
         self._turn = walk
 
     @property
-    def left(self) -> list[str]:
+    def pending(self) -> list[str]:
         """Keys whose statistics have not been handed out."""
         return sorted({key for site in self._sites.values() for key in site.wanted})
 

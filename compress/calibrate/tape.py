@@ -120,7 +120,7 @@ class Tape(Stream):
                     self._back(record, visit, visit.station in repeated)
             if self.final and self._loaded not in repeated:
                 inside = self.weights.names(self._loaded)
-                self.gather.leave(*(name for name in inside if name in self.gather.gradients))
+                self.gather.finalize(*(name for name in inside if name in self.gather.gradients))
         for record in self._records.values():
             for name, gradient in record.pending.items():
                 self.gather.gradient(name, gradient, record.walk)

@@ -151,8 +151,8 @@ class ZeroWeights(ModelStep):
 def _share(context: Context, step: PruneWeights, total: int) -> float:
     """The share of the `total` weights that goes. Raises BudgetError where `until` asks for more than there is, or
     nothing."""
-    if step.n_m is not None:
-        return step.n_m[0] / step.n_m[1]
+    if step.zeros_of is not None:
+        return step.zeros_of[0] / step.zeros_of[1]
     if step.remove is not None:
         return step.remove
     assert step.until is not None
