@@ -43,8 +43,8 @@ class PruneWeights(BaseModel):
     )
     pattern: Annotated[str | None, BeforeValidator(_pattern)] = Field(
         default=None,
-        description="The budget as n:m, n weights kept of every m consecutive inputs of a row: `2:4` leaves half, `1:4` "
-        "a quarter.",
+        description="The budget as n:m, n weights kept of every m consecutive inputs of a row: `2:4` leaves half, "
+        "`1:4` a quarter.",
     )
     compare: Literal["row", "layer"] | None = Field(
         default=None,
