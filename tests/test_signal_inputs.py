@@ -22,7 +22,7 @@ from compress.inputs.kind import Inputs
 from compress.inputs.text import Text
 from compress.metrics.kind import Metric
 from compress.metrics.mean import Mean
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.pipeline import Options, run
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe
@@ -165,7 +165,7 @@ def test_others_kinds_are_asked_first(folder):
 
 
 def test_a_signal_model_is_traced(folder):
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     assert isinstance(source.inputs, Signal)
     free = {name: family.size for name, family in source.graph.families.items() if family.pinned is None}
     assert free == {"layers.0.channels": 40, "layers.1.channels": 40, "hidden": 24, "layers.layers": 2}
@@ -203,7 +203,7 @@ def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_expor
     )
     report: Any = run(recipe, folder, tmp_path / "out", Options(evaluate="full", latency=False))
     (figure,) = json.loads((tmp_path / "out" / "report.json").read_text())["quality"]["figures"]
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     batches, _ = source.inputs.batches(Calibrate(samples=64, length=256, batch=4), source.checkpoint)
     assert figure["name"] == "denoising_error" and not figure["higher_is_better"]
     assert figure["dense"] == pytest.approx(error(folder, batches), rel=1e-4)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import BudgetError, InputError
 from compress.inputs.text import batches
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.pipeline import Options, apply, plan, run
 from compress.ratios.ecoflap import spend
 from compress.recipe.read import parse_recipe
@@ -155,7 +155,7 @@ def test_gblm_adds_gradients(tmp_path):
 
 
 def matrices(folder):
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     names = {name: 1 for name in source.graph.layouts if ".layers." in name and "_proj" in name}
     stats = {"input_norm": {name: torch.rand(source.graph.layouts[name][1].size) for name in names}}
     unused = [lambda asked: pytest.fail("neither losses nor saliencies")] * 2

@@ -12,7 +12,7 @@ import transformers
 from compress.errors import InputError, ModelError
 from compress.graph.families import Member
 from compress.graph.names import Names
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native, plain
 from compress.output_format.probe import attention_shapes
@@ -44,7 +44,7 @@ class OutputFormat:
 
 
 def find_output_format(
-    source: Source, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
+    source: Model, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
 ) -> OutputFormat:
     """How the model that keeps `kept` is to be written; `adds_bias`: every repaired weight gets a bias.
 
@@ -95,14 +95,14 @@ def find_output_format(
     )
 
 
-def _opened_by(architecture: str, source: Source) -> tuple[str, str]:
+def _opened_by(architecture: str, source: Model) -> tuple[str, str]:
     """Whose class it is, and the module to take it from: another package may have registered one with transformers."""
     if hasattr(transformers, architecture):
         return "stock transformers", "transformers"
     return f"transformers, once {source.cls.__module__} is imported", source.cls.__module__
 
 
-def repaired_weights(source: Source, kept: Kept) -> dict[str, Member]:
+def repaired_weights(source: Model, kept: Kept) -> dict[str, Member]:
     """The weights whose inputs lose positions, state name → the member that says along which dimension."""
     removed = source.graph.removed_blocks(kept)
     found: dict[str, Member] = {}
@@ -122,7 +122,7 @@ def bias_name(weight: str) -> str:
     return weight.removesuffix("weight") + "bias"
 
 
-def _new_biases(source: Source, kept: Kept) -> dict[str, tuple[int, ...]]:
+def _new_biases(source: Model, kept: Kept) -> dict[str, tuple[int, ...]]:
     """Biases that repaired weights lack; all layers get them where one does, so that the layers stay alike."""
     found = {}
     for name, member in repaired_weights(source, kept).items():
@@ -132,14 +132,14 @@ def _new_biases(source: Source, kept: Kept) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _head_dim(source: Source, kept: Kept) -> int | None:
+def _head_dim(source: Model, kept: Kept) -> int | None:
     """New width of a head where queries and keys lose some of it."""
     cut = [
         mask
         for name, mask in kept.items()
         if source.graph.families[name].kind == "head_dim" and not name.endswith("v_dim") and not mask.all()
     ]
-    widths = {width for _, width in attention_shapes(source.model)}
+    widths = {width for _, width in attention_shapes(source.module)}
     if not cut or len(widths) != 1:
         return None
     return int(widths.pop() * cut[0].sum() // len(cut[0]))

@@ -14,7 +14,7 @@ from compress.checkpoint.code import OUR_TYPE
 from compress.console import track
 from compress.errors import BudgetError
 from compress.execution.context import Context, Needs
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.find import find_output_format
 from compress.recipe.weights import PruneWeights
 from compress.registry import criteria, ratios, steps
@@ -165,11 +165,11 @@ def _share(context: Context, step: PruneWeights, total: int) -> float:
     return share
 
 
-def _opens_as_before(source: Source) -> dict[str, Any]:
+def _opens_as_before(source: Model) -> dict[str, Any]:
     if source.checkpoint.config.get("model_type") == OUR_TYPE:
         return find_output_format(source, {}).described
     name = source.cls.__name__
-    loads = f"transformers.{name}" if hasattr(source.model, "get_output_embeddings") and "For" in name else ""
+    loads = f"transformers.{name}" if hasattr(source.module, "get_output_embeddings") and "For" in name else ""
     return {
         "transformers": True,
         "remote_code": False,

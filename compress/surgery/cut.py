@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.checkpoint.write import Spec
 from compress.console import track
 from compress.graph.names import Names
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.find import OutputFormat, bias_name, repaired_weights
 from compress.surgery.edit import Put
 from compress.surgery.experts import Mixes, Orders, Part, mix_of, mixed, moves, parts_out
@@ -23,7 +23,7 @@ Repair = Callable[[str, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | N
 """`(name, weight [out, in], bias [out] | None, keep bool [in])` → the repaired weight and bias, float32."""
 
 
-def output_specs(source: Source, kept: Kept, output_format: OutputFormat, mixes: Mixes | None = None) -> list[Spec]:
+def output_specs(source: Model, kept: Kept, output_format: OutputFormat, mixes: Mixes | None = None) -> list[Spec]:
     """Name on disk, dtype and shape of every tensor of the result, in the order of the input."""
     graph, weights, names = source.graph, source.weights, Names(source.graph, kept)
     shapes = graph.shapes(kept)
@@ -49,7 +49,7 @@ def output_specs(source: Source, kept: Kept, output_format: OutputFormat, mixes:
 
 
 def cut(
-    source: Source,
+    source: Model,
     kept: Kept,
     output_format: OutputFormat,
     specs: Sequence[Spec],
@@ -116,7 +116,7 @@ def cut(
 
 
 def _pieces(
-    source: Source, kept: Kept, mixes: Mixes, names: Names, orders: Orders | None = None
+    source: Model, kept: Kept, mixes: Mixes, names: Names, orders: Orders | None = None
 ) -> dict[str, Part | None]:
     """Stored name of every piece → what takes its place, None where it goes."""
     found: dict[str, Part | None] = {}
@@ -129,7 +129,7 @@ def _pieces(
 
 
 def _repaired(
-    source: Source, kept: Kept, name: str, dim: int, bias: str | None, repair: Repair
+    source: Model, kept: Kept, name: str, dim: int, bias: str | None, repair: Repair
 ) -> tuple[Tensor, Tensor | None]:
     """The whole weight and bias after the repair, as stored; the removed columns are still there."""
     stored = source.weights.read(name)
@@ -146,12 +146,12 @@ def _on_disk(output_format: OutputFormat, names: Names, name: str, disk: str) ->
     return names.new(name) or name if output_format.remote_code else names.on_disk(name, disk)
 
 
-def _new_on_disk(source: Source, output_format: OutputFormat, names: Names, bias: str) -> str:
+def _new_on_disk(source: Model, output_format: OutputFormat, names: Names, bias: str) -> str:
     """Where a bias that the input lacks is stored: beside its weight."""
     weight = bias.removesuffix("bias") + "weight"
     return bias_name(_on_disk(output_format, names, weight, source.weights.disk_names(weight)[0]))
 
 
-def _dtype(source: Source, bias: str) -> torch.dtype:
+def _dtype(source: Model, bias: str) -> torch.dtype:
     weight = bias.removesuffix("bias") + "weight"
     return source.checkpoint.tensors[source.weights.disk_names(weight)[0]].dtype

@@ -17,7 +17,7 @@ from compress.execution.baseline import latency_table
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family, Graph
 from compress.graph.routers import experts_module
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.find import NO_REPAIR
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, repairs
@@ -67,7 +67,7 @@ def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
     warn(why)
 
 
-def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> Needs:
+def wants(source: Model, step: Prune, families: list[Family], *, decide: bool) -> Needs:
     """What the repair needs and, with `decide`, the criterion and the allocator."""
     graph, wanted = source.graph, dict[str, set[str]]()
     if decide:

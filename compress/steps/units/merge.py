@@ -9,7 +9,7 @@ import torch
 
 from compress.graph.families import Family
 from compress.graph.routers import experts_module
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.prune import Prune
 from compress.registry import criteria
 from compress.score.clusters import clusters
@@ -23,7 +23,7 @@ Kept = dict[str, np.ndarray]
 
 
 def select_and_merge_experts(
-    source: Source, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
+    source: Model, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
 ) -> tuple[Kept, dict[str, np.ndarray]]:
     """Who stays of each cluster when a family keeps as many experts as `kept` says, and the matrices that merge.
 
@@ -59,7 +59,7 @@ def needs(step: Prune) -> tuple[str, ...]:
 
 
 def _representatives(
-    source: Source, step: Prune, family: Family, groups: list[list[int]], stats: Stats
+    source: Model, step: Prune, family: Family, groups: list[list[int]], stats: Stats
 ) -> dict[int, list[int]]:
     """The expert that stays, or in whose place the merged one comes → its group."""
     if step.stay is None:
@@ -70,13 +70,13 @@ def _representatives(
     return {max(group, key=lambda expert: scores[expert]): group for group in groups}
 
 
-def _shares(source: Source, step: Prune, family: Family, stats: Stats) -> np.ndarray:
+def _shares(source: Model, step: Prune, family: Family, stats: Stats) -> np.ndarray:
     if step.merge != "frequency":
         return np.ones(family.size)
     return statistic(stats, "expert_count", experts_module(source.graph, family)).double().numpy()
 
 
-def _products(source: Source, family: Family) -> np.ndarray:
+def _products(source: Model, family: Family) -> np.ndarray:
     """Inner products of the experts as vectors of all their weights, `[experts, experts]`."""
     total = torch.zeros(family.size, family.size, dtype=torch.float64)
     for member in family.members:
