@@ -70,7 +70,8 @@ def test_of_the_hub_only_the_config_is_fetched(tmp_path, monkeypatch):
     found = compress.inspect("owner/name@main")
     assert found.config_only and found.blocks == 3
     compress.inspect("owner/name", trust_remote_code=True)
-    assert fetched == [("owner/name", "main", ["config.json"]), ("owner/name", None, ["config.json", "*.py"])]
+    configs = ["config.json", "adapter_config.json"]
+    assert fetched == [("owner/name", "main", configs), ("owner/name", None, [*configs, "*.py"])]
 
 
 def test_a_hub_that_does_not_answer_is_told(monkeypatch):
