@@ -39,11 +39,6 @@ KINDS = {
 FLAT = Preparation((16, 16), (0.0,) * 3, (1.0,) * 3)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def saved(tmp_path):
     """Saves a random model of one of KINDS, none of whose biases and gains is constant."""

@@ -36,11 +36,6 @@ def sources(tmp_path_factory):
     return {name: Model.of(open_checkpoint(folder / name)) for name in ("llama", "mixtral")}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 def gathered(source, needs, batches, **options):
     return collect(source.checkpoint, source.graph, needs, batches, **options)
 
