@@ -75,7 +75,7 @@ def test_a_repair_flows_on_and_the_result_is_what_was_planned(tmp_path: Path) ->
     dense = load_file(tmp_path / "in" / "model.safetensors")
     name = "model.layers.2.mlp.down_proj.weight"
     mask = np.isin(np.arange(48), made.steps[0].decision["kept"]["model.layers.2.mlp.channels"])
-    assert not torch.allclose(one[name], dense[name][:, torch.from_numpy(mask)], atol=1e-4)  # mended, not only sliced
+    assert not torch.allclose(one[name], dense[name][:, torch.from_numpy(mask)], atol=1e-4)  # repaired, not only sliced
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,16 @@ def test_other_layouts(name, by, tmp_path):
     assert ((inputs.reshape(len(inputs), -1, 4) == 0).sum(-1) >= 2).all()
 
 
+def test_a_pattern_says_how_many_are_kept(tmp_path):
+    zoo.save("llama", tmp_path / "in")
+    run(recipe("{prune: weights, by: magnitude, pattern: '1:4'}"), tmp_path / "in", tmp_path / "out", QUICK)
+    name = "model.layers.0.mlp.up_proj.weight"
+    before, after = (load_file(tmp_path / side / "model.safetensors")[name] for side in ("in", "out"))
+    groups, dense = after.reshape(len(after), -1, 4), before.reshape(len(before), -1, 4)
+    assert ((groups != 0).sum(-1) == 1).all(), "one of four"
+    assert torch.equal(groups.abs().amax(-1), dense.abs().amax(-1)), "the largest"
+
+
 def test_experts_then_weights(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     steps = "{prune: experts, by: behaviour, remove: 25%}\n- {prune: weights, by: wanda, until: 40%}"

@@ -23,7 +23,7 @@ NO_REPAIR = ("hidden", "vocab", "layers", "other")
 
 
 @dataclass(frozen=True)
-class Opening:
+class OutputFormat:
     """`config` is the whole config.json. `shapes` and `zeros` go by new state names, `biases` (new biases of repaired
     weights) by old ones. `edits`: changed config values, path → (old, new). `how` is the line of Python that loads."""
 
@@ -43,9 +43,9 @@ class Opening:
         return {"transformers": True, "remote_code": self.remote_code, "who": self.who, "how": self.how}
 
 
-def find_opening(
+def find_output_format(
     source: Source, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
-) -> Opening:
+) -> OutputFormat:
     """How the model that keeps `kept` is to be written; `adds_bias`: every repaired weight gets a bias.
 
     Raises InputError where uniform widths would be native but for the biases that a repair wants, ModelError where
@@ -61,7 +61,7 @@ def find_opening(
     if isinstance(found, NativePlan):
         changed = _spelled(found.edits)
         who, where = _opened_by(found.architecture, source)
-        return Opening(
+        return OutputFormat(
             found.config,
             {**shapes, **extra},
             remote_code=False,
@@ -83,7 +83,7 @@ def find_opening(
         raise ModelError(f"{error}\n(stock transformers do not fit either: {found})") from None
     config, cls, _, _ = plain(raw, source.cls, None)
     auto = auto_class(config, cls)
-    return Opening(
+    return OutputFormat(
         generic.config,
         {**shapes, **extra},
         remote_code=True,
@@ -102,7 +102,7 @@ def _opened_by(architecture: str, source: Source) -> tuple[str, str]:
     return f"transformers, once {source.cls.__module__} is imported", source.cls.__module__
 
 
-def repaired(source: Source, kept: Kept) -> dict[str, Member]:
+def repaired_weights(source: Source, kept: Kept) -> dict[str, Member]:
     """The weights whose inputs lose positions, state name → the member that says along which dimension."""
     removed = source.graph.removed_blocks(kept)
     found: dict[str, Member] = {}
@@ -125,7 +125,7 @@ def bias_name(weight: str) -> str:
 def _new_biases(source: Source, kept: Kept) -> dict[str, tuple[int, ...]]:
     """Biases that repaired weights lack; all layers get them where one does, so that the layers stay alike."""
     found = {}
-    for name, member in repaired(source, kept).items():
+    for name, member in repaired_weights(source, kept).items():
         bias = bias_name(name)
         if bias not in source.graph.layouts and name.endswith("weight"):
             found[bias] = (source.graph.shapes(kept)[name][1 - member.dim],)

@@ -22,7 +22,7 @@ FEW = 3
 Kept = dict[str, np.ndarray]
 
 
-def settle(
+def select_and_merge_experts(
     source: Source, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
 ) -> tuple[Kept, dict[str, np.ndarray]]:
     """Who stays of each cluster when a family keeps as many experts as `kept` says, and the matrices that merge.
@@ -37,7 +37,7 @@ def settle(
         if family.kind != "experts" or family.name not in kept:
             continue
         apart = distances(source.graph, family, criterion, stats, source.weights.read, step.by.arguments)
-        groups = clusters(apart, family.runs, int(kept[family.name].sum()), step.clusters)
+        groups = clusters(apart, family.router_groups, int(kept[family.name].sum()), step.clusters)
         stay = _representatives(source, step, family, groups, stats)
         chosen[family.name] = np.isin(np.arange(family.size), list(stay))
         if step.merge is None or (step.merge == "selective" and len(groups) > FEW):

@@ -14,7 +14,7 @@ from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.noise import apart
 
@@ -102,12 +102,12 @@ def _decoded(
         return generating.generate(**inputs, generation_config=settings, prefix_allowed_tokens_fn=follow)
 
     steps: list[Tensor] = []
-    watch = Watch(end=lambda output, batch: steps.extend(output.logits), leave=lambda block: advance())
+    callbacks = StreamCallbacks(end=lambda output, batch: steps.extend(output.logits), leave=lambda block: advance())
     own, generating.generation_config = generating.generation_config, GenerationConfig()  # whose values would be added
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Stream(model, weights, blocks, watch, forward=forward).run([written.prompt(ids.shape[1] - STEPS)])
+            Stream(model, weights, blocks, callbacks, forward=forward).run([written.prompt(ids.shape[1] - STEPS)])
     finally:
         generating.generation_config = own
     return torch.stack(steps, 1).float()

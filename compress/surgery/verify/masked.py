@@ -15,7 +15,7 @@ from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.source import Source
 from compress.model.weights import Weights
-from compress.output_format.find import bias_name, repaired
+from compress.output_format.find import bias_name, repaired_weights
 from compress.output_format.probe import Branches
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
@@ -89,7 +89,7 @@ def masked_output(
         if (new := names.new(bias)) is not None:
             weight = bias.removesuffix("bias") + "weight"
             vector = pruned.read(new, torch.float32)
-            rows = source.graph.masks(weight, kept).get(1 - repaired(source, kept)[weight].dim)
+            rows = source.graph.masks(weight, kept).get(1 - repaired_weights(source, kept)[weight].dim)
             vector = vector if rows is None else spread(vector, 0, rows)
             if vector.any():
                 model.get_submodule(bias.removesuffix(".bias")).register_forward_hook(_adding(vector))
@@ -97,9 +97,11 @@ def masked_output(
     return found
 
 
-def changed_tensors(source: Source, kept: Kept, mended: bool, mixes: Mixes) -> set[str]:
+def changed_tensors(source: Source, kept: Kept, repaired: bool, mixes: Mixes) -> set[str]:
     """Tensors that are not slices of the input's."""
-    repairs = {other for name in repaired(source, kept) for other in (name, bias_name(name))} if mended else set()
+    repairs = (
+        {other for name in repaired_weights(source, kept) for other in (name, bias_name(name))} if repaired else set()
+    )
     return repairs | set(mixed_tensors(source.graph, mixes))
 
 
