@@ -156,7 +156,7 @@ class Hub:
         self.model, self.place, self.asked = model, place, []
 
     def __call__(self, name, *, revision=None, allow_patterns=None, ignore_patterns=None):
-        self.asked.append("config" if allow_patterns == ["config.json"] else "all")
+        self.asked.append("config" if "config.json" in (allow_patterns or ()) else "all")
         if self.asked[-1] == "all":
             return self.model
         folder = self.place / f"fetched-{len(self.asked)}"

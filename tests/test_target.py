@@ -11,7 +11,7 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 from compress import cli
-from compress.checkpoint import open as opening
+from compress.checkpoint import locate
 from compress.checkpoint.folder import new_folder
 from compress.checkpoint.ours import MARK
 from compress.errors import InputError
@@ -129,7 +129,7 @@ def test_an_input_is_never_in_danger(command, out, words, more, place, capsys):
 
 
 def test_a_hub_model_counts_once_it_is_opened(place, monkeypatch, capsys):
-    monkeypatch.setattr(opening, "fetch", lambda name, *rest, **more: (place / "home/in").absolute())
+    monkeypatch.setattr(locate, "fetch", lambda name, *rest, **more: (place / "home/in").absolute())
     refused(["r.yaml", "owner/name", "home/in/out", "--no-evaluate"], ["lies in"], place, capsys)
     refused(["export", "owner/name", "-o", "home/in/graph"], ["lies in"], place, capsys)
     refused(["apply-delta", "owner/name", "home/delta", "home/in/out"], ["lies in"], place, capsys)

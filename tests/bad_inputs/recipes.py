@@ -197,7 +197,7 @@ CASES = [
     Case("apply of an old plan", ("plan.json", "version 1", "plan anew"),
          lambda folder: (folder / "plan.json").write_text('{"version": 1}'), "apply plan.json base out"),
     Case("apply of half a plan", ("plan.json", "not a plan"),
-         lambda folder: (folder / "plan.json").write_text('{"version": 2}'), "apply plan.json base out"),
+         lambda folder: (folder / "plan.json").write_text('{"version": 3}'), "apply plan.json base out"),
     _command("report of no output", "report base", "report.json", "not written by compress"),
     Case("report of a pipe", ("report.json", "named pipe"), lambda folder: os.mkfifo(folder / "base/report.json"),
          "report base"),
