@@ -46,7 +46,8 @@ hypothesis.settings.register_profile("same", deadline=None, derandomize=True, pr
 hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fuzz" if FUZZ else "same")
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # one under nohup with this one
 
 
 @atexit.register
