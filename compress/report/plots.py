@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from compress.report.report import Report
+    from compress.report.document import Report
 
 INK = "#010203"  # replaced by the page's own text colour, so that plots follow a dark page
 TRACK = "#8a94a622"
