@@ -20,7 +20,7 @@ from compress.execution.resume import finished_steps, keep, restore
 from compress.execution.run import Options, Run, Shared, open_input, refuse_rules
 from compress.execution.stages import Stages
 from compress.export.write import write_exports
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.recipe.schema import Recipe
@@ -102,13 +102,13 @@ def apply(
 
 def share(model_in: str | Path, options: Options, recipes: Sequence[Recipe]) -> Shared:
     """What the `recipes` on one model have in common, found out once."""
-    source, evaluator = Source.of(_opened(model_in, options)), None
+    source, evaluator = Model.of(_opened(model_in, options)), None
     if options.evaluate:
         evaluator = _evaluator(source, options, [recipe.calibrate.data for recipe in recipes], 0)
     return Shared(source, evaluator, max(recipe.calibrate.length for recipe in recipes))
 
 
-def _evaluator(source: Source, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
+def _evaluator(source: Model, options: Options, calibrated: Sequence[Part | str | None], seed: int) -> Evaluator:
     """It measures on a text of another source than any that was calibrated on."""
     data = source.inputs.held_out(calibrated)
     return Evaluator(source, seed=seed, device=options.where, timed=options.latency, data=data)
@@ -137,7 +137,7 @@ def _begin(
         raise InputError(f"{model_in}: not the model of the plan, which was made for {given.model}; plan anew")
     refuse_rules(checkpoint, str(model_in))
     with course("read"):
-        source = shared.source if shared else Source.of(checkpoint)
+        source = shared.source if shared else Model.of(checkpoint)
     recipe = recipe.on(source.inputs.data)
     return Run(recipe, str(model_in), options, source, given, course, shared.tokens if shared else None)
 

@@ -16,11 +16,6 @@ QUICK = Options(evaluate=False)
 STEP = "steps: [{{prune: experts, by: behaviour, remove: 50%, merge: average, align: {}}}]"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 def pairs(name, folder):
     """A model in which every odd expert is the one before it, its inner channels shuffled."""
     model = moe.stock(name, moe.save(name, folder / "random"))

@@ -23,7 +23,7 @@ from compress.comparison.plot import pareto
 from compress.comparison.write import lines
 from compress.errors import InputError
 from compress.evaluate.load import held_out, load_model
-from compress.model.source import Source
+from compress.model.model import Model
 
 CONTRASTS = Path(__file__).parent.parent / "recipes" / "contrasts"
 TINY = ["--set", "calibrate.data=random", "--set", "calibrate.samples=4", "--set", "calibrate.length=16"]
@@ -110,7 +110,7 @@ def test_neighbours_in_the_ranking_are_told_apart_by_the_same_texts(place, capsy
     assert cli.call(["compare", "wanda.yaml", "magnitude.yaml", "in", "-o", "out", "--no-latency", *given]) == 0
     found = read()
     losses = {}
-    source = Source.of(open_checkpoint(Path("in")))
+    source = Model.of(open_checkpoint(Path("in")))
     rows = held_out(source.inputs, source.checkpoint, length=256, samples=64)
     for name in [None, *(row["name"] for row in found["rows"])]:
         model = load_model(open_checkpoint(Path("out", name) if name else Path("in")))

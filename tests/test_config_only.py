@@ -13,7 +13,7 @@ from compress import cli
 from compress.checkpoint import hub
 from compress.checkpoint.open import open_checkpoint, open_config
 from compress.errors import InputError, ModelError
-from compress.model.source import Source
+from compress.model.model import Model
 
 LARGE = {
     "architectures": ["LlamaForCausalLM"],
@@ -45,7 +45,7 @@ def test_a_config_tells_what_the_weights_do(name, tmp_path):
     assert (alone.parameters, alone.flops) == (whole.parameters, whole.flops)
     assert (whole.config_only, alone.config_only) == (False, True)
     stored = open_checkpoint(tmp_path / "whole").bytes
-    assert Source.of(open_config(tmp_path / "alone")).checkpoint.bytes == stored
+    assert Model.of(open_config(tmp_path / "alone")).checkpoint.bytes == stored
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_seventy_billion_parameters_are_counted(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == 70_553_706_496, "as its authors count them"
     assert found["blocks"] == 80 and found["config_only"] and "config.json alone" in found["notes"][0]
-    assert Source.of(open_config(tmp_path)).checkpoint.bytes == 2 * 70_553_706_496
+    assert Model.of(open_config(tmp_path)).checkpoint.bytes == 2 * 70_553_706_496
 
 
 def test_of_the_hub_only_the_config_is_fetched(tmp_path, monkeypatch):
@@ -70,7 +70,8 @@ def test_of_the_hub_only_the_config_is_fetched(tmp_path, monkeypatch):
     found = compress.inspect("owner/name@main")
     assert found.config_only and found.blocks == 3
     compress.inspect("owner/name", trust_remote_code=True)
-    assert fetched == [("owner/name", "main", ["config.json"]), ("owner/name", None, ["config.json", "*.py"])]
+    configs = ["config.json", "adapter_config.json"]
+    assert fetched == [("owner/name", "main", configs), ("owner/name", None, [*configs, "*.py"])]
 
 
 def test_a_hub_that_does_not_answer_is_told(monkeypatch):
@@ -86,7 +87,7 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch):
 
 def test_no_weight_can_be_read(tmp_path):
     zoo.save("llama", tmp_path / "whole")
-    source = Source.of(open_config(config_of(tmp_path / "whole", tmp_path / "alone")))
+    source = Model.of(open_config(config_of(tmp_path / "whole", tmp_path / "alone")))
     with pytest.raises(InputError, match=r"alone: model\.norm\.weight was asked for, and only the config is there"):
         source.weights.read("model.norm.weight")
     with pytest.raises(InputError, match=r"no model\.safetensors .*enough for `compress inspect`"):

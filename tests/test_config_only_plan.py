@@ -44,11 +44,6 @@ def models(tmp_path_factory):
     return there
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 def both(models, name, text):
     """The plans of a recipe with weights and without."""
     recipe = parse_recipe(text if "steps:" in text else TEXT + text)

@@ -16,11 +16,6 @@ from compress.checkpoint.open import open_checkpoint
 from compress.console import switches
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def model(tmp_path):
     folder = tmp_path / "model"

@@ -30,7 +30,7 @@ from compress.evaluate.read import quality_of
 from compress.evaluate.speed import speed
 from compress.inputs.choose import inputs_of
 from compress.inputs.text import Text
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.part import Part
 from compress.registry import sources
 
@@ -110,7 +110,7 @@ def test_an_encoder_is_compared_with_the_dense_one(tmp_path, capsys):
     same, less = (json.loads(text) for text in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0"))
     assert same["similarity"]["cosine"] == pytest.approx(1)
     assert same["speed"]["decode"] is None
-    source = Source.of(open_checkpoint(dense))
+    source = Model.of(open_checkpoint(dense))
     rows = held_out(source.inputs, source.checkpoint, length=32, samples=4)
     with torch.no_grad():
         one, two = (
@@ -173,7 +173,7 @@ class Ticking:
 @pytest.mark.parametrize(("seconds", "batches"), [(None, 16), (1000, 16), (10, 8), (0, 2)])
 def test_quality_is_measured_batch_by_batch_until_the_time_is_up(tmp_path, seconds, batches):
     folder = spoken.save("llama", tmp_path / "model")
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     evaluator = before_after.Evaluator(source, timed=False, clock=Ticking())
     found = evaluator(folder, seconds)
     assert found.quality is not None
@@ -205,7 +205,7 @@ def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypat
     else:
         fewer = {"num_layers" if name == "t5" else "num_hidden_layers": 1}
         dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", **fewer)
-    source = Source.of(open_checkpoint(dense))
+    source = Model.of(open_checkpoint(dense))
     whole = before_after.Evaluator(source)(other)
     monkeypatch.setattr(before_after, "LARGEST", 1)
     monkeypatch.setattr("compress.evaluate.whole.load_model", None)  # nothing is loaded whole
@@ -223,7 +223,7 @@ def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypat
 
 def test_a_model_that_cannot_be_evaluated_says_why(tmp_path, capsys):
     folder = spoken.save("llama", tmp_path / "model")
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     found = before_after.Evaluator(source, data=Part("text", {"path": str(tmp_path / "none.txt")}))(folder)
     assert found.quality is None and "no such file" in found.notes[0]
     assert "warning: not evaluated" in capsys.readouterr().err

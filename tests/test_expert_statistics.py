@@ -7,12 +7,12 @@ import torch
 
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.registry import criteria
 
 
 def gathered(folder, needs):
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     ids = moe.tokens(4, 16)
     return collect(source.checkpoint, source.graph, needs, [{"input_ids": ids[:2]}, {"input_ids": ids[2:]}]), ids
 

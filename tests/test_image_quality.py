@@ -13,7 +13,7 @@ from compress import cli
 from compress.checkpoint.open import open_checkpoint
 from compress.evaluate import before_after
 from compress.evaluate.load import held_out
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.pipeline import Options, run
 from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe
@@ -42,7 +42,7 @@ def embeddings(folder, rows):
 
 def test_a_run_says_how_like_the_dense_models_embeddings_of_photos_are(place):
     report = run(parse_recipe(RECIPE), place / "in", place / "out")
-    source = Source.of(open_checkpoint(place / "in"))
+    source = Model.of(open_checkpoint(place / "in"))
     rows = held_out(source.inputs, source.checkpoint, data=Part("photos", {"split": "test"}), length=256, samples=64)
     found = report["after"]["similarity"]
     one, two = (embeddings(place / name, rows)[: found["samples"]] for name in ("in", "out"))
@@ -71,7 +71,7 @@ def test_recipes_for_images_are_compared(place, capsys):
 def test_models_of_images_too_large_for_memory_give_the_same_figures(place, monkeypatch):
     torch.manual_seed(1)
     ViTModel(CONFIG).save_pretrained(place / "other")
-    source = Source.of(open_checkpoint(place / "in"))
+    source = Model.of(open_checkpoint(place / "in"))
     whole = before_after.Evaluator(source, timed=False)(place / "other")
     monkeypatch.setattr(before_after, "LARGEST", 1)
     monkeypatch.setattr("compress.evaluate.whole.load_model", None)

@@ -21,7 +21,7 @@ from compress.errors import CompressError, InputError
 from compress.graph.trace import trace
 from compress.inputs.images import Images
 from compress.model.build import empty_model
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.probe import attention_shapes
 from compress.pipeline import Options, run
 from compress.recipe.part import Part
@@ -37,11 +37,6 @@ KINDS = {
     "dinov2": (tf.Dinov2Model, tf.Dinov2Config(**SHAPE, mlp_ratio=2)),
 }
 FLAT = Preparation((16, 16), (0.0,) * 3, (1.0,) * 3)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -71,7 +66,7 @@ def pixels(rows=3):
 @pytest.mark.parametrize("name", KINDS)
 def test_the_trace_finds_what_can_go_and_counts_what_torch_counts(name, saved):
     cls, _ = KINDS[name]
-    source = Source.of(open_checkpoint(saved(name)))
+    source = Model.of(open_checkpoint(saved(name)))
     assert isinstance(source.inputs, Images)
     free = [f for f in source.graph.families.values() if f.pinned is None and f.kind in ("heads", "channels")]
     channels = 64 if name == "dinov2" else 48
@@ -114,7 +109,7 @@ def test_what_is_written_computes_what_the_masked_model_does(name, prune, saved,
     assert any("equal to the masked dense model's" in note for note in report["notes"])
     assert report["after"]["params"] < report["before"]["params"]
     masked = cls.from_pretrained(folder).eval()
-    sizes = {family.name: family.size for family in Source.of(open_checkpoint(folder)).graph.families.values()}
+    sizes = {family.name: family.size for family in Model.of(open_checkpoint(folder)).graph.families.values()}
     blocks = masked.vit.layers if hasattr(masked, "vit") else getattr(masked, "layers", None) or masked.encoder.layer
     for family, decided in json.loads((tmp_path / "out" / "plan.json").read_text())["steps"][0]["decision"][
         "kept"
@@ -162,7 +157,7 @@ def test_a_narrower_head_is_refused_or_right(saved, tmp_path):
 
 
 def test_statistics_are_those_of_the_photos(saved):
-    source = Source.of(open_checkpoint(saved("vit")))
+    source = Model.of(open_checkpoint(saved("vit")))
     rows, key = source.inputs.batches(Calibrate(samples=5, batch=2), source.checkpoint, 3)
     assert [len(batch["pixel_values"]) for batch in rows] == [2, 2, 1]
     name = "layers.1.mlp.fc2.weight"
@@ -176,7 +171,7 @@ def test_statistics_are_those_of_the_photos(saved):
 
 
 def test_the_same_seed_gives_the_same_crops_and_calibration_never_sees_what_is_held_out(saved):
-    source = Source.of(open_checkpoint(saved("vit")))
+    source = Model.of(open_checkpoint(saved("vit")))
     keys = [source.inputs.batches(Calibrate(samples=4), source.checkpoint, seed)[1] for seed in (0, 0, 1)]
     assert keys[0] == keys[1] != keys[2]
     train, test = (list(Part("photos", {"split": split}).bind(sources)()) for split in ("train", "test"))
@@ -216,10 +211,12 @@ def test_a_crop_is_a_part_of_the_picture_in_its_place(tmp_path):
     ],
 )
 def test_what_is_no_image_is_refused(data, text, saved):
-    source = Source.of(open_checkpoint(saved("vit")))
+    source = Model.of(open_checkpoint(saved("vit")))
     named = Part(data) if "/" not in data else data
     with pytest.raises(InputError, match=text):
         source.inputs.batches(Calibrate.model_construct(data=named, samples=2, batch=2), source.checkpoint)
+    with pytest.raises(InputError, match=r"calibrate\.template: chat: the model reads images"):
+        source.inputs.batches(Calibrate(samples=2, template="chat"), source.checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +261,7 @@ def test_a_recipe_that_ships_prunes_a_vit_and_photos_show_what_that_costs(saved,
     report = json.loads((out / "report.json").read_text())
     assert "samples: 6" in (out / "recipe.yaml").read_text() and "data: photos" in (out / "recipe.yaml").read_text()
     assert any("equal to the masked dense model's" in note for note in report["notes"])
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     asked = Calibrate(data=source.inputs.held_out([None]), samples=64, batch=4)
     batches, _ = source.inputs.batches(asked, source.checkpoint)
     alike = torch.cosine_similarity(embedded(folder, batches), embedded(out, batches))

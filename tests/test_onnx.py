@@ -14,7 +14,7 @@ from compress.cli.call import call
 from compress.errors import InputError, ModelError, VerifyError
 from compress.evaluate.load import load_model
 from compress.evaluate.ort_latency import ort_speed
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.onnx import FILE, Session, export_model, graph, greedy
 from compress.onnx.settings import OnnxSettings
 from compress.pipeline import Options, run
@@ -237,6 +237,6 @@ def test_latency_in_onnx_runtime_stands_beside_the_dense_models(bert, tmp_path):
 
 @pytest.mark.slow
 def test_decoding_is_timed_for_a_graph_with_a_cache(uneven):
-    inputs = Source.of(open_checkpoint(uneven[0], trust_remote_code=True)).inputs
+    inputs = Model.of(open_checkpoint(uneven[0], trust_remote_code=True)).inputs
     timed = ort_speed(uneven[0] / "onnx" / FILE, inputs, {"input_ids": torch.arange(3, 15)[None]}, written=4)
     assert timed.decode is not None and timed.decode > 0 and timed.prefill.length == 12

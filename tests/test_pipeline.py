@@ -26,11 +26,6 @@ TINY = ["calibrate.data=random", "calibrate.samples=4", "calibrate.length=16"]
 QUICK = Options(evaluate=False)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def llama(tmp_path):
     zoo.save("llama", tmp_path / "llama", num_hidden_layers=4)

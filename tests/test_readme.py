@@ -31,6 +31,11 @@ def test_it_is_short():
     assert len(TEXT.encode()) <= LONGEST
 
 
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
 def test_its_recipe_is_the_one_that_ships():
     [shown] = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     assert shown.split() == (ROOT / "recipes" / f"{COMMANDS[0].split()[0]}.yaml").read_text(encoding="utf-8").split()

@@ -9,7 +9,7 @@ import zoo
 from compress.errors import InputError
 from compress.model.weights import Weights, runnable_model
 from compress.stream.replay import Recorder, Recording, Replay
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 
 
 class Run:
@@ -31,12 +31,12 @@ class Run:
                     if parameter.dim() == 2:
                         parameter[:, :3] = 0
 
-        watch = Watch(
+        callbacks = StreamCallbacks(
             visit=lambda block, *_: ran.append(block),
             change=change if zeroed else None,
             end=lambda output, batch: outputs.setdefault(len(outputs), output[0].clone()),
         )
-        kind(self.model, self.weights, self.blocks, watch, **options).run(batches or self.batches)
+        kind(self.model, self.weights, self.blocks, callbacks, **options).run(batches or self.batches)
         return SimpleNamespace(outputs=list(outputs.values()), ran=ran)
 
 
@@ -92,6 +92,6 @@ def test_what_was_not_recorded_is_refused(tmp_path):
         run(Replay, batches=run.batches[::-1][:2], recording=recording, start=run.blocks[1])
     with pytest.raises(InputError, match=r"model\.layers\.7: was not visited .* it has model\.layers\.0"):
         run(Replay, recording=recording, start="model.layers.7")
-    inside = Watch(inside={run.blocks[0]: frozenset({f"{run.blocks[0]}.mlp.up_proj"})})
+    inside = StreamCallbacks(inside={run.blocks[0]: frozenset({f"{run.blocks[0]}.mlp.up_proj"})})
     with pytest.raises(ValueError, match="nothing that could be recorded"):
         Recorder(run.model, run.weights, run.blocks, inside, recording=recording)

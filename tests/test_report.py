@@ -17,8 +17,8 @@ from compress.metrics.change import Change
 from compress.metrics.kind import Figure, Scale
 from compress.report import Report, environment, figures, markdown, table, write_card, write_report
 from compress.report.card import card
+from compress.report.document import quality
 from compress.report.plots import cut_kinds, kept, positions, shares, svg
-from compress.report.report import quality
 from compress.report.rows import count, percent, rows
 
 

@@ -12,7 +12,7 @@ import zoo
 from compress.errors import InputError
 from compress.execution.baseline import Original
 from compress.execution.context import Context
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe
 from compress.steps.units.decide import decide, families_of, wants
@@ -34,7 +34,7 @@ def context(source, given):
 
 
 def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) -> None:
-    source = Source.of(zoo.save("llama", tmp_path / "in"))
+    source = Model.of(zoo.save("llama", tmp_path / "in"))
     step = recipe().steps[0]
     families = families_of(source.graph, step)
     (kept, _, _), stats = in_sequence(context(source, recipe()), step, families)
@@ -75,7 +75,7 @@ def test_a_repair_flows_on_and_the_result_is_what_was_planned(tmp_path: Path) ->
     dense = load_file(tmp_path / "in" / "model.safetensors")
     name = "model.layers.2.mlp.down_proj.weight"
     mask = np.isin(np.arange(48), made.steps[0].decision["kept"]["model.layers.2.mlp.channels"])
-    assert not torch.allclose(one[name], dense[name][:, torch.from_numpy(mask)], atol=1e-4)  # mended, not only sliced
+    assert not torch.allclose(one[name], dense[name][:, torch.from_numpy(mask)], atol=1e-4)  # repaired, not only sliced
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_a_repair_flows_on_and_the_result_is_what_was_planned(tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_decided_block_by_block_is_refused(tmp_path: Path, given: str, text: str) -> None:
-    source = Source.of(zoo.save("llama", tmp_path))
+    source = Model.of(zoo.save("llama", tmp_path))
     step = parse_recipe(given).steps[0]
     with pytest.raises(InputError, match=text):
         in_sequence(context(source, parse_recipe(given)), step, families_of(source.graph, step))
 
 
 def test_any_allocator_says_how_many_stay_and_the_sequence_which(tmp_path: Path) -> None:
-    source = Source.of(zoo.save("llama", tmp_path / "in"))
+    source = Model.of(zoo.save("llama", tmp_path / "in"))
     given = parse_recipe(RECIPE.replace("40%%", "70%%") % ", allocate: global, widths: per-layer")
     step, asked = given.steps[0], context(source, given)
     families = families_of(source.graph, step)

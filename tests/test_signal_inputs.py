@@ -19,8 +19,8 @@ from compress.errors import ModelError
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.choose import inputs_of
 from compress.inputs.text import Text
+from compress.model.model import Model
 from compress.model.modeling_compress import CompressedConfig
-from compress.model.source import Source
 from compress.output_format.generic import auto_class
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
@@ -104,7 +104,7 @@ def test_others_kinds_are_asked_first(registered):
 
 
 def test_a_signal_model_is_traced(registered, folder):
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     assert isinstance(source.inputs, registered)
     free = {name: family.size for name, family in source.graph.families.items() if family.pinned is None}
     assert free == {"layers.0.channels": 40, "layers.1.channels": 40, "hidden": 24, "layers.layers": 2}
@@ -142,7 +142,7 @@ def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_expor
     )
     report: Any = run(recipe, folder, tmp_path / "out", Options(evaluate="full", latency=False))
     (figure,) = json.loads((tmp_path / "out" / "report.json").read_text())["quality"]["figures"]
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     batches, _ = source.inputs.batches(Calibrate(samples=64, length=256, batch=4), source.checkpoint)
     assert figure["name"] == "denoising_error" and not figure["higher_is_better"]
     assert figure["dense"] == pytest.approx(error(folder, batches), rel=1e-4)
@@ -158,6 +158,7 @@ def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_expor
     torch.testing.assert_close(torch.from_numpy(made), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_of_different_widths_are_written_opened_and_exported(folder, tmp_path):
     recipe = parse_recipe(
         "calibrate: {samples: 8, length: 4}\nexport: {onnx: {}}\n"

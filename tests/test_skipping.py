@@ -20,11 +20,6 @@ from compress.runtime.rules.skip_experts import keep
 QUICK = Options(evaluate=False)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def recipe(step):
     return parse_recipe(f"calibrate: {{data: random, samples: 8, length: 16, batch: 4}}\nsteps: [{step}]")
 

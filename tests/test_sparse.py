@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import BudgetError, InputError
 from compress.inputs.text import batches
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.pipeline import Options, apply, plan, run
 from compress.ratios.ecoflap import spend
 from compress.recipe.read import parse_recipe
@@ -155,7 +155,7 @@ def test_gblm_adds_gradients(tmp_path):
 
 
 def matrices(folder):
-    source = Source.of(open_checkpoint(folder))
+    source = Model.of(open_checkpoint(folder))
     names = {name: 1 for name in source.graph.layouts if ".layers." in name and "_proj" in name}
     stats = {"input_norm": {name: torch.rand(source.graph.layouts[name][1].size) for name in names}}
     unused = [lambda asked: pytest.fail("neither losses nor saliencies")] * 2
@@ -238,6 +238,16 @@ def test_other_layouts(name, by, tmp_path):
     weight = next(t for key, t in written.items() if key.endswith(first) or first.endswith(key)).float()
     inputs = weight.T if name == "gpt2" else weight
     assert ((inputs.reshape(len(inputs), -1, 4) == 0).sum(-1) >= 2).all()
+
+
+def test_a_pattern_says_how_many_are_kept(tmp_path):
+    zoo.save("llama", tmp_path / "in")
+    run(recipe("{prune: weights, by: magnitude, pattern: '1:4'}"), tmp_path / "in", tmp_path / "out", QUICK)
+    name = "model.layers.0.mlp.up_proj.weight"
+    before, after = (load_file(tmp_path / side / "model.safetensors")[name] for side in ("in", "out"))
+    groups, dense = after.reshape(len(after), -1, 4), before.reshape(len(before), -1, 4)
+    assert ((groups != 0).sum(-1) == 1).all(), "one of four"
+    assert torch.equal(groups.abs().amax(-1), dense.abs().amax(-1)), "the largest"
 
 
 def test_experts_then_weights(tmp_path):

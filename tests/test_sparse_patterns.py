@@ -17,11 +17,6 @@ from compress.sparse.masks import in_tiles
 QUICK = Options(evaluate=False)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 def pruned(step, model_in, out):
     text = f"calibrate: {{data: random, samples: 6, length: 24, batch: 3}}\nsteps: [{step}]"
     run(parse_recipe(text), model_in, out, QUICK)

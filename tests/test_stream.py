@@ -10,7 +10,7 @@ import torch
 import zoo
 
 from compress.model.weights import Weights, runnable_model
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 
 
 def prepared(name, folder, **changes):
@@ -24,8 +24,10 @@ def prepared(name, folder, **changes):
 def test_outputs_are_those_of_from_pretrained(name, large, tmp_path):
     given, batches = prepared(name, tmp_path), zoo.batches(name)
     outputs, visits = [], []
-    watch = Watch(visit=lambda block, *_: visits.append(block), end=lambda output, _: outputs.append(output[0]))
-    Stream(given.model, given.weights, given.blocks, watch, large=large).run(batches)
+    callbacks = StreamCallbacks(
+        visit=lambda block, *_: visits.append(block), end=lambda output, _: outputs.append(output[0])
+    )
+    Stream(given.model, given.weights, given.blocks, callbacks, large=large).run(batches)
     reference = zoo.stock(name, tmp_path)
     with torch.no_grad():
         for batch, output in zip(batches, outputs, strict=True):
@@ -45,7 +47,7 @@ def test_one_block_in_memory_at_a_time(tmp_path):
         real = {name for name, p in given.model.named_parameters() if not p.is_meta}
         seen.append((block, {name for name in real if not name.startswith(block)}))
 
-    Stream(given.model, given.weights, given.blocks, Watch(visit=visit), large=0).run(zoo.batches("llama"))
+    Stream(given.model, given.weights, given.blocks, StreamCallbacks(visit=visit), large=0).run(zoo.batches("llama"))
     assert len(seen) == 9 and all(not others for _, others in seen)
 
 
@@ -53,9 +55,9 @@ def test_logits_are_not_computed_unless_asked_for(tmp_path):
     given = prepared("llama", tmp_path)
     ran = []
     given.model.lm_head.register_forward_hook(lambda *_: ran.append(1))
-    Stream(given.model, given.weights, given.blocks, Watch()).run(zoo.batches("llama"))
+    Stream(given.model, given.weights, given.blocks, StreamCallbacks()).run(zoo.batches("llama"))
     assert not ran
-    Stream(given.model, given.weights, given.blocks, Watch(end=lambda *_: None)).run(zoo.batches("llama"))
+    Stream(given.model, given.weights, given.blocks, StreamCallbacks(end=lambda *_: None)).run(zoo.batches("llama"))
     assert len(ran) == 3
 
 
@@ -67,8 +69,8 @@ def test_a_changed_block_shapes_what_flows_on(tmp_path):
         assert left[-1] == block
         module.mlp.down_proj.weight[:, :5] = 0
 
-    watch = Watch(leave=left.append, change=change, end=lambda output, _: outputs.append(output[0]))
-    Stream(given.model, given.weights, given.blocks, watch).run(batches)
+    callbacks = StreamCallbacks(leave=left.append, change=change, end=lambda output, _: outputs.append(output[0]))
+    Stream(given.model, given.weights, given.blocks, callbacks).run(batches)
     reference = zoo.stock("llama", tmp_path)
     for layer in reference.model.layers:
         layer.mlp.down_proj.weight.data[:, :5] = 0
@@ -87,11 +89,11 @@ def test_errors_leave_no_thread_and_no_weights_behind(error, where, tmp_path):
 
     hook = given.model.get_submodule(where).register_forward_hook(fail)
     with pytest.raises(type(error)):
-        Stream(given.model, given.weights, given.blocks, Watch()).run(zoo.batches("llama"))
+        Stream(given.model, given.weights, given.blocks, StreamCallbacks()).run(zoo.batches("llama"))
     assert threading.active_count() == before
     assert all(parameter.is_meta for parameter in given.model.parameters())
     hook.remove()
     outputs = []
-    watch = Watch(end=lambda output, _: outputs.append(output))
-    Stream(given.model, given.weights, given.blocks, watch).run(zoo.batches("llama"))
+    callbacks = StreamCallbacks(end=lambda output, _: outputs.append(output))
+    Stream(given.model, given.weights, given.blocks, callbacks).run(zoo.batches("llama"))
     assert len(outputs) == 3

@@ -8,7 +8,7 @@ import zoo
 from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import InputError, ModelError
-from compress.model.source import Source
+from compress.model.model import Model
 
 INPUT = ("input_norm", "input_mean", "input_variance", "input_abs_mean", "input_gram", "projection")
 LAYER = "model.layers.1"
@@ -33,12 +33,7 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     zoo.save("llama", folder / "llama")
     moe.save("mixtral", folder / "mixtral")
-    return {name: Source.of(open_checkpoint(folder / name)) for name in ("llama", "mixtral")}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    return {name: Model.of(open_checkpoint(folder / name)) for name in ("llama", "mixtral")}
 
 
 def gathered(source, needs, batches, **options):

@@ -17,11 +17,6 @@ QUICK = Options(evaluate=False)
 STEP = "{{prune: weights, by: {}, remove: 50%, propagate: {}}}"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 def recipe(by="wanda", propagate="true_sequential"):
     step = STEP.format(by, propagate)
     return parse_recipe(f"calibrate: {{data: random, samples: 6, length: 24, batch: 3}}\nsteps: [{step}]")

@@ -24,11 +24,6 @@ CHANNELS = "- {prune: [channels], by: magnitude, remove: 25%}\n"
 HEADS = "- {prune: [heads], by: magnitude, remove: 50%}\n"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def llama(tmp_path):
     zoo.save("llama", tmp_path / "llama")

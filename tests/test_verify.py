@@ -23,11 +23,6 @@ CHANNELS = "{prune: channels, by: magnitude, remove: 50%}"
 HEADS = "{prune: heads, by: magnitude, remove: 50%}"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def llama(tmp_path):
     zoo.save("llama", tmp_path / "in")

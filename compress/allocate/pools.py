@@ -69,7 +69,7 @@ def make_pools(
         if candidates and family.name in candidates:
             order = order[candidates[family.name][order]]
         tied = widths == "uniform" and family.kind != "layers"
-        key = (family.kind, len(order), family.runs, family.least, family.multiple)
+        key = (family.kind, len(order), family.router_groups, family.min_kept, family.round_to)
         ties.setdefault(key if tied else family.name, []).append((family, order))
     return [
         _pool(tie, scores, price, round if len(kinds) == 1 or tie[0][0].kind == "channels" else 1)
@@ -79,15 +79,15 @@ def make_pools(
 
 def ranking(family: Family, scores: np.ndarray) -> np.ndarray:
     """Groups, best first, `[size]`; those of a family with `runs` in turn, so that every run keeps as many."""
-    if family.runs == 1:
+    if family.router_groups == 1:
         return np.argsort(-scores, kind="stable")
-    each = scores.reshape(family.runs, -1)
-    best = np.argsort(-each, axis=1, kind="stable") + np.arange(family.runs)[:, None] * each.shape[1]
+    each = scores.reshape(family.router_groups, -1)
+    best = np.argsort(-each, axis=1, kind="stable") + np.arange(family.router_groups)[:, None] * each.shape[1]
     return best.T.ravel()
 
 
 def _pool(tie: list[tuple[Family, np.ndarray]], scores: Mapping[str, np.ndarray], price: Price, step: int) -> Pool:
-    step = lcm(step, tie[0][0].runs, tie[0][0].multiple)
+    step = lcm(step, tie[0][0].router_groups, tie[0][0].round_to)
     starts = np.arange(0, len(tie[0][1]), step)
     total = sum(np.add.reduceat(scores[family.name][order], starts) for family, order in tie)
     cost = sum(np.add.reduceat(price(family, order), starts) for family, order in tie)
@@ -97,7 +97,7 @@ def _pool(tie: list[tuple[Family, np.ndarray]], scores: Mapping[str, np.ndarray]
         layers=tuple(family.layer for family, _ in tie if family.layer is not None),
         scores=np.asarray(total / units, float),
         cost=np.asarray(cost, float),
-        minimum=min(-(-tie[0][0].least // step), len(starts)),
+        minimum=min(-(-tie[0][0].min_kept // step), len(starts)),
         units=units,
         families=tuple(family for family, _ in tie),
         orders=tuple(order for _, order in tie),

@@ -148,10 +148,10 @@ def _spender(
 
 def _least(families: list[Family]) -> str:
     """Why not everything may go."""
-    picked = [family for family in families if family.least > 1]
+    picked = [family for family in families if family.min_kept > 1]
     if not picked:
         return "every family must keep a group"
-    return f"the router of {picked[0].name} picks so many that {picked[0].least} must stay"
+    return f"the router of {picked[0].name} picks so many that {picked[0].min_kept} must stay"
 
 
 def _masks(pools: Iterable[Pool], kept: Iterable[int]) -> dict[str, np.ndarray]:

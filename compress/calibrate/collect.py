@@ -25,7 +25,7 @@ from compress.inputs.batch import Batch, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 
 __all__ = ["Change", "Stats", "collect"]
 
@@ -118,9 +118,9 @@ def _passes(
             Gather(model, weights, forward, sequences, done, places, frozenset().union(*stations.values())) as gather,
             task("calibrating", len(set(graph.blocks))) as advance,
         ):
-            watch = _watch(gather, weights, graph, change, stats, advance, stations)
-            Stream(model, weights, graph.blocks, watch, **options).run(own)
-            gather.leave(*gather.left)
+            callbacks = _watch(gather, weights, graph, change, stats, advance, stations)
+            Stream(model, weights, graph.blocks, callbacks, **options).run(own)
+            gather.finalize(*gather.pending)
     if backward:
         with (
             Gather(model, weights, backward, sequences, done) as gather,
@@ -134,7 +134,7 @@ def _passes(
                 final = i == len(rounds) - 1
                 Tape(model, weights, graph.blocks, gather, per_sample=per_sample, final=final, **options).run(some)
                 advance()
-            gather.leave(*gather.left)
+            gather.finalize(*gather.pending)
 
 
 def _watch(
@@ -145,21 +145,21 @@ def _watch(
     stats: Stats,
     advance: Callable[..., None],
     stations: Mapping[str, frozenset[str]],
-) -> Watch:
+) -> StreamCallbacks:
     once = _once(graph, weights)
     inside = {block: {*weights.names(block), block} for block in graph.blocks}
 
     def leave(block: str) -> None:
         if once:  # a block that comes again is not done
-            own = (key for key in gather.left if key in inside[block] or key.startswith(block + "."))
-            gather.leave(*own)
+            own = (key for key in gather.pending if key in inside[block] or key.startswith(block + "."))
+            gather.finalize(*own)
         advance()
 
     def changed(where: str, module: nn.Module) -> None:
         assert change is not None
         change(where, module, stats)
 
-    return Watch(
+    return StreamCallbacks(
         gather.visit,
         leave,
         changed if change is not None else None,

@@ -38,7 +38,8 @@ class Gather:
         waited: Collection[str] = (),
     ) -> None:
         self.weights, self.sequences, self.done = weights, sequences, done
-        self.units, self.waited = units or {}, frozenset(waited)
+        self.units: Mapping[str, list[Tensor]] = units or {}
+        self.waited = frozenset(waited)
         self.inputs = inputs_of(model)
         self.paused = False
         self._model = model
@@ -90,7 +91,7 @@ class Gather:
             if key in site.places:
                 site.gradient(key, gradient, walk)
 
-    def leave(self, *keys: str) -> None:
+    def finalize(self, *keys: str) -> None:
         """Nothing will be added to these any more: hand out their statistics."""
         shared: dict[int, Tensor] = {}  # Gram matrices that several weights share and that are added up already
         for key in sorted(keys):
@@ -107,7 +108,7 @@ class Gather:
         self._turn = walk
 
     @property
-    def left(self) -> list[str]:
+    def pending(self) -> list[str]:
         """Keys whose statistics have not been handed out."""
         return sorted({key for site in self._sites.values() for key in site.wanted})
 

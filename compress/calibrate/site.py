@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -15,10 +15,27 @@ from compress.graph.families import Family, Graph
 from compress.registry import sites, statistics
 
 if TYPE_CHECKING:
-    from compress.calibrate.gather import Gather
+    from compress.inputs.kind import Inputs
+    from compress.model.weights import Weights
     from compress.stream.baton import Call, Walk
 
 Undo = Callable[[], None]
+
+
+class Gathering(Protocol):
+    """The run over the calibration data that sites are of; see `compress.calibrate.gather.Gather`."""
+
+    weights: Weights
+    inputs: Inputs
+    sequences: int
+    done: Callable[[str, str, Tensor], None]
+    units: Mapping[str, list[Tensor]]
+    waited: frozenset[str]
+    paused: bool
+
+    def token_weight(self, key: str, count: int, walk: Walk | None = None) -> Tensor | None:
+        """How much each of the `count` tokens of a batch counts, `[count]`; None where all count the same."""
+        ...
 
 
 class Site(ABC):
@@ -28,7 +45,7 @@ class Site(ABC):
     `gather.token_weight(key, count)` says how much each of the batch's tokens counts.
     """
 
-    def __init__(self, gather: Gather, wanted: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, gather: Gathering, wanted: Mapping[str, frozenset[str]]) -> None:
         self.gather, self.places = gather, frozenset(wanted)
         self.wanted = dict(wanted)  # those that have not been handed out
         self.totals: dict[str, Totals] = {}

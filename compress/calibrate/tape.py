@@ -19,7 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 from compress.calibrate.gather import Gather
 from compress.model.weights import Weights
 from compress.stream.baton import Call, Walk
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 from compress.tasks.choose import task_of
 
 
@@ -64,7 +64,9 @@ class Tape(Stream):
         final: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(model, weights, blocks, Watch(end=lambda output, batch: None, turn=gather.turn), **options)
+        super().__init__(
+            model, weights, blocks, StreamCallbacks(end=lambda output, batch: None, turn=gather.turn), **options
+        )
         self.gather, self.per_sample, self.final = gather, per_sample, final
         self._loss = task_of(model).loss
         self._records: dict[Walk, Record] = {}
@@ -76,7 +78,7 @@ class Tape(Stream):
         assert call is not None
         if call.station not in self.blocks:
             return super().execute(walk)
-        self.watch.turn(walk)
+        self.callbacks.turn(walk)
         flat, spec = tree_flatten((call.args, call.kwargs))
         given = [x.detach() if isinstance(x, Tensor) else x for x in flat]
         sources = [x if isinstance(x, Tensor) and x.requires_grad else None for x in flat]
@@ -118,7 +120,7 @@ class Tape(Stream):
                     self._back(record, visit, visit.station in repeated)
             if self.final and self._loaded not in repeated:
                 inside = self.weights.names(self._loaded)
-                self.gather.leave(*(name for name in inside if name in self.gather.gradients))
+                self.gather.finalize(*(name for name in inside if name in self.gather.gradients))
         for record in self._records.values():
             for name, gradient in record.pending.items():
                 self.gather.gradient(name, gradient, record.walk)
@@ -141,7 +143,7 @@ class Tape(Stream):
         ]
         merged = [value if own is None else own for value, own in zip(visit.given, inputs, strict=True)]
         args, kwargs = tree_unflatten(merged, visit.spec)
-        self.watch.turn(record.walk)
+        self.callbacks.turn(record.walk)
         with torch.enable_grad():
             output = [x for x in tree_leaves(visit.call.forward(*args, **kwargs)) if _floats(x)]
         pairs = [

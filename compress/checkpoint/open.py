@@ -215,7 +215,7 @@ def open_checkpoint(
 def open_config(where: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
     """The model `where` by its config alone: of a folder nothing else is read, of a hub id nothing else is fetched.
 
-    It has no tensors; `compress.model.source.Source.of` gives it those that the config asks for, which cannot be read.
+    It has no tensors; `compress.model.model.Model.of` gives it those that the config asks for, which cannot be read.
     Raises InputError, as `open_checkpoint` does, and ModelError where the config says that weights are quantised.
     """
     folder = model_folder(where, revision, config_only=True, code=trust_remote_code)

@@ -11,7 +11,7 @@ MARK = ".compress.json"
 
 WRITER = {"written_by": "compress"}
 
-PAPERS = {
+GENERATED_FILES = {
     "report.json": {"model", "recipe", "before", "after", "environment"},
     "compare.json": {"model", "dense", "rows", "front", "environment"},
     "delta.json": {"base", "tuned", "method", "tensors", "version"},
@@ -30,7 +30,7 @@ def is_ours(folder: Path) -> bool:
         return False
     if (found := _read(folder / MARK)) is not None:
         return found.items() >= WRITER.items()
-    return any(_is_paper(folder / name, keys) for name, keys in PAPERS.items())
+    return any(_is_paper(folder / name, keys) for name, keys in GENERATED_FILES.items())
 
 
 def replaceable(folder: Path) -> bool:

@@ -24,7 +24,7 @@ from compress.pipeline import run, share
 from compress.report import Report, environment
 from compress.steps.kinds import artifact_step
 
-PAPERS = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
+REPORT_FILES = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
 """What stays of a model whose weights are not kept; `compress apply plan.json` makes them again."""
 
 
@@ -140,7 +140,7 @@ def _row(
         raise InputError("compare runs in one process; start it without torchrun or accelerate")
     if not keep:
         for path in folder.iterdir():
-            if path.name not in PAPERS:
+            if path.name not in REPORT_FILES:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {**row, **_figures(report)}
 

@@ -8,12 +8,12 @@ from compress.console import detail
 from compress.errors import CompressError
 from compress.execution.baseline import Original
 from compress.execution.context import Context, Needs
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.schema import Recipe
 from compress.steps.kinds import model_steps
 
 
-def gather_together(source: Source, recipes: Iterable[Recipe], device: str) -> None:
+def gather_together(source: Model, recipes: Iterable[Recipe], device: str) -> None:
     """Gather, into the cache, what the first steps need of the dense model.
 
     Recipes that calibrate on the same data share a pass. Later steps see models of their own, and steps in sequence

@@ -19,7 +19,7 @@ from compress.registry import sources
 
 PREPROCESSOR = "preprocessor_config.json"
 
-MOST = 10_000
+MAX_IMAGES = 10_000
 """Images of a source that are read at most."""
 
 SMALLEST = 0.5
@@ -114,10 +114,10 @@ def _crop(image: Tensor, size: tuple[int, int], channels: int, seed: int) -> Ten
 
 
 def _source(data: Part | str) -> Iterator[Tensor]:
-    """The images, each `[height, width, 3]` uint8; at most MOST of them."""
+    """The images, each `[height, width, 3]` uint8; at most MAX_IMAGES of them."""
     part = data if isinstance(data, Part) else Part("pictures", {"path": str(data)})
     entry = sources.get(part.name)
     if entry.meta.gives != "images":
         known = ", ".join(name for name in sources.names() if sources.get(name).meta.gives == "images")
         raise InputError(f"calibrate.data: {part.name} gives text, and the model reads images; take {known} or random")
-    yield from islice(part.bind(sources)(), MOST)
+    yield from islice(part.bind(sources)(), MAX_IMAGES)

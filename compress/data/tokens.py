@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT = Part("docs")
 """What is calibrated on where no source is named."""
 
-MOST = 200_000_000
+MAX_CHARS = 200_000_000
 """Characters of a source that are read at most, before they are shuffled."""
 
 
@@ -98,7 +98,7 @@ def texts(data: Any, seed: int = 0) -> list[str | Messages]:
     for text in _source(data):
         found.append(text)
         size += len(text) if isinstance(text, str) else sum(len(message["content"]) for message in text)
-        if size > MOST:
+        if size > MAX_CHARS:
             break
     Random(seed).shuffle(found)
     return found

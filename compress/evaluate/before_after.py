@@ -21,7 +21,7 @@ from compress.evaluate.whole import Streamed, Whole
 from compress.inputs.batch import Batch, first
 from compress.metrics.change import Change, time_change
 from compress.metrics.kind import Figure, Metric, Quality
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.part import Part
 
 LARGEST = 2_000_000_000
@@ -65,7 +65,7 @@ class Evaluator:
 
     def __init__(
         self,
-        dense: Source,
+        dense: Model,
         *,
         seed: int = 0,
         device: str = "cpu",
@@ -108,7 +108,7 @@ class Evaluator:
             one, other = (Whole(checkpoint, self._device) for checkpoint in (self._dense, pruned))
         else:
             one = Streamed(self._dense, self._source.graph, self._device)
-            other = Streamed(pruned, Source.of(pruned).graph, self._device)
+            other = Streamed(pruned, Model.of(pruned).graph, self._device)
         after: list[Any] = []
         if self._meaningful:
             after = self._read(one, other, budget)

@@ -54,11 +54,11 @@ def continued(
     vocabulary = generator.get_input_embeddings().num_embeddings
     device, texts = next(model.parameters()).device, []
     for prompt in prompts:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"]], device=device)
+        ids = torch.tensor([tokenizer.encode(prompt)], device=device)
         if not ids.numel() or int(ids.max()) >= vocabulary:
             texts.append("")
             continue
-        written = generator.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=asked)
+        written = generator.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)
         texts.append(str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)))
     return texts
 

@@ -22,7 +22,7 @@ from compress.inputs.choose import inputs_of
 from compress.inputs.kind import Inputs
 from compress.metrics.kind import Metric, Quality, Scale
 from compress.model.build import empty_model, load_config, model_class
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.onnx import FILE
 from compress.tasks.choose import task_of
 
@@ -156,7 +156,7 @@ def _cost(checkpoint: Checkpoint, asked: _Asked, notes: list[str]) -> dict[str, 
     measured = size(checkpoint.folder)
     found = {"parameters": measured.parameters, "bytes": measured.bytes}
     try:
-        source = Source.of(checkpoint)
+        source = Model.of(checkpoint)
         found["flops"] = source.graph.flops(sequence=asked.length)
         if source.inputs.free_length:
             found["flops_length"] = asked.length

@@ -16,7 +16,7 @@ from compress.inputs.batch import Batch
 from compress.metrics.kind import Metric
 from compress.model.weights import Weights, runnable_model
 from compress.runtime import attach
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 from compress.tasks.asked import asked
 
 
@@ -55,12 +55,12 @@ class Streamed:
             number = next(i for i, one in enumerate(batches) if i not in found and _same(one, batch))
             found[number] = metric.read(output, batch)
 
-        watch = Watch(leave=lambda block: advance(), end=end)
+        callbacks = StreamCallbacks(leave=lambda block: advance(), end=end)
         Stream(
             model,
             Weights(self._checkpoint, model),
             self._graph.blocks,
-            watch,
+            callbacks,
             dtype=self._dtype,
             device=self._device,
             forward=asked(model, metric.asks),

@@ -13,7 +13,7 @@ from compress.calibrate.collect import collect
 from compress.checkpoint.open import WHOLE
 from compress.errors import ConfigAloneError
 from compress.execution.baseline import Original
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Context:
     """`source` is the model as the steps before left it, `dense` the one that the run began with, whose size
     `original` knows; they are one and the same in the first step. `device` is where to compute."""
 
-    source: Source
-    dense: Source
+    source: Model
+    dense: Model
     original: Original
     recipe: Recipe
     device: str

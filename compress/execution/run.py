@@ -21,7 +21,7 @@ from compress.execution.document import Plan, PlannedStep
 from compress.execution.history import Tally
 from compress.execution.stages import Stages
 from compress.graph.families import Graph
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.schema import Recipe
 from compress.runtime.config import runtime_rules
 
@@ -95,7 +95,7 @@ class Shared:
     """What several recipes on one model have in common: all that is known of it unread, its evaluation, and the
     sequence length in `tokens` that FLOPs are counted at."""
 
-    source: Source
+    source: Model
     evaluator: Evaluator | None
     tokens: int
 
@@ -107,7 +107,7 @@ class Run:
     recipe: Recipe
     model: str
     options: Options
-    source: Source
+    source: Model
     given: Plan | None = None
     stages: Stages = field(default_factory=Stages)
     tokens: int | None = None
@@ -137,7 +137,7 @@ class Run:
     def open(self, folder: Path | str) -> None:
         """Go on from what a step wrote."""
         trust, include = self.options.trust_remote_code, self.options.include
-        self.source = Source.of(open_checkpoint(folder, trust_remote_code=trust, include=include))
+        self.source = Model.of(open_checkpoint(folder, trust_remote_code=trust, include=include))
 
     @property
     def context(self) -> Context:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from compress.checkpoint.open import Checkpoint
 from compress.evaluate.budget import Budget
 from compress.metrics.change import Change
-from compress.model.source import Source
+from compress.model.model import Model
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Format(ABC):
         for, VerifyError where what was written does not compute what the model does.
         """
 
-    def compare(self, dense: Source, folder: Path, settings: Any, budget: Budget, took: float) -> Comparison | None:
+    def compare(self, dense: Model, folder: Path, settings: Any, budget: Budget, took: float) -> Comparison | None:
         """The speed of what `write` put into `folder`, in `took` seconds, beside that of the dense model exported too.
 
         None where the format measures nothing.

@@ -13,7 +13,7 @@ from compress.evaluate.budget import Budget
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.ort_latency import Speeds, ort_speeds
 from compress.export.format import Comparison, Format, Timing, Written
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.onnx import FILE, Exported, export_model
 from compress.onnx.settings import OnnxSettings
 from compress.registry import formats
@@ -41,7 +41,7 @@ class Onnx(Format):
         return Written(made.dump(), _lines(made), about)
 
     def compare(
-        self, dense: Source, folder: Path, settings: OnnxSettings, budget: Budget, took: float
+        self, dense: Model, folder: Path, settings: OnnxSettings, budget: Budget, took: float
     ) -> Comparison | None:
         """Both models in ONNX Runtime on one sample; nothing where the dense one is above 2 GB or the budget ends."""
         timed = None

@@ -15,7 +15,7 @@ from compress.checkpoint.ours import mark
 from compress.console import working
 from compress.evaluate.budget import Budget
 from compress.export.format import Format, Written
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.registry import formats
 
 
@@ -29,7 +29,7 @@ def write_exports(
     wanted: Mapping[str, BaseModel],
     checkpoint: Checkpoint,
     out: Path,
-    dense: Source | None = None,
+    dense: Model | None = None,
     seconds: float | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The model in every format that is `wanted` (name → settings), each in `out`/name.

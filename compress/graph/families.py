@@ -37,9 +37,10 @@ class Family:
 
     `layer` is the index of the repeated block that it lives in (None: it spans blocks). `pinned` is the reason why
     nothing may be removed, or None. A family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
-    Each of `runs` equal stretches of the index keeps as many groups as the others (a router that first chooses among
-    groups of experts), and at least `least` groups stay (as many as a router picks). A `multiple` of groups stays
-    where the widths that fast kernels take are steps (channels of stacked experts: rows of 16 bytes).
+    Each of `router_groups` equal stretches of the index keeps as many groups as the others (a router that first
+    chooses among groups of experts), and at least `min_kept` groups stay (as many as a router picks). A multiple of
+    `round_to` groups stays where the widths that fast kernels take are steps (channels of stacked experts: rows of
+    16 bytes).
     """
 
     name: str
@@ -49,9 +50,9 @@ class Family:
     layer: int | None = None
     pinned: str | None = None
     blocks: tuple[str, ...] = ()
-    runs: int = 1
-    least: int = 1
-    multiple: int = 1
+    router_groups: int = 1
+    min_kept: int = 1
+    round_to: int = 1
 
 
 @dataclass(frozen=True)

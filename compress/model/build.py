@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
 
 
-BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
+EXTRA_OUTPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
 """What a config may ask a forward to return beside its result; a model that is traced or run here does not."""
 
 
@@ -86,7 +86,7 @@ def empty_model(config: PretrainedConfig, cls: type[nn.Module] | None = None) ->
     Raises ModelError when the class cannot be built from the config.
     """
     model = _build(config, cls or model_class(config), torch.float32, "eager", "batched_mm")
-    _keep_nothing(model, *BESIDE)  # a loss that balances experts would tie the experts of all layers together
+    _keep_nothing(model, *EXTRA_OUTPUTS)  # a loss that balances experts would tie the experts of all layers together
     return model
 
 
@@ -117,7 +117,7 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
     for name in made:
         if torch.isnan(model.get_buffer(name)).any():
             raise ModelError(f"the buffer {name} is in no file and the model's code does not compute it on loading")
-    _keep_nothing(model, *BESIDE, "use_cache")
+    _keep_nothing(model, *EXTRA_OUTPUTS, "use_cache")
     return model
 
 

@@ -18,7 +18,7 @@ from compress.output_format.probe import attention_shapes, runs, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
-MOST = 5  # attributes of one kind of block that may have to change at once
+MAX_CHANGED = 5  # attributes of one kind of block that may have to change at once
 _AGREEING = (nn.Linear, nn.Embedding, nn.LayerNorm, Conv1D)  # `reshape` sets their numbers itself
 
 
@@ -46,7 +46,7 @@ def find_rules(model: nn.Module, reshaped: nn.Module, width: int | None) -> tupl
     widths = [width if width else old for _, old in attention_shapes(model)]
     before, after = shapes_of(model), shapes_of(reshaped)
     rules = list(_candidates(model, before, after))
-    for count in range(min(MOST, len(rules)) + 1):
+    for count in range(min(MAX_CHANGED, len(rules)) + 1):
         for chosen in combinations(rules, count):
             if len({(r.module, r.attribute) for r in chosen}) == count and _works(
                 reshaped, expand(chosen, model, before, after), widths

@@ -12,7 +12,7 @@ import transformers
 from compress.errors import InputError, ModelError
 from compress.graph.families import Member
 from compress.graph.names import Names
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native, plain
 from compress.output_format.probe import attention_shapes
@@ -23,7 +23,7 @@ NO_REPAIR = ("hidden", "vocab", "layers", "other")
 
 
 @dataclass(frozen=True)
-class Opening:
+class OutputFormat:
     """`config` is the whole config.json. `shapes` and `zeros` go by new state names, `biases` (new biases of repaired
     weights) by old ones. `edits`: changed config values, path → (old, new). `how` is the line of Python that loads."""
 
@@ -43,9 +43,9 @@ class Opening:
         return {"transformers": True, "remote_code": self.remote_code, "who": self.who, "how": self.how}
 
 
-def find_opening(
-    source: Source, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
-) -> Opening:
+def find_output_format(
+    source: Model, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
+) -> OutputFormat:
     """How the model that keeps `kept` is to be written; `adds_bias`: every repaired weight gets a bias.
 
     Raises InputError where uniform widths would be native but for the biases that a repair wants, ModelError where
@@ -61,7 +61,7 @@ def find_opening(
     if isinstance(found, NativePlan):
         changed = _spelled(found.edits)
         who, where = _opened_by(found.architecture, source)
-        return Opening(
+        return OutputFormat(
             found.config,
             {**shapes, **extra},
             remote_code=False,
@@ -83,7 +83,7 @@ def find_opening(
         raise ModelError(f"{error}\n(stock transformers do not fit either: {found})") from None
     config, cls, _, _ = plain(raw, source.cls, None)
     auto = auto_class(config, cls)
-    return Opening(
+    return OutputFormat(
         generic.config,
         {**shapes, **extra},
         remote_code=True,
@@ -96,14 +96,14 @@ def find_opening(
     )
 
 
-def _opened_by(architecture: str, source: Source) -> tuple[str, str]:
+def _opened_by(architecture: str, source: Model) -> tuple[str, str]:
     """Whose class it is, and the module to take it from: another package may have registered one with transformers."""
     if hasattr(transformers, architecture):
         return "stock transformers", "transformers"
     return f"transformers, once {source.cls.__module__} is imported", source.cls.__module__
 
 
-def repaired(source: Source, kept: Kept) -> dict[str, Member]:
+def repaired_weights(source: Model, kept: Kept) -> dict[str, Member]:
     """The weights whose inputs lose positions, state name → the member that says along which dimension."""
     removed = source.graph.removed_blocks(kept)
     found: dict[str, Member] = {}
@@ -123,24 +123,24 @@ def bias_name(weight: str) -> str:
     return weight.removesuffix("weight") + "bias"
 
 
-def _new_biases(source: Source, kept: Kept) -> dict[str, tuple[int, ...]]:
+def _new_biases(source: Model, kept: Kept) -> dict[str, tuple[int, ...]]:
     """Biases that repaired weights lack; all layers get them where one does, so that the layers stay alike."""
     found = {}
-    for name, member in repaired(source, kept).items():
+    for name, member in repaired_weights(source, kept).items():
         bias = bias_name(name)
         if bias not in source.graph.layouts and name.endswith("weight"):
             found[bias] = (source.graph.shapes(kept)[name][1 - member.dim],)
     return found
 
 
-def _head_dim(source: Source, kept: Kept) -> int | None:
+def _head_dim(source: Model, kept: Kept) -> int | None:
     """New width of a head where queries and keys lose some of it."""
     cut = [
         mask
         for name, mask in kept.items()
         if source.graph.families[name].kind == "head_dim" and not name.endswith("v_dim") and not mask.all()
     ]
-    widths = {width for _, width in attention_shapes(source.model)}
+    widths = {width for _, width in attention_shapes(source.module)}
     if not cut or len(widths) != 1:
         return None
     return int(widths.pop() * cut[0].sum() // len(cut[0]))

@@ -15,7 +15,7 @@ from compress.registry import criteria, ratios
 def _pattern(value: Any) -> Any:
     parts = value.split(":") if isinstance(value, str) else []
     if len(parts) != 2 or not all(part.isdecimal() for part in parts) or not 0 < int(parts[0]) < int(parts[1]):
-        raise mistake(f"a pattern is n:m, n zeros in every m weights of a row, as in 2:4, not {value!r}")
+        raise mistake(f"a pattern is n:m, n weights kept of every m of a row, as in 2:4, not {value!r}")
     return value
 
 
@@ -42,7 +42,9 @@ class PruneWeights(BaseModel):
         "together.",
     )
     pattern: Annotated[str | None, BeforeValidator(_pattern)] = Field(
-        default=None, description="The budget as n zeros in every m consecutive inputs of a row, as `2:4`."
+        default=None,
+        description="The budget as n:m, n weights kept of every m consecutive inputs of a row: `2:4` leaves half, "
+        "`1:4` a quarter.",
     )
     compare: Literal["row", "layer"] | None = Field(
         default=None,
@@ -75,12 +77,12 @@ class PruneWeights(BaseModel):
         return int(rows), int(columns)
 
     @property
-    def n_m(self) -> tuple[int, int] | None:
-        """(n, m) of the pattern."""
+    def zeros_of(self) -> tuple[int, int] | None:
+        """How many weights of every so many the pattern makes zero: (2, 4) of `2:4`, (3, 4) of `1:4`."""
         if self.pattern is None:
             return None
-        zeros, _, block = self.pattern.partition(":")
-        return int(zeros), int(block)
+        kept, block = map(int, self.pattern.split(":"))
+        return block - kept, block
 
     @model_validator(mode="after")
     def _whole(self) -> PruneWeights:

@@ -15,7 +15,7 @@ from compress.report.rows import label, rows
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from compress.report.report import Report
+    from compress.report.document import Report
 
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 """What the base model's card says that stays true of the smaller model."""

@@ -13,7 +13,7 @@ import numpy as np
 from compress.checkpoint.open import Checkpoint
 from compress.errors import InputError
 from compress.files.ordinary import check_ordinary
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.registry import steps
 from compress.report import table
 from compress.report.rows import count, percent
@@ -64,7 +64,7 @@ class Inspection:
 
 def inspect_model(checkpoint: Checkpoint, name: str) -> Inspection:
     """The families of a model, which is called `name`. Raises ModelError when it is not understood."""
-    source = Source.of(checkpoint)
+    source = Model.of(checkpoint)
     graph = source.graph
     whole = {"params": graph.parameters(), "flops": graph.flops()}
     alone = checkpoint.config_only

@@ -12,7 +12,7 @@ from compress.execution.document import Plan
 from compress.execution.run import Run
 from compress.metrics.kind import Quality
 from compress.report import Report, environment, figures
-from compress.report.report import FamilyRow, Figures, SaliencyRow, quality
+from compress.report.document import FamilyRow, Figures, SaliencyRow, quality
 
 
 def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from compress.report.report import Report
+    from compress.report.document import Report
 
 INK = "#010203"  # replaced by the page's own text colour, so that plots follow a dark page
 TRACK = "#8a94a622"
@@ -113,18 +113,18 @@ def saliency(report: Report) -> Figure | None:
 
 def positions(report: Report) -> Figure | None:
     """Mean loss of a token by its position, of both models; None where the report has none."""
-    sides = {name: report[name].get("perplexity", {}).get("by_position") or [] for name in ("before", "after")}
-    if not all(sides.values()):
+    before, after = (report[side].get("perplexity", {}).get("by_position") for side in ("before", "after"))
+    if not (before and after):
         return None
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 2.4), layout="constrained")
         axes = figure.subplots()
-        for (name, stretches), colour in zip(sides.items(), (DENSE, COLOURS["heads"]), strict=True):
+        for name, stretches, colour in (("before", before, DENSE), ("after", after, COLOURS["heads"])):
             firsts, losses = zip(*stretches, strict=True)
             axes.plot(firsts, losses, color=colour, marker="o", markersize=4)
             axes.annotate(name, (firsts[-1], losses[-1]), (8, 0), textcoords="offset points", va="center", color=colour)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(firsts, [str(first) for first in firsts])
+        axes.set_xticks([first for first, _ in before], [str(first) for first, _ in before])
         axes.set_ylim(bottom=0)
         axes.set_ylabel("nats a token")
         axes.set_xlabel("tokens into the sequence, each mark up to the next", size=9, loc="right")

@@ -9,7 +9,7 @@ from compress.console import human_bytes
 from compress.metrics.kind import Scale
 
 if TYPE_CHECKING:
-    from compress.report.report import Report
+    from compress.report.document import Report
 
 
 NO_DIFFERENCE = "no difference measurable"

@@ -9,7 +9,7 @@ from compress.report.rows import rows
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from compress.report.report import Report
+    from compress.report.document import Report
 
 
 def table(report: Report) -> Table:

@@ -27,8 +27,8 @@ class Zeroing:
         self.criterion: Criterion = criteria.get(step.by.name)
         self.needs = self.criterion.meta.statistics(step.by.arguments)
         self._call = Call(self.criterion, step.by.arguments, kind="other", seed=seed)
-        tile = (1, step.n_m[1]) if step.n_m else step.tile
-        field = f"pattern: {step.pattern}" if step.n_m else f"block: {step.block}"
+        tile = (1, step.zeros_of[1]) if step.zeros_of else step.tile
+        field = f"pattern: {step.pattern}" if step.zeros_of else f"block: {step.block}"
         if tile is not None:
             for name, shape in shapes(graph, inputs).items():
                 check_fit(name, shape, tile, field)
@@ -66,10 +66,10 @@ class Zeroing:
         """`[out, in]` → the same, in its dtype; in place where no weight that stays changes."""
         step = self.step
         if self.updates:
-            return self._call(weight=weight.float(), share=share, block=step.n_m, **stats).to(weight.dtype)
+            return self._call(weight=weight.float(), share=share, block=step.zeros_of, **stats).to(weight.dtype)
         saliency = self._saliency(key, weight.float(), stats)
-        if step.n_m is not None:
-            gone = in_blocks(saliency, *step.n_m)
+        if step.zeros_of is not None:
+            gone = in_blocks(saliency, *step.zeros_of)
         elif step.tile is not None:
             gone = in_tiles(saliency, share, step.tile)
         else:

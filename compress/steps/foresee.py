@@ -16,7 +16,7 @@ from compress.errors import BudgetError, ConfigAloneError
 from compress.execution.document import Plan, PlannedStep
 from compress.execution.run import Options, Run, refuse_rules
 from compress.execution.stages import Stages
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.schema import Recipe
 from compress.recipe.step import entry_of
 from compress.steps.execute import described
@@ -52,7 +52,7 @@ def _plan(recipe: Recipe, model: str | Path, checkpoint: Checkpoint, options: Op
     """The plan for the model whose config is `checkpoint`; `counts`: numbers are enough where indices are not known."""
     course = Stages(["read"], [["decide"]] * len(recipe.steps))
     with course("read"):
-        source = Source.of(checkpoint)
+        source = Model.of(checkpoint)
     run = Run(recipe.on(source.inputs.data), str(model), options, source, stages=course)
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
         for number, kind in enumerate(model_steps(recipe)):
@@ -63,7 +63,7 @@ def _plan(recipe: Recipe, model: str | Path, checkpoint: Checkpoint, options: Op
                 place = Path(folder) / f"step-{number + 1}"
                 place.mkdir()
                 write_config(place, dict(config), trust_remote_code=options.trust_remote_code)
-                run.source = Source.of(open_config(place, trust_remote_code=options.trust_remote_code))
+                run.source = Model.of(open_config(place, trust_remote_code=options.trust_remote_code))
     return replace(run.plan(), config_only=True)
 
 

@@ -10,7 +10,7 @@ from compress.errors import BudgetError, InputError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Graph
 from compress.graph.routers import experts_module
-from compress.output_format.find import find_opening
+from compress.output_format.find import find_output_format
 from compress.recipe.skipping import SkipExperts
 from compress.registry import steps
 from compress.runtime.config import KEY, written
@@ -51,7 +51,7 @@ class SkipUnwantedExperts(ModelStep):
             for name, _, _ in specs:
                 put(name, source.weights.read_stored(name))
 
-        specs, opening = unchanged_specs(source), find_opening(source, {})
+        specs, output_format = unchanged_specs(source), find_output_format(source, {})
         note = (
             f"of the experts' visits but each token's first, {step.remove:.0%} are skipped where "
             "`compress.runtime.attach(model)` was called, as it is for the figures here; other software runs all"
@@ -59,9 +59,9 @@ class SkipUnwantedExperts(ModelStep):
         return Edit(
             specs,
             produce,
-            {**opening.config, KEY: rules},
+            {**output_format.config, KEY: rules},
             SameWeights(),
-            opening.described,
+            output_format.described,
             changed={KEY: (None, rules)},
             notes=[note],
         )

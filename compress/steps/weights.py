@@ -14,8 +14,8 @@ from compress.checkpoint.code import OUR_TYPE
 from compress.console import track
 from compress.errors import BudgetError
 from compress.execution.context import Context, Needs
-from compress.model.source import Source
-from compress.output_format.find import find_opening
+from compress.model.model import Model
+from compress.output_format.find import find_output_format
 from compress.recipe.weights import PruneWeights
 from compress.registry import criteria, ratios, steps
 from compress.score.score import statistics_of
@@ -151,8 +151,8 @@ class ZeroWeights(ModelStep):
 def _share(context: Context, step: PruneWeights, total: int) -> float:
     """The share of the `total` weights that goes. Raises BudgetError where `until` asks for more than there is, or
     nothing."""
-    if step.n_m is not None:
-        return step.n_m[0] / step.n_m[1]
+    if step.zeros_of is not None:
+        return step.zeros_of[0] / step.zeros_of[1]
     if step.remove is not None:
         return step.remove
     assert step.until is not None
@@ -165,11 +165,11 @@ def _share(context: Context, step: PruneWeights, total: int) -> float:
     return share
 
 
-def _opens_as_before(source: Source) -> dict[str, Any]:
+def _opens_as_before(source: Model) -> dict[str, Any]:
     if source.checkpoint.config.get("model_type") == OUR_TYPE:
-        return find_opening(source, {}).described
+        return find_output_format(source, {}).described
     name = source.cls.__name__
-    loads = f"transformers.{name}" if hasattr(source.model, "get_output_embeddings") and "For" in name else ""
+    loads = f"transformers.{name}" if hasattr(source.module, "get_output_embeddings") and "For" in name else ""
     return {
         "transformers": True,
         "remote_code": False,

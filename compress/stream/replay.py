@@ -70,7 +70,7 @@ class Recorder(Stream):
 
     def __init__(self, *args: Any, recording: Recording, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.watch.inside:
+        if self.callbacks.inside:
             raise ValueError("a block whose projections wait for all batches gives nothing that could be recorded")
         self.recording = recording
 

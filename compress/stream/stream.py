@@ -29,8 +29,8 @@ LARGE = 4_000_000
 
 
 @dataclass
-class Watch:
-    """Whom to tell what happens; every field may be left out.
+class StreamCallbacks:
+    """What is called as a stream runs; every field may be left out.
 
     `turn(walk)`: what runs from now on is this batch's.
 
@@ -69,24 +69,24 @@ class Stream:
         model: nn.Module,
         weights: Weights,
         blocks: Iterable[str],
-        watch: Watch,
+        callbacks: StreamCallbacks,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         large: int = LARGE,
         forward: Callable[..., Any] | None = None,
     ) -> None:
-        self.model, self.weights, self.watch = model, weights, watch
+        self.model, self.weights, self.callbacks = model, weights, callbacks
         self._forward = forward or model
         self.dtype, self.device = dtype, torch.device(device)
         self.blocks = frozenset(blocks)
         self._loaded, self._owned = "", list[str]()  # the station in memory, and what it brought
         leaves = _leaves(model, self.blocks)
         large_ones = {name for name in leaves if _count(model.get_submodule(name)) > large}
-        self._last = None if watch.end else _output_embeddings(model)
+        self._last = None if callbacks.end else _output_embeddings(model)
         self._lazy = large_ones | ({self._last} if self._last else set())
         self._inline = leaves - self._lazy
-        self._within = {name: block for block, names in watch.inside.items() for name in names}
+        self._within = {name: block for block, names in callbacks.inside.items() for name in names}
 
     def run(self, batches: Sequence[Batch]) -> None:
         """One forward per batch; what was loaded is back on the meta device afterwards, also after an error.
@@ -125,8 +125,8 @@ class Stream:
 
     def pass_through(self, station: str, walks: list[Walk]) -> None:
         """Run the loaded station for the batches that wait at it; each then goes on to its next one."""
-        block, again = station in self.blocks, self.watch.change is not None
-        if station in self.watch.inside:
+        block, again = station in self.blocks, self.callbacks.change is not None
+        if station in self.callbacks.inside:
             for walk in walks:
                 self.proceed(walk, OWN)
             return
@@ -137,10 +137,10 @@ class Stream:
                 self.visit(walk)
             else:
                 self.proceed(walk, self.visit(walk))
-        if block and self.watch.leave is not None:
-            self.watch.leave(station)
-        if block and self.watch.change is not None:
-            self.watch.change(station, self.model.get_submodule(station))
+        if block and self.callbacks.leave is not None:
+            self.callbacks.leave(station)
+        if block and self.callbacks.change is not None:
+            self.callbacks.change(station, self.model.get_submodule(station))
             for walk in walks:
                 self.proceed(walk, self._again(walk))
 
@@ -153,41 +153,41 @@ class Stream:
             raise ModelError(
                 f"{station}: some samples do not go through it; take `propagate: pruned`, block after block"
             )
-        assert self.watch.change is not None
+        assert self.callbacks.change is not None
         module = self.model.get_submodule(station)
-        self.watch.arrive(station, module, [(_first(walk.call), walk) for walk in walks])
-        self.watch.change(station, module)
+        self.callbacks.arrive(station, module, [(_first(walk.call), walk) for walk in walks])
+        self.callbacks.change(station, module)
         trim()  # as what other projections' batches leave free, this one's do not fit into
         for walk in walks:
             self.proceed(walk, self.execute(walk))
 
     def _again(self, walk: Walk) -> Any:
-        self.watch.pause(True)
+        self.callbacks.pause(True)
         try:
             return self.execute(walk)
         finally:
-            self.watch.pause(False)
+            self.callbacks.pause(False)
 
     def visit(self, walk: Walk) -> Any:
         """Run a block for one batch, and tell."""
         call = walk.call
         assert call is not None
         output = self.execute(walk)
-        if self.watch.visit is not None:
-            self.watch.visit(call.station, call, output)
+        if self.callbacks.visit is not None:
+            self.callbacks.visit(call.station, call, output)
         return output
 
     def execute(self, walk: Walk) -> Any:
         """Run what the batch's thread asks for."""
         call = walk.call
         assert call is not None
-        self.watch.turn(walk)
+        self.callbacks.turn(walk)
         with torch.set_grad_enabled(call.grad):
             return call.forward(*call.args, **call.kwargs)
 
     def proceed(self, walk: Walk, reply: Any = None) -> None:
         """Let a batch's thread go on, with the result of what it asked for, to its next station or to its end."""
-        self.watch.turn(walk)
+        self.callbacks.turn(walk)
         walk.advance(reply)
         del reply
         while self.at_once(walk):
@@ -201,8 +201,8 @@ class Stream:
 
     def end(self, walk: Walk) -> None:
         """A forward is complete."""
-        if self.watch.end is not None:
-            self.watch.end(walk.output, walk.batch)
+        if self.callbacks.end is not None:
+            self.callbacks.end(walk.output, walk.batch)
         walk.output = None
 
     def finish(self) -> None:
@@ -218,8 +218,8 @@ class Stream:
     def leave(self) -> None:
         """Free the weights of the station in memory."""
         self.weights.unload_names(self._owned)
-        if self._loaded in self.watch.inside and self.watch.leave is not None:
-            self.watch.leave(self._loaded)
+        if self._loaded in self.callbacks.inside and self.callbacks.leave is not None:
+            self.callbacks.leave(self._loaded)
         if self._loaded:
             trim()
         self._loaded, self._owned = "", []

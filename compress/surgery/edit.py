@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.checkpoint.open import Checkpoint
 from compress.checkpoint.write import Spec
-from compress.model.source import Source
+from compress.model.model import Model
 
 Put = Callable[[str, Tensor], None]
 """`(name on disk, tensor)`: takes one tensor of the result, in the dtype and shape that the edit declares."""
@@ -29,7 +29,7 @@ class Written:
 class Claim(Protocol):
     """What is true of an edited model beside its input's, and how to tell."""
 
-    def prove(self, source: Source, written: Written) -> str:
+    def prove(self, source: Model, written: Written) -> str:
         """What was found, for the report. Raises VerifyError where the claim does not hold."""
         ...
 
@@ -59,7 +59,7 @@ class Edit:
     collective: bool = False
 
 
-def unchanged_specs(source: Source) -> list[Spec]:
+def unchanged_specs(source: Model) -> list[Spec]:
     """Name on disk, dtype and shape of every stored tensor that the model has a place for."""
     strays = set(source.weights.unexpected)
     return [(name, spec.dtype, spec.shape) for name, spec in source.checkpoint.tensors.items() if name not in strays]

@@ -13,7 +13,7 @@ from compress.graph.families import Graph
 from compress.graph.layout import Axis, Layout, unit_index
 from compress.graph.names import Names
 from compress.model.disk_names import Piece
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]
@@ -34,7 +34,7 @@ class Part:
     parts: tuple[tuple[str, float, Moves], ...]
     keep: tuple[np.ndarray | None, ...]  # per dimension the positions that stay
 
-    def read(self, source: Source) -> Tensor:
+    def read(self, source: Model) -> Tensor:
         """The tensor as it is written."""
         tensor = _sum([(_moved(source.weights.read_stored(disk), moves), share) for disk, share, moves in self.parts])
         for dim, keep in enumerate(self.keep):
@@ -44,7 +44,7 @@ class Part:
 
 
 def parts_out(
-    source: Source, kept: Kept, mixes: Mixes, names: Names, name: str, orders: Orders | None = None
+    source: Model, kept: Kept, mixes: Mixes, names: Names, name: str, orders: Orders | None = None
 ) -> dict[str, Part]:
     """Of a tensor that is stored in pieces: the input's name on disk → what takes its place.
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from compress.checkpoint.beside import copy_beside, write_config
 from compress.checkpoint.write import ShardWriter
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.edit import Edit
 
 SHARD = 5_000_000_000
 """Bytes of weights in one file."""
 
 
-def rewrite(source: Source, edit: Edit, folder: Path, *, shard_bytes: int = SHARD) -> int:
+def rewrite(source: Model, edit: Edit, folder: Path, *, shard_bytes: int = SHARD) -> int:
     """Write the model that `edit` makes of `source` into an existing `folder`; returns the bytes of its weights.
 
     Raises InputError where a stored weight is NaN or infinite, or the disk is full, and ValueError where the edit does

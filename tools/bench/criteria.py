@@ -37,7 +37,7 @@ from compress.calibrate.collect import collect
 from compress.checkpoint.open import open_checkpoint
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.read import read_all
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe import Calibrate
 from compress.registry import allocators, criteria, repairs
 from compress.score.score import needed, score
@@ -77,7 +77,7 @@ class Bench:
     """The dense model, what was gathered of it, and the held-out text."""
 
     def __init__(self, folder: Path, asked: list[Row]) -> None:
-        source = Source.of(open_checkpoint(folder))
+        source = Model.of(open_checkpoint(folder))
         self.graph = source.graph
         self.families = self.graph.of_kind(*KINDS)
         given, _ = source.inputs.batches(Calibrate(samples=SAMPLES, length=LENGTH), source.checkpoint)

@@ -60,7 +60,7 @@ class Shape:
 
 
 def flap(model: Any, rows: Tensor, share: float) -> tuple[Any, Masks]:
-    """FLAP (An et al. 2023): WIFV, standardised per layer, one ranking over the model (AL-AM), biases mended."""
+    """FLAP (An et al. 2023): WIFV, standardised per layer, one ranking over the model (AL-AM), biases repaired."""
     shape = Shape.of(model)
     means, attention, channels = [], [], []
     running = [_Fluctuation() for _ in _consumers(model)]

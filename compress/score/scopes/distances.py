@@ -16,7 +16,7 @@ class Distances(ScoredScope):
     """How far apart what would be merged next is."""
 
     def score(self, given: Scoring) -> np.ndarray:
-        heights = merge_heights(measured(given), given.family.runs, given.clusters)
+        heights = merge_heights(measured(given), given.family.router_groups, given.clusters)
         return given.per_group(torch.from_numpy(heights))
 
 

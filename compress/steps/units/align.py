@@ -8,12 +8,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.experts import inner_family, positions
 from compress.surgery.take import take
 
 
-def align(source: Source, kept: Mapping[str, np.ndarray], mixes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def align(source: Model, kept: Mapping[str, np.ndarray], mixes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Family of experts → for each expert, which of its inner channels takes each place, int64 `[experts, inner]`.
 
     Two experts that compute the same may have their channels in any order, and their average then computes something
@@ -39,13 +39,13 @@ def align(source: Source, kept: Mapping[str, np.ndarray], mixes: Mapping[str, np
     return found
 
 
-def _tensors(source: Source, family: str, inner: str) -> list[str]:
+def _tensors(source: Model, family: str, inner: str) -> list[str]:
     """The stacked tensors that the inner channels run along."""
     stacked = {member.tensor for member in source.graph.families[family].members}
     return [name for name in stacked if name in {member.tensor for member in source.graph.families[inner].members}]
 
 
-def _channels(source: Source, inner: str, stacks: Mapping[str, Tensor], expert: int) -> Iterator[Tensor]:
+def _channels(source: Model, inner: str, stacks: Mapping[str, Tensor], expert: int) -> Iterator[Tensor]:
     """An expert's weights by inner channel, `[inner, weights]`, of every tensor and every part of a fused one."""
     for name, stack in stacks.items():
         for dim, layout in enumerate(source.graph.layouts[name][1:]):

@@ -17,7 +17,7 @@ from compress.execution.baseline import latency_table
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family, Graph
 from compress.graph.routers import experts_module
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.output_format.find import NO_REPAIR
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, repairs
@@ -25,7 +25,7 @@ from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
 from compress.steps.units.saliency import Saliency, saliency_kept
-from compress.surgery.cut import Mend
+from compress.surgery.cut import Repair
 
 
 def families_of(graph: Graph, step: Prune) -> list[Family]:
@@ -67,7 +67,7 @@ def warn_or_raise(graph: Graph, kind: str, *, last: bool) -> None:
     warn(why)
 
 
-def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) -> Needs:
+def wants(source: Model, step: Prune, families: list[Family], *, decide: bool) -> Needs:
     """What the repair needs and, with `decide`, the criterion and the allocator."""
     graph, wanted = source.graph, dict[str, set[str]]()
     if decide:
@@ -85,7 +85,7 @@ def wants(source: Source, step: Prune, families: list[Family], *, decide: bool) 
             if member.role == "in" and len(graph.layouts[member.tensor]) == 2
         }
         if not weights:
-            raise InputError(f"repair: {step.repair} mends what reads heads or channels; this step removes none")
+            raise InputError(f"repair: {step.repair} makes up for what reads heads or channels; this step removes none")
         for name in statistics_of(repairs.get(step.repair.name), step.repair.arguments):
             wanted.setdefault(name, set()).update(weights)
     found = {name: keys for name, keys in wanted.items() if keys}
@@ -129,7 +129,7 @@ def decide(context: Context, step: Prune, families: list[Family], stats: Stats) 
     own = {name: values.copy() for name, values in scores.items()}  # layers that are spared get others
     kept = spend(context, step, families, scores, stats)
     if criteria.get(step.by.name).meta.scope.makes_clusters:
-        return Decided(*merging.settle(source, step, families, kept, stats), {})
+        return Decided(*merging.select_and_merge_experts(source, step, families, kept, stats), {})
     return Decided(kept, {}, saliency_kept(families, own, kept))
 
 
@@ -174,20 +174,20 @@ def spend(
     return kept
 
 
-def mending(step: Prune, stats: Stats) -> Mend | None:
+def bound_repair(step: Prune, stats: Stats) -> Repair | None:
     """The step's repair with its statistics filled in."""
     if step.repair is None:
         return None
     entry = repairs.get(step.repair.name)
     bound, names = entry.bind(step.repair.arguments), statistics_of(entry, step.repair.arguments)
 
-    def mend(name: str, weight: Tensor, bias: Tensor | None, keep: Tensor) -> tuple[Tensor, Tensor | None]:
+    def repair(name: str, weight: Tensor, bias: Tensor | None, keep: Tensor) -> tuple[Tensor, Tensor | None]:
         if keep.all():
             return weight, bias
         given: list[Any] = [stats[statistic][name].to(torch.float32) for statistic in names]
         return bound(weight, bias, keep, *given)
 
-    return mend
+    return repair
 
 
 def adds_bias(step: Prune) -> bool:

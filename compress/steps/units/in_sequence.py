@@ -16,13 +16,13 @@ from compress.calibrate.site import at_sites
 from compress.errors import BudgetError, InputError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family
-from compress.output_format.find import bias_name, repaired
+from compress.output_format.find import bias_name, repaired_weights
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria
 from compress.score.score import score, statistics_of
-from compress.steps.units.decide import Decided, decide, mending, wants
+from compress.steps.units.decide import Decided, bound_repair, decide, wants
 from compress.steps.units.saliency import Saliency, saliency_kept
-from compress.surgery.cut import Mend
+from compress.surgery.cut import Repair
 
 
 def in_sequence(
@@ -95,7 +95,7 @@ class Sequence:
         self.saliency: Saliency = {}
 
     def collect(self, needs: Needs) -> Stats:
-        """Run the calibration; each block is pruned, and mended, as soon as its own statistics are there.
+        """Run the calibration; each block is pruned, and repaired, as soon as its own statistics are there.
 
         Returns them, for the cut. Raises what `calibrate.collect` raises.
         """
@@ -104,7 +104,7 @@ class Sequence:
             chosen = self._choose(block, stats)
             self.kept |= chosen
             with torch.no_grad():
-                self._prune(block, module, chosen, mending(self.step, stats))
+                self._prune(block, module, chosen, bound_repair(self.step, stats))
 
         source, device = self.source, self.context.device
         return collect(
@@ -143,17 +143,17 @@ class Sequence:
         self.saliency |= saliency_kept(own, scores, chosen)
         return chosen
 
-    def _prune(self, block: str, module: nn.Module, chosen: Mapping[str, np.ndarray], mend: Mend | None) -> None:
-        """Zero what goes in the loaded block and mend what reads it, as the cut will."""
+    def _prune(self, block: str, module: nn.Module, chosen: Mapping[str, np.ndarray], repair: Repair | None) -> None:
+        """Zero what goes in the loaded block and repair what reads it, as the cut will."""
         graph = self.source.graph
         tensors = {member.tensor for name in chosen for member in graph.families[name].members}
-        if mend is not None:
-            for name, member in repaired(self.source, chosen).items():
+        if repair is not None:
+            for name, member in repaired_weights(self.source, chosen).items():
                 weight = self._inside(block, module, name)
                 bias = self._inside(block, module, bias_name(name))
                 keep = torch.from_numpy(graph.masks(name, chosen)[member.dim])
                 turned = weight if member.dim == 1 else weight.T
-                new, added = mend(name, turned.float().cpu(), None if bias is None else bias.float().cpu(), keep)
+                new, added = repair(name, turned.float().cpu(), None if bias is None else bias.float().cpu(), keep)
                 weight.copy_(new if member.dim == 1 else new.T)
                 if added is not None:
                     owner = module.get_submodule(name[len(block) + 1 :].rpartition(".")[0])

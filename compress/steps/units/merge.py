@@ -9,7 +9,7 @@ import torch
 
 from compress.graph.families import Family
 from compress.graph.routers import experts_module
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.recipe.prune import Prune
 from compress.registry import criteria
 from compress.score.clusters import clusters
@@ -22,8 +22,8 @@ FEW = 3
 Kept = dict[str, np.ndarray]
 
 
-def settle(
-    source: Source, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
+def select_and_merge_experts(
+    source: Model, step: Prune, families: Iterable[Family], kept: Mapping[str, np.ndarray], stats: Stats
 ) -> tuple[Kept, dict[str, np.ndarray]]:
     """Who stays of each cluster when a family keeps as many experts as `kept` says, and the matrices that merge.
 
@@ -37,7 +37,7 @@ def settle(
         if family.kind != "experts" or family.name not in kept:
             continue
         apart = distances(source.graph, family, criterion, stats, source.weights.read, step.by.arguments)
-        groups = clusters(apart, family.runs, int(kept[family.name].sum()), step.clusters)
+        groups = clusters(apart, family.router_groups, int(kept[family.name].sum()), step.clusters)
         stay = _representatives(source, step, family, groups, stats)
         chosen[family.name] = np.isin(np.arange(family.size), list(stay))
         if step.merge is None or (step.merge == "selective" and len(groups) > FEW):
@@ -59,7 +59,7 @@ def needs(step: Prune) -> tuple[str, ...]:
 
 
 def _representatives(
-    source: Source, step: Prune, family: Family, groups: list[list[int]], stats: Stats
+    source: Model, step: Prune, family: Family, groups: list[list[int]], stats: Stats
 ) -> dict[int, list[int]]:
     """The expert that stays, or in whose place the merged one comes → its group."""
     if step.stay is None:
@@ -70,13 +70,13 @@ def _representatives(
     return {max(group, key=lambda expert: scores[expert]): group for group in groups}
 
 
-def _shares(source: Source, step: Prune, family: Family, stats: Stats) -> np.ndarray:
+def _shares(source: Model, step: Prune, family: Family, stats: Stats) -> np.ndarray:
     if step.merge != "frequency":
         return np.ones(family.size)
     return statistic(stats, "expert_count", experts_module(source.graph, family)).double().numpy()
 
 
-def _products(source: Source, family: Family) -> np.ndarray:
+def _products(source: Model, family: Family) -> np.ndarray:
     """Inner products of the experts as vectors of all their weights, `[experts, experts]`."""
     total = torch.zeros(family.size, family.size, dtype=torch.float64)
     for member in family.members:

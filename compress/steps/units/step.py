@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from compress.errors import BudgetError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family
-from compress.output_format.find import find_opening
+from compress.output_format.find import find_output_format
 from compress.recipe.prune import Prune
 from compress.registry import allocators, steps
 from compress.score.score import statistics_of
 from compress.score.views import Stats
 from compress.steps.kind import Decision, ModelStep
 from compress.steps.units.align import align
-from compress.steps.units.decide import Decided, adds_bias, decide, families_of, mending, reads_text, spend, wants
+from compress.steps.units.decide import Decided, adds_bias, bound_repair, decide, families_of, reads_text, spend, wants
 from compress.steps.units.in_sequence import check, in_sequence
 from compress.steps.units.masks import listed, masks, mixes, opposite_scores, shares
 from compress.surgery.claims.masked import EqualToMasked, FiniteOnly
@@ -94,29 +94,31 @@ class PruneUnits(ModelStep):
     def edit(self, context: Context, decision: Decision, gathered: Gathered) -> Edit:
         source, step = context.source, self.step
         kept, merged = masks(source.graph, decision["kept"]), mixes(source.graph, decision["merged"])
-        opening = find_opening(source, kept, adds_bias=adds_bias(step), widths=step.widths)
-        specs = output_specs(source, kept, opening, merged)
+        output_format = find_output_format(source, kept, adds_bias=adds_bias(step), widths=step.widths)
+        specs = output_specs(source, kept, output_format, merged)
 
         def produce(put: Put) -> None:
             orders = align(source, kept, merged) if step.align else None
-            repair = mending(step, gathered.stats)
-            cut(source, kept, opening, specs, put, mend=repair, mixes=merged, orders=orders)
+            repair = bound_repair(step, gathered.stats)
+            cut(source, kept, output_format, specs, put, repair=repair, mixes=merged, orders=orders)
 
         if any(source.graph.families[name].kind == "hidden" for name in kept):
             # A norm averages over fewer channels then, which no mask imitates.
             claim = FiniteOnly(kept, "a narrower residual stream has no masked equal")
         else:
-            claim = EqualToMasked(kept, biases=tuple(opening.biases), repaired=step.repair is not None, mixes=merged)
+            claim = EqualToMasked(
+                kept, biases=tuple(output_format.biases), repaired=step.repair is not None, mixes=merged
+            )
         return Edit(
             specs,
             produce,
-            opening.config,
+            output_format.config,
             claim,
-            opening.described,
-            changed=opening.edits,
+            output_format.described,
+            changed=output_format.edits,
             kept=kept,
-            parameters=sum(prod(shape) for shape in (*opening.biases.values(), *opening.zeros.values())),
-            notes=opening.notes,
+            parameters=sum(prod(shape) for shape in (*output_format.biases.values(), *output_format.zeros.values())),
+            notes=output_format.notes,
         )
 
     @staticmethod

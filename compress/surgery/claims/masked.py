@@ -15,7 +15,7 @@ from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.model.weights import Weights
 from compress.stream.memory import trim
 from compress.surgery.edit import Written
@@ -46,7 +46,7 @@ class FiniteOnly:
     kept: Kept
     why: str
 
-    def prove(self, source: Source, written: Written) -> str:
+    def prove(self, source: Model, written: Written) -> str:
         """Run the pruned model in float32 over the small inputs that `source.inputs` checks by. Raises VerifyError, and
         ModelError for a model that can be given no inputs."""
         batch, kept = source.inputs.check(), self.kept
@@ -66,7 +66,7 @@ class FiniteOnly:
         return f"{said}{decoding}{rest}"
 
     def _compared(
-        self, source: Source, pruned: Weights, batch: Batch, found: Tensor, tolerance: float, advance: Advance
+        self, source: Model, pruned: Weights, batch: Batch, found: Tensor, tolerance: float, advance: Advance
     ) -> str:
         """What is to be said of the output `found`."""
         return _unmatched(self.why)
@@ -89,7 +89,7 @@ class EqualToMasked(FiniteOnly):
     mixes: Mixes = field(default_factory=dict)
 
     def _compared(
-        self, source: Source, pruned: Weights, batch: Batch, found: Tensor, tolerance: float, advance: Advance
+        self, source: Model, pruned: Weights, batch: Batch, found: Tensor, tolerance: float, advance: Advance
     ) -> str:
         changed = changed_tensors(source, self.kept, self.repaired, self.mixes)
         masked = masked_output(source, self.kept, self.biases, pruned, batch, changed, advance)
@@ -99,7 +99,7 @@ class EqualToMasked(FiniteOnly):
 
 
 def _match(
-    source: Source, kept: Kept, batch: Batch, found: Tensor, masked: Tensor, tolerance: float, advance: Advance
+    source: Model, kept: Kept, batch: Batch, found: Tensor, masked: Tensor, tolerance: float, advance: Advance
 ) -> str:
     """Raises VerifyError where the pruned model does not compute what the masked one does."""
     if masked.shape != found.shape:

@@ -6,14 +6,14 @@ import torch
 
 from compress.console import track
 from compress.errors import VerifyError
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.edit import Written
 
 
 class SameWeights:
     """Every tensor is the input's, bit for bit, under the same name."""
 
-    def prove(self, source: Source, written: Written) -> str:
+    def prove(self, source: Model, written: Written) -> str:
         """Raises VerifyError where a tensor is missing, is another, or there is one more."""
         left = set(source.weights.unexpected)
         wanted, found = set(source.checkpoint.tensors) - left, set(written.checkpoint.tensors)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compress.console import track
 from compress.errors import VerifyError
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.edit import Written
 
 ROUNDING = 0.01
@@ -27,9 +27,9 @@ class ZerosAsDecided:
     slack: Mapping[str, float]
     updated: bool = False
 
-    def prove(self, source: Source, written: Written) -> str:
+    def prove(self, source: Model, written: Written) -> str:
         """Raises VerifyError where there are more or fewer zeros, or something else is not the input's."""
-        result = Source.of(written.checkpoint)
+        result = Model.of(written.checkpoint)
         zeros = total = 0
         for name in track(source.weights.names(""), "verifying"):
             before, after = source.weights.read(name), result.weights.read(name)

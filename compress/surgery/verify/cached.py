@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from compress.errors import VerifyError
 from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.model.weights import Weights
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 from compress.surgery.verify.forward import Advance, output
 from compress.surgery.verify.noise import apart
 
@@ -22,7 +22,7 @@ STEPS = 4
 """Tokens decoded one at a time, after all others were given at once."""
 
 
-def decodes(model: nn.Module, source: Source, batch: Batch) -> bool:
+def decodes(model: nn.Module, source: Model, batch: Batch) -> bool:
     """Does the model generate, with a cache by default, and are there tokens enough?"""
     able: Any = getattr(model, "can_generate", None)
     written = source.inputs.written(batch) if able is not None and able() else None
@@ -30,7 +30,7 @@ def decodes(model: nn.Module, source: Source, batch: Batch) -> bool:
 
 
 def check_cache(
-    source: Source,
+    source: Model,
     model: nn.Module,
     weights: Weights,
     blocks: Iterable[str],
@@ -65,7 +65,7 @@ def check_cache(
     return f"; decoding with a cache differs from the forward without by {off:.0e}, and the input's does {theirs}"
 
 
-def _dense_off(source: Source, batch: Batch) -> float | str:
+def _dense_off(source: Model, batch: Batch) -> float | str:
     """How far the input's own decoding is off, or why it fails."""
     model = runnable_model(source.checkpoint)
     weights, blocks = Weights(source.checkpoint, model), source.graph.blocks
@@ -77,7 +77,7 @@ def _dense_off(source: Source, batch: Batch) -> float | str:
 
 
 def _decoded(
-    source: Source, model: nn.Module, weights: Weights, blocks: Iterable[str], batch: Batch, advance: Advance
+    source: Model, model: nn.Module, weights: Weights, blocks: Iterable[str], batch: Batch, advance: Advance
 ) -> Tensor:
     """Logits `[rows, STEPS + 1, vocabulary]` at the last positions: all but STEPS tokens at once, then one by one."""
     from transformers import GenerationConfig
@@ -102,12 +102,12 @@ def _decoded(
         return generating.generate(**inputs, generation_config=settings, prefix_allowed_tokens_fn=follow)
 
     steps: list[Tensor] = []
-    watch = Watch(end=lambda output, batch: steps.extend(output.logits), leave=lambda block: advance())
+    callbacks = StreamCallbacks(end=lambda output, batch: steps.extend(output.logits), leave=lambda block: advance())
     own, generating.generation_config = generating.generation_config, GenerationConfig()  # whose values would be added
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Stream(model, weights, blocks, watch, forward=forward).run([written.prompt(ids.shape[1] - STEPS)])
+            Stream(model, weights, blocks, callbacks, forward=forward).run([written.prompt(ids.shape[1] - STEPS)])
     finally:
         generating.generation_config = own
     return torch.stack(steps, 1).float()

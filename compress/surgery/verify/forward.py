@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compress.inputs.batch import Batch
 from compress.model.weights import Weights
 from compress.stream.baton import Walk
-from compress.stream.stream import Stream, Watch
+from compress.stream.stream import Stream, StreamCallbacks
 from compress.surgery.verify.noise import Reordered
 
 Advance = Callable[[], None]
@@ -42,6 +42,6 @@ def output(
         logits = getattr(output, "logits", None)
         found.append((logits if logits is not None else output[0]).float())
 
-    watch = Watch(end=end, leave=lambda block: advance())
-    (_Twice if twice else Stream)(model, weights, blocks, watch).run([batch, batch] if twice else [batch])
+    callbacks = StreamCallbacks(end=end, leave=lambda block: advance())
+    (_Twice if twice else Stream)(model, weights, blocks, callbacks).run([batch, batch] if twice else [batch])
     return found

@@ -13,9 +13,9 @@ from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.model.weights import Weights
-from compress.output_format.find import bias_name, repaired
+from compress.output_format.find import bias_name, repaired_weights
 from compress.output_format.probe import Branches
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
@@ -28,7 +28,7 @@ Kept = Mapping[str, np.ndarray]
 class Scattered(Weights):
     """The tensors of the pruned model in the shapes of the dense one, zeros where something was removed."""
 
-    def __init__(self, source: Source, kept: Kept, pruned: Weights, model: nn.Module, changed: set[str]) -> None:
+    def __init__(self, source: Model, kept: Kept, pruned: Weights, model: nn.Module, changed: set[str]) -> None:
         super().__init__(source.checkpoint, model)
         self._changed = changed  # by a repair
         self._graph, self._kept, self._pruned = source.graph, kept, pruned
@@ -60,7 +60,7 @@ def spread(tensor: Tensor, dim: int, mask: np.ndarray) -> Tensor:
 
 
 def masked_output(
-    source: Source,
+    source: Model,
     kept: Kept,
     biases: Iterable[str],
     pruned: Weights,
@@ -89,7 +89,7 @@ def masked_output(
         if (new := names.new(bias)) is not None:
             weight = bias.removesuffix("bias") + "weight"
             vector = pruned.read(new, torch.float32)
-            rows = source.graph.masks(weight, kept).get(1 - repaired(source, kept)[weight].dim)
+            rows = source.graph.masks(weight, kept).get(1 - repaired_weights(source, kept)[weight].dim)
             vector = vector if rows is None else spread(vector, 0, rows)
             if vector.any():
                 model.get_submodule(bias.removesuffix(".bias")).register_forward_hook(_adding(vector))
@@ -97,9 +97,11 @@ def masked_output(
     return found
 
 
-def changed_tensors(source: Source, kept: Kept, mended: bool, mixes: Mixes) -> set[str]:
+def changed_tensors(source: Model, kept: Kept, repaired: bool, mixes: Mixes) -> set[str]:
     """Tensors that are not slices of the input's."""
-    repairs = {other for name in repaired(source, kept) for other in (name, bias_name(name))} if mended else set()
+    repairs = (
+        {other for name in repaired_weights(source, kept) for other in (name, bias_name(name))} if repaired else set()
+    )
     return repairs | set(mixed_tensors(source.graph, mixes))
 
 
@@ -111,18 +113,18 @@ def _identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return hidden_states
 
 
-def _plain_blocks(source: Source, batch: Batch) -> bool:
+def _plain_blocks(source: Model, batch: Batch) -> bool:
     """Whether blocks return their hidden states alone, seen in a forward on meta."""
     seen: list[bool] = []
     hooks = [
-        source.model.get_submodule(block).register_forward_hook(
+        source.module.get_submodule(block).register_forward_hook(
             lambda module, args, output: seen.append(isinstance(output, Tensor))
         )
         for block in dict.fromkeys(source.graph.blocks)
     ]
     try:
         with torch.no_grad(), Branches():
-            source.model(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
+            source.module(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import CompressError, VerifyError
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.surgery.edit import Edit, Written
 from compress.surgery.verify.shapes import check_places
 
 
-def verify(source: Source, edit: Edit, folder: Path) -> str:
+def verify(source: Model, edit: Edit, folder: Path) -> str:
     """Check that every tensor in `folder` has its place in the model of config.json, and the edit's claim.
 
     Returns what was found, for the report. Raises VerifyError.

@@ -13,7 +13,7 @@ from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.graph.untraced import listed
 from compress.model.build import empty_model, load_config, model_class, runnable_model
-from compress.model.source import Source
+from compress.model.model import Model
 from compress.model.weights import Weights
 
 Kept = Mapping[str, np.ndarray]
@@ -28,7 +28,7 @@ def check_places(pruned: Checkpoint, folder: Path) -> None:
         raise VerifyError(f"{folder}: its config.json has no place for {weights.unexpected[0]}")
 
 
-def check_untraced(source: Source, kept: Kept, pruned: Checkpoint) -> str:
+def check_untraced(source: Model, kept: Kept, pruned: Checkpoint) -> str:
     """What is to be said of the parts that no forward of these inputs runs: they must be the input's, bit for bit.
 
     Raises VerifyError.

@@ -38,14 +38,14 @@ def asked_for(model: nn.Module, config: PretrainedConfig, folder: Path) -> dict[
 
 
 @dataclass(frozen=True)
-class Source:
+class Model:
     """What a step prunes: the checkpoint, its config and class, the model on meta, what it reads, what it is for, its
     graph, where its tensors lie."""
 
     checkpoint: Checkpoint
     config: PretrainedConfig
     cls: type[nn.Module]
-    model: nn.Module
+    module: nn.Module
     inputs: Inputs
     task: Task
     graph: Graph
@@ -54,13 +54,13 @@ class Source:
     @property
     def left_behind(self) -> list[str]:
         """What no output gets of the checkpoint, a sentence each."""
-        found = left_over(self.model, self.weights.unexpected)
+        found = left_over(self.module, self.weights.unexpected)
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         strays = [f"left behind, as {self.cls.__name__} has no place for it: {found[0]}{more}"] if found else []
         return [*self.checkpoint.left_behind, *strays]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Source:
+    def of(cls, checkpoint: Checkpoint) -> Model:
         """Read the config, build the model on meta and trace it.
 
         Of a config alone the checkpoint is given the tensors that the config asks for, none of which can be read.

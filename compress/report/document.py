@@ -1,24 +1,16 @@
-"""report.json and report.html: what was removed, what it cost and what it saved.
-
-report.json is the `Report` below, as the pipeline filled it in; report.html is one file that needs nothing else.
-"""
+"""What report.json holds: what was removed, what it cost and what it saved."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compress.evaluate.latency import Latency
 from compress.metrics.kind import Figure
-from compress.report.rows import NO_DIFFERENCE, percent, rows
 from compress.version import __version__
 
 
@@ -147,38 +139,6 @@ def environment(packages: tuple[str, ...] = ("torch", "transformers", "safetenso
     found = {"compress": __version__, "python": platform.python_version()}
     found.update({name: _version(name) for name in packages})
     return {**found, "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"}
-
-
-def write_report(folder: Path, report: Report) -> Path:
-    """Write report.json and report.html into `folder`; returns the path of the latter."""
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(render(report), encoding="utf-8")
-    return page
-
-
-def render(report: Report) -> str:
-    """The report as one HTML page: styles and plots are inside, nothing is fetched."""
-    from compress.report import plots
-
-    jinja = Environment(
-        loader=PackageLoader("compress.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return jinja.get_template("report.html.jinja").render(
-        report=report,
-        rows=rows(report),
-        no_difference=NO_DIFFERENCE,
-        saved=percent(report["before"]["params"], report["after"]["params"]),
-        shares=plots.svg(plots.shares(report), "shares"),
-        kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
-        saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
-        positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
-    )
 
 
 def _version(package: str) -> str:
