@@ -1,34 +1,31 @@
-"""A kind of inputs, and what is made of them, from outside of the package: a signal of one dimension."""
+"""The kind of inputs and the task of docs/extending.md, a signal of one dimension, with a model of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from page import learn
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from compress.checkpoint.open import Checkpoint, open_checkpoint
-from compress.data.cut import cut
-from compress.graph.example import Example
+from compress.checkpoint.open import open_checkpoint
+from compress.errors import ModelError
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.choose import inputs_of
-from compress.inputs.kind import Inputs
 from compress.inputs.text import Text
-from compress.metrics.kind import Metric
-from compress.metrics.mean import Mean
 from compress.model.model import Model
+from compress.model.modeling_compress import CompressedConfig
+from compress.output_format.generic import auto_class
 from compress.pipeline import Options, run
-from compress.recipe.part import Part
 from compress.recipe.read import parse_recipe
 from compress.recipe.schema import Calibrate
-from compress.registry import inputs, tasks
-from compress.tasks.kind import Task
+from compress.registry import inputs
 
 WINDOW = 8
 
@@ -78,71 +75,13 @@ def waves(rows: int, length: int, seed: int) -> Tensor:
     return torch.sin(torch.arange(length) * (0.1 + speed) + 6 * start)
 
 
-class Signal(Inputs):
-    """A signal `[rows, length]`, whose length is a multiple of the window."""
-
-    noun = "windows"
-    data = Part("random")
-
-    @classmethod
-    def fits(cls, model: nn.Module, config: Any) -> bool:
-        return getattr(model, "main_input_name", None) == "signal"
-
-    def example(self) -> Example:
-        return Example({"signal": torch.empty(2, 4 * WINDOW, device="meta")}, {"batch": ("signal", 0)})
-
-    def check(self, rows: int = 2, seed: int = 0) -> Batch:
-        return {"signal": waves(rows, 4 * WINDOW, seed)}
-
-    def odd(self, device: torch.device | str = "meta") -> Batch:
-        return {"signal": torch.zeros(3, 11 * WINDOW, device=device)}
-
-    def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
-        clean = waves(calibrate.samples, calibrate.length * WINDOW, seed)
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
-        return cut({"signal": clean + 0.1 * noise, LABELS: clean}, calibrate.batch)
-
-    def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
-        return self.data
-
-    def length(self, batch: Batch) -> int:
-        return batch["signal"].shape[1] // WINDOW
-
-
-class Denoising(Task):
-    """Windows `[rows, windows, window]` that should be the signal without its noise, `labels` `[rows, length]`."""
-
-    name, hub_task, logits = "denoising", "signal-denoising", False
-
-    @classmethod
-    def fits(cls, model: nn.Module, config: Any) -> bool:
-        return isinstance(model, SignalModel)
-
-    def result(self, output: Any) -> Tensor:
-        return output.last_hidden_state
-
-    def loss(self, output: Any, batch: Batch) -> Tensor:
-        return self._errors(output, batch).mean()
-
-    def metric(self, batch: Batch) -> Metric[Any]:
-        return Mean("denoising_error", "Squared error", self._errors, higher_is_better=False)
-
-    def distance(self, one: Any, other: Any) -> Tensor:
-        return (self.result(one) - self.result(other)).square().mean(-1)
-
-    def _errors(self, output: Any, batch: Batch) -> Tensor:
-        return (self.result(output).flatten(1) - batch[LABELS]).square().mean(1)
-
-
 @pytest.fixture(autouse=True)
 def registered(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-    for registry, name, kind in ((inputs, "signal", Signal), (tasks, "denoising", Denoising)):
-        registry.names()  # the package's own are there before
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-        registry.add(name)(kind)
+    signal, _ = (learn(title, monkeypatch) for title in ("A kind of inputs", "A task"))
     AutoConfig.register("signal", SignalConfig, exist_ok=True)
     AutoModel.register(SignalConfig, SignalModel, exist_ok=True)
+    return signal.Signal
 
 
 @pytest.fixture
@@ -152,8 +91,8 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def test_others_kinds_are_asked_first(folder):
-    class Greedy(Signal):
+def test_others_kinds_are_asked_first(registered):
+    class Greedy(registered):
         @classmethod
         def fits(cls, model, config):
             return True
@@ -164,9 +103,9 @@ def test_others_kinds_are_asked_first(folder):
     assert isinstance(inputs_of(text, SignalConfig()), Greedy)
 
 
-def test_a_signal_model_is_traced(folder):
+def test_a_signal_model_is_traced(registered, folder):
     source = Model.of(open_checkpoint(folder))
-    assert isinstance(source.inputs, Signal)
+    assert isinstance(source.inputs, registered)
     free = {name: family.size for name, family in source.graph.families.items() if family.pinned is None}
     assert free == {"layers.0.channels": 40, "layers.1.channels": 40, "hidden": 24, "layers.layers": 2}
     assert source.graph.flops() == 2 * 4 * (8 * 24 + 2 * 2 * 24 * 40 + 24 * 8)
@@ -217,3 +156,40 @@ def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_expor
     with torch.no_grad():
         expected = AutoModel.from_pretrained(tmp_path / "out").eval()(signal).last_hidden_state
     torch.testing.assert_close(torch.from_numpy(made), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_blocks_of_different_widths_are_written_opened_and_exported(folder, tmp_path):
+    recipe = parse_recipe(
+        "calibrate: {samples: 8, length: 4}\nexport: {onnx: {}}\n"
+        "steps:\n- {prune: channels, by: taylor, remove: 25%, widths: per-layer, allocate: global}\n"
+    )
+    small = load_file(folder / "model.safetensors")
+    small["layers.0.up.weight"] *= 0.01  # so that the first block loses most
+    save_file(small, folder / "model.safetensors", {"format": "pt"})
+    report: Any = run(recipe, folder, tmp_path / "out", Options(evaluate="full", latency=False))
+    assert report["opens_with"].endswith(f", once {__name__} is imported")
+    model: Any = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True).eval()
+    first, second = (len(layer.up.weight) for layer in model.layers)
+    assert first + second == 60 and first < second
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model.onnx")
+    signal = waves(5, 4 * WINDOW, 3)
+    with torch.no_grad():
+        expected = model(signal).last_hidden_state
+    (made,) = session.run(None, {"signal": signal.numpy()})
+    torch.testing.assert_close(torch.from_numpy(made), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_that_no_auto_class_leads_to_is_told_how_to_be_registered():
+    class Unregistered(SignalModel):
+        pass
+
+    with pytest.raises(ModelError, match=r"AutoModel\.register\(SignalConfig, Unregistered\)"):
+        auto_class(SignalConfig(), Unregistered)
+
+
+def test_a_result_is_not_opened_before_its_package_is_imported():
+    with pytest.raises(ValueError, match="import the package that registers sonar models"):
+        CompressedConfig.from_dict({"compressed": {"model_type": "sonar"}})

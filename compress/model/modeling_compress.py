@@ -65,6 +65,11 @@ def _as_saved(values, cls):
 @cache
 def config_class(model_type):
     """Subclass of the stock configuration class of `model_type`."""
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"a pruned {model_type} model, which transformers {transformers.__version__} does not know; import the "
+            f"package that registers {model_type} models first, or update transformers"
+        )
     base = CONFIG_MAPPING[model_type]
     body = {"__module__": __name__, "base": base, "_auto_class": "AutoConfig"}
     made = type("CompressedConfig", (_SavesAsCompressed, base), body)
@@ -84,7 +89,7 @@ def stock_class(auto, base):
 def model_class(auto, base, architecture):
     """Subclass of the stock model class that reshapes itself when built."""
     stock = stock_class(auto, base)
-    named = getattr(transformers, architecture)
+    named = getattr(transformers, architecture, stock)  # another package's class is registered with its auto class
     if auto == "AutoModel" and named not in [stock_class(other, base) for other in ENTRIES]:
         stock = named  # an architecture that no auto class leads to, such as an encoder alone
     body = {"__module__": __name__, "config_class": CompressedConfig, "_auto_class": auto}

@@ -87,7 +87,8 @@ def find_output_format(
         generic.config,
         {**shapes, **extra},
         remote_code=True,
-        who="transformers with trust_remote_code=True, or after `import compress.model.register`",
+        who="transformers with trust_remote_code=True, or after `import compress.model.register`"
+        + ("" if hasattr(transformers, cls.__name__) else f", once {cls.__module__} is imported"),
         how=f"transformers.{auto}.from_pretrained({{folder!r}}, trust_remote_code=True)",
         biases=biases,
         edits=generic.edits,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import transformers
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -95,10 +96,19 @@ def generic_plan(
 
 
 def auto_class(config: PretrainedConfig, cls: type) -> str:
-    """Name of the auto class that leads to `cls`; ModelError when none does."""
+    """Name of the auto class that leads to `cls`; ModelError when none does.
+
+    A class outside transformers has to be registered with one: the modeling file finds it by nothing else.
+    """
     leading = [auto for auto in modeling_compress.ENTRIES if modeling_compress.stock_class(auto, type(config)) is cls]
-    if leading or "For" not in cls.__name__:
+    stock = getattr(transformers, cls.__name__, None) is cls
+    if leading or (stock and "For" not in cls.__name__):
         return min(leading, default="AutoModel", key=lambda auto: auto == "AutoModelForPreTraining")
+    if not stock:
+        raise ModelError(
+            f"transformers knows no {cls.__name__}, so layers of different widths cannot be opened; take `widths: "
+            f"uniform`, or have its package call AutoModel.register({type(config).__name__}, {cls.__name__})"
+        )
     raise ModelError(f"no auto class leads to {cls.__name__}; save the model under one of its common heads")
 
 
