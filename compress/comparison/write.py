@@ -8,11 +8,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from compress.checkpoint.ours import mark
 from compress.comparison.front import COSTS
 from compress.report.rows import count, flops_label, written
+from compress.report.templates import templates
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,13 +117,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> Path:
         drawn = BytesIO()
         figure.savefig(drawn, format="png", dpi=160, facecolor="white")
         _put(folder / "compare.png", drawn.getvalue())
-    jinja = Environment(
-        loader=PackageLoader("compress.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    jinja = templates("compress.comparison")
     plot = svg(figure, "pareto") if figure is not None else None
     made = jinja.get_template("compare.html.jinja").render(
         found=found, heads=heads(found), lines=lines(found), captions=captions(found), plot=plot

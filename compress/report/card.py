@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from compress.console import warn
 from compress.report import markdown
 from compress.report.rows import label, rows
+from compress.report.templates import templates
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -56,13 +55,7 @@ def card(report: Report, base: dict[str, Any] | None = None) -> str:
         model_name=f"{name}, pruned" if results else None,
         eval_results=results or None,
     )
-    jinja = Environment(
-        loader=PackageLoader("compress.report", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    jinja = templates("compress.report", html=False)
     jinja.filters.update(text=markdown.text, code=markdown.code, fenced=markdown.fenced)
     return jinja.get_template("card.md.jinja").render(
         metadata=metadata.to_yaml(),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from compress.report.document import Report
 from compress.report.rows import NO_DIFFERENCE, percent, rows
+from compress.report.templates import templates
 
 
 def write_report(folder: Path, report: Report) -> Path:
@@ -24,20 +23,17 @@ def render(report: Report) -> str:
     """The report as one HTML page: styles and plots are inside, nothing is fetched."""
     from compress.report import plots  # matplotlib takes a while
 
-    jinja = Environment(
-        loader=PackageLoader("compress.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return jinja.get_template("report.html.jinja").render(
-        report=report,
-        rows=rows(report),
-        no_difference=NO_DIFFERENCE,
-        saved=percent(report["before"]["params"], report["after"]["params"]),
-        shares=plots.svg(plots.shares(report), "shares"),
-        kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
-        saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
-        positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
+    return (
+        templates("compress.report")
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            rows=rows(report),
+            no_difference=NO_DIFFERENCE,
+            saved=percent(report["before"]["params"], report["after"]["params"]),
+            shares=plots.svg(plots.shares(report), "shares"),
+            kept=plots.svg(plots.kept(report), "kept") if plots.cut_kinds(report) else None,
+            saliency=plots.svg(drawn, "saliency") if (drawn := plots.saliency(report)) else None,
+            positions=plots.svg(figure, "positions") if (figure := plots.positions(report)) else None,
+        )
     )
