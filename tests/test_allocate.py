@@ -24,9 +24,27 @@ def scores_of(graph, seed=0):
     return {name: rng.random(family.size) + 0.01 for name, family in graph.families.items()}
 
 
+class Trials:
+    """A model that suffers by the scores of what goes."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def own_error(self, pool):
+        return np.append(np.cumsum((pool.scores * pool.units)[::-1])[::-1], 0.0)
+
+    def divergence(self, candidates, samples, label):
+        return np.array([sum(self.scores[key][~mask].sum() for key, mask in one.items()) for one in candidates])
+
+    def known(self, candidate, samples):
+        return None
+
+
 def run(name, graph=GRAPH, kinds=KINDS, scores=None, **kw):
     kw = {"stats": ANGLES, "widths": "per-layer", **kw}
-    return allocate(graph, graph.of_kind(*kinds), scores or scores_of(graph), allocator=allocators.get(name), **kw)
+    scores = scores or scores_of(graph)
+    kw |= {"trials": Trials(scores)} if allocators.get(name).meta.measures else {}
+    return allocate(graph, graph.of_kind(*kinds), scores, allocator=allocators.get(name), **kw)
 
 
 def pool(scores, cost, units=1, minimum=1, kind="channels", layer=0):

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from compress.allocate.costs import Kept, Measure, measured, prices
 from compress.allocate.pools import Pool, Widths, make_pools
+from compress.allocate.trials import Trials
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph
 
 if TYPE_CHECKING:
     from compress.registry import Entry
+
+Improve = Callable[[list[int], Callable[[list[int]], bool]], list[int]]
+
+
+class Measuring(Protocol):
+    """An allocator that tries cuts out, made of its recipe arguments."""
+
+    def measure(self, pools: Sequence[Pool], budget: float, trials: Trials) -> None:
+        """Find out what it has to know to spend about this `budget`."""
+        ...
+
+    def __call__(self, pools: Sequence[Pool], budget: float) -> list[int]:
+        """How many bundles each pool keeps."""
+        ...
+
+    def improve(
+        self, pools: Sequence[Pool], kept: list[int], fits: Callable[[list[int]], bool], trials: Trials
+    ) -> list[int]:
+        """Counts no worse than `kept`, tried out on the whole model, that `fits` the budget."""
+        ...
+
 
 SEARCHES = 30  # halvings of the budget handed to the allocator, where savings do not simply add up
 
@@ -33,6 +56,7 @@ def allocate(
     widths: Widths = "uniform",
     already: Kept | None = None,
     stats: Mapping[str, Mapping[str, Any]] | None = None,
+    trials: Trials | None = None,
 ) -> dict[str, np.ndarray]:
     """What each family keeps, family name → bool `[size]`, within the budget.
 
@@ -40,7 +64,7 @@ def allocate(
     these families hold. `measure` is `params`, `flops` (of `sequence` tokens) or a function of kept groups, such as a
     latency table. At least the asked amount goes, and less than one bundle more; every family keeps a group.
     `already` holds the decisions of earlier steps: their groups stay removed, and blocks that are gone are left out.
-    `stats` gives the statistics the allocator `needs`, `stats[name][block]`.
+    `stats` gives the statistics the allocator `needs`, `stats[name][block]`, and `trials` is for one that `measures`.
     Raises BudgetError, naming the nearest budget that can be met, where this one cannot or nothing would be removed.
     """
     already = already or {}
@@ -58,7 +82,6 @@ def allocate(
 
     price = prices(graph, measure, already, sequence)
     pools = make_pools(families, scores, price, round=round, widths=widths, candidates=already)
-    spend = _spender(graph, pools, allocator, arguments, stats)
     unit = measure if isinstance(measure, str) else "latency"
 
     def left(kept: list[int]) -> float:
@@ -79,7 +102,10 @@ def allocate(
             f"at most {named(target)} should be left, but {named(least)} remain at the least, as {_least(families)}; "
             "let at least that much stay, or prune more kinds"
         )
+    spend, improve = _spender(graph, pools, allocator, arguments, stats, trials, now - target)
     kept = _search(spend, left, pools, now, target)
+    if improve is not None:
+        kept = improve(kept, lambda counts: left(counts) <= target * (1 + 1e-9))
     value, bundle = left(kept), max(float(pool.cost[pool.minimum :].max(initial=0)) for pool in pools)
     if value > target * (1 + 1e-9) or target - value > max(bundle, 1e-9 * now):
         raise BudgetError(f"{allocator.name} cannot leave {named(target)}; the nearest it can is {named(value)}")
@@ -126,8 +152,10 @@ def _spender(
     allocator: Entry,
     arguments: Mapping[str, Any] | None,
     stats: Mapping[str, Mapping[str, Any]] | None,
-) -> Callable[[float], list[int]]:
-    """The allocator with its arguments and statistics, its answer held to the pools."""
+    trials: Trials | None,
+    need: float,
+) -> tuple[Callable[[float], list[int]], Improve | None]:
+    """The allocator with its arguments and statistics, its answer held to the pools; and how it betters an answer."""
     if allocator.meta.layerwise and any(len(pool.layers) > 1 for pool in pools):
         raise InputError(f"{allocator.name} gives each layer a width of its own; say `widths: per-layer` with it")
     bound = allocator.bind(dict(arguments or {}))
@@ -139,11 +167,25 @@ def _spender(
     except KeyError as missing:
         raise InputError(f"{allocator.name} needs statistics of every block; {missing} was not gathered") from None
 
+    improve = None
+    if allocator.meta.measures:
+        if trials is None:
+            raise ValueError(f"{allocator.name} measures, so it needs trials")
+        bound = bound()
+        bound.measure(pools, need, trials)
+        improve = partial(_improved, bound, pools, trials)
+
     def spend(budget: float) -> list[int]:
         kept = bound(pools, budget, **given)
         return [int(np.clip(n, pool.minimum, pool.size)) for n, pool in zip(kept, pools, strict=True)]
 
-    return spend
+    return spend, improve
+
+
+def _improved(
+    measuring: Measuring, pools: list[Pool], trials: Trials, kept: list[int], fits: Callable[[list[int]], bool]
+) -> list[int]:
+    return measuring.improve(pools, kept, fits, trials)
 
 
 def _least(families: list[Family]) -> str:

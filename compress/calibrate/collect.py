@@ -66,7 +66,7 @@ def collect(
     """
     distributed.start()
     needs = {name: set(keys) for name, keys in needs.items()}
-    dtype = dtype or _dtype(checkpoint, torch.device(device))
+    dtype = dtype or compute_dtype(checkpoint, torch.device(device))
     units = {key: _units(graph, key, families) for key in needs.get("projection", ())}
     tags = {("projection", key): family for key, (family, _) in units.items()}
     kept = data_key is not None and change is None
@@ -181,7 +181,7 @@ def _projections(graph: Graph, needs: Mapping[str, set[str]]) -> dict[str, froze
     return found
 
 
-def _dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+def compute_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """What to compute in: half precision is slow and coarse on a processor."""
     stored = max(checkpoint.tensors.values(), key=lambda spec: spec.bytes).dtype
     return torch.float32 if device.type == "cpu" or not stored.is_floating_point else stored

@@ -70,6 +70,13 @@ def add_up(totals: Totals, known: dict[int, Tensor]) -> None:
             known[id(own)] = totals.sums[name]
 
 
+def summed(values: Tensor) -> Tensor:
+    """The sum of all processes' `values`, on the CPU."""
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
 def agreed(value: Any) -> Any:
     """What the first process has, in every process."""
     if size() == 1:

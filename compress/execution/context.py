@@ -62,6 +62,17 @@ class Context:
         """The calibration data: name → `[batch, length]`. Raises ConfigAloneError where no weights are known."""
         return self._calibration[0]
 
+    @property
+    def data_key(self) -> str:
+        """Stands for the calibration data."""
+        return self._calibration[1]
+
+    def fresh(self, samples: int) -> tuple[list[Batch], str]:
+        """So many samples of the calibration's data, drawn anew, and what stands for them."""
+        _ = self._calibration  # refuses a config alone
+        calibrate = self.recipe.calibrate.model_copy(update={"samples": samples})
+        return self.source.inputs.batches(calibrate, self.source.checkpoint, self.recipe.seed + 1)
+
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:
         """The statistics of `needs`, of the model as it is; kept on disk for other recipes.
 

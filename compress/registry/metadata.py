@@ -61,10 +61,14 @@ class CriterionMetadata(Needing):
 
 @dataclass(frozen=True)
 class AllocatorMetadata(Needing):
-    """`normalize`: how scores are made comparable beforehand. `layerwise`: each layer gets a width of its own."""
+    """`normalize`: how scores are made comparable beforehand. `layerwise`: each layer gets a width of its own.
+
+    `measures`: it tries cuts out on the model, and is a class: see `compress.allocate.spend.Measuring`.
+    """
 
     normalize: Literal["zscore"] | None = None
     layerwise: bool = False
+    measures: bool = False
 
 
 @dataclass(frozen=True)

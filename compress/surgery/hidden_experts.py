@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,11 @@ class _WithoutLogits(TorchFunctionMode):
         return result
 
 
-def hide_experts(model: nn.Module, graph: Graph, family: Family, mask: np.ndarray) -> None:
-    """From now on the router of `family` in `model` does not choose the experts outside of `mask`."""
+def hide_experts(model: nn.Module, graph: Graph, family: Family, mask: np.ndarray) -> Callable[[], None]:
+    """From now on the router of `family` in `model` does not choose the experts outside of `mask`.
+
+    What comes back ends it.
+    """
     module = model.get_submodule(router(graph, family).rpartition(".")[0])
     plain, gone = module.forward, torch.from_numpy(~mask)
 
@@ -39,6 +42,11 @@ def hide_experts(model: nn.Module, graph: Graph, family: Family, mask: np.ndarra
             return plain(*args, **kwargs)
 
     module.forward = forward
+
+    def end() -> None:
+        module.forward = plain
+
+    return end
 
 
 def hidden(graph: Graph, name: str, kept: Mapping[str, np.ndarray], tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
 from compress.steps.units.saliency import Saliency, saliency_kept
+from compress.steps.units.trials import CutTrials, needs_of
 from compress.surgery.cut import Repair
 
 
@@ -74,6 +75,9 @@ def wants(source: Model, step: Prune, families: list[Family], *, decide: bool) -
         wanted = needed(graph, families, criteria.get(step.by.name), step.by.arguments)
         for name in statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
             wanted.setdefault(name, set()).update(graph.blocks)
+        if allocators.get(step.allocate.name).meta.measures:
+            for name, keys in needs_of(source, families).items():
+                wanted.setdefault(name, set()).update(keys)
         experts = {experts_module(graph, family) for family in families if family.kind == "experts"}
         wanted |= {name: wanted.get(name, set()) | experts for name in merging.needs(step)}
     if step.repair is not None:
@@ -99,6 +103,7 @@ def reads_text(step: Prune, *, decide: bool) -> bool:
         asked += statistics_of(criteria.get(step.by.name), step.by.arguments)
         asked += statistics_of(allocators.get(step.allocate.name), step.allocate.arguments)
         asked += merging.needs(step)
+        asked += ["trials"] if allocators.get(step.allocate.name).meta.measures else []
     return bool(asked)
 
 
@@ -151,6 +156,9 @@ def spend(
     counted: Measure = (
         latency_table(graph, families, original.device, original.tokens) if measure == "latency" else measure  # pyright: ignore[reportAssignmentType]
     )
+    trials = None
+    if allocator.meta.measures:
+        trials = CutTrials(context, scores, stats, step, bound_repair(step, stats))
     kept = allocate(
         graph,
         families,
@@ -164,6 +172,7 @@ def spend(
         round=step.round,
         widths=step.widths,
         stats=stats,
+        trials=trials,
     )
     kept = {name: mask for name, mask in kept.items() if not mask.all()}
     if not kept:

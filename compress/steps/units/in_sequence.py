@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.allocate.pools import ranking
 from compress.allocate.spend import allocate
 from compress.calibrate import distributed
 from compress.calibrate.collect import Stats, collect
 from compress.calibrate.site import at_sites
+from compress.damage.block import prune_block
 from compress.errors import BudgetError, InputError
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family
-from compress.output_format.find import bias_name, repaired_weights
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria
 from compress.score.score import score, statistics_of
 from compress.steps.units.decide import Decided, bound_repair, decide, wants
 from compress.steps.units.saliency import Saliency, saliency_kept
-from compress.surgery.cut import Repair
 
 
 def in_sequence(
@@ -103,8 +101,7 @@ class Sequence:
         def change(block: str, module: nn.Module, stats: Stats) -> None:
             chosen = self._choose(block, stats)
             self.kept |= chosen
-            with torch.no_grad():
-                self._prune(block, module, chosen, bound_repair(self.step, stats))
+            prune_block(self.source, block, module, chosen, bound_repair(self.step, stats))
 
         source, device = self.source, self.context.device
         return collect(
@@ -142,28 +139,3 @@ class Sequence:
                 chosen[name] = mask
         self.saliency |= saliency_kept(own, scores, chosen)
         return chosen
-
-    def _prune(self, block: str, module: nn.Module, chosen: Mapping[str, np.ndarray], repair: Repair | None) -> None:
-        """Zero what goes in the loaded block and repair what reads it, as the cut will."""
-        graph = self.source.graph
-        tensors = {member.tensor for name in chosen for member in graph.families[name].members}
-        if repair is not None:
-            for name, member in repaired_weights(self.source, chosen).items():
-                weight = self._inside(block, module, name)
-                bias = self._inside(block, module, bias_name(name))
-                keep = torch.from_numpy(graph.masks(name, chosen)[member.dim])
-                turned = weight if member.dim == 1 else weight.T
-                new, added = repair(name, turned.float().cpu(), None if bias is None else bias.float().cpu(), keep)
-                weight.copy_(new if member.dim == 1 else new.T)
-                if added is not None:
-                    owner = module.get_submodule(name[len(block) + 1 :].rpartition(".")[0])
-                    owner.register_parameter("bias", nn.Parameter(added.to(weight), requires_grad=False))
-        for name in tensors:
-            tensor = self._inside(block, module, name)
-            assert tensor is not None
-            for dim, mask in graph.masks(name, chosen).items():
-                tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)).to(tensor.device), 0)
-
-    def _inside(self, block: str, module: nn.Module, name: str) -> Tensor:
-        parent, _, own = name[len(block) + 1 :].rpartition(".")
-        return getattr(module.get_submodule(parent), own, None)  # pyright: ignore[reportReturnType]

@@ -58,7 +58,10 @@ class PruneUnits(ModelStep):
                 context, step, families, None if given is None else masks(graph, given["kept"])
             )
             return Gathered(families, stats, decided)
-        return Gathered(families, context.collect(wants(context.source, step, families, decide=given is None)))
+        stats = context.collect(wants(context.source, step, families, decide=given is None))
+        if given is None and allocators.get(step.allocate.name).meta.measures:  # every process runs its samples
+            return Gathered(families, stats, decide(context, step, families, stats))
+        return Gathered(families, stats)
 
     def decide(self, context: Context, gathered: Gathered) -> dict[str, Any]:
         """`kept`: family → indices of the groups that stay (families that stay whole are absent). `merged`: family of
@@ -73,7 +76,8 @@ class PruneUnits(ModelStep):
         families = families_of(graph, step)
         if step.propagate == "pruned":
             check(step, families)
-        if statistics_of(allocators.get(step.allocate.name), step.allocate.arguments):
+        allocator = allocators.get(step.allocate.name)
+        if allocator.meta.measures or statistics_of(allocator, step.allocate.arguments):
             return []
         found: list[Decision] = []
         failed: list[BudgetError] = []
