@@ -21,7 +21,7 @@ from compress.console import task
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
-from compress.inputs.batch import Batch, rows, samples
+from compress.inputs.batch import Batch, leading, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
@@ -50,6 +50,7 @@ def collect(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     tape_bytes: int = TAPE_BYTES,
+    gradients: int | None = None,
 ) -> Stats:
     """Gather `needs` (statistic → names of weights or blocks) over `batches`, of any inputs.
 
@@ -60,6 +61,7 @@ def collect(
     once its statistics are there; later blocks then see what it gives, and nothing is kept on disk. With `inside` it is
     called with one projection after another instead, so that the later ones of a block see it too; blocks with stacked
     experts are changed as a whole all the same. Computed in `dtype`: by default the stored one, but float32 on the CPU.
+    The first `gradients` samples are run backwards, where statistics ask for it; by default all.
     With several processes (see `distributed`) each runs its share of the samples, and all get the results.
 
     Raises ModelError for statistics that a tensor cannot have, InputError for bad weights or too few samples.
@@ -69,9 +71,11 @@ def collect(
     dtype = dtype or compute_dtype(checkpoint, torch.device(device))
     units = {key: _units(graph, key, families) for key in needs.get("projection", ())}
     tags = {("projection", key): family for key, (family, _) in units.items()}
+    if gradients is not None and gradients < sum(rows(batch) for batch in batches):
+        tags |= {(name, key): f"first {gradients}" for name in at_sites(needs, backward=True) for key in needs[name]}
     kept = data_key is not None and change is None
-    data = f"{data_key} {dtype}{key_of_weights(batches)}"
-    stats = Stats(statistics_folder(checkpoint.digest, data) if kept else None, tags)
+    described = f"{data_key} {dtype}{key_of_weights(batches)}"
+    stats = Stats(statistics_folder(checkpoint.digest, described) if kept else None, tags)
     # What the first process finds on disk holds for all: one that looks later might find more.
     known = distributed.agreed({name: stats.find(name, keys) for name, keys in needs.items()})
     wanted = {name: keys - known[name] for name, keys in needs.items() if keys - known[name]}
@@ -84,7 +88,10 @@ def collect(
         places = {key: positions for key, (_, positions) in units.items()}
         options = {"dtype": dtype, "device": device}
         stations = _projections(graph, needs) if inside else {}
-        _passes(checkpoint, graph, wanted, batches, done, places, change, stats, tape_bytes, options, stations)
+        backward = leading(batches, gradients)
+        _passes(
+            checkpoint, graph, wanted, batches, backward, done, places, change, stats, tape_bytes, options, stations
+        )
         distributed.agreed(None)  # the first process has written everything
     if kept and distributed.rank() > 0:
         for name, keys in needs.items():
@@ -97,7 +104,7 @@ def _passes(
     checkpoint: Checkpoint,
     graph: Graph,
     wanted: Mapping[str, set[str]],
-    batches: list[Batch],
+    data: tuple[list[Batch], list[Batch]],
     done: Callable[[str, str, Tensor], None],
     places: Mapping[str, list[Tensor]],
     change: Change | None,
@@ -106,11 +113,12 @@ def _passes(
     options: dict[str, Any],
     stations: Mapping[str, frozenset[str]],
 ) -> None:
-    """One forward for everything but gradients, then one forward and back for these."""
+    """One forward of the first batches of `data` for everything but gradients, then one there and back of the second
+    for these."""
+    batches, differentiated = data
     model = runnable_model(checkpoint, options["dtype"])
     weights = Weights(checkpoint, model)
     sequences = sum(rows(batch) for batch in batches)
-    own = distributed.share(batches)
     backward = {name: wanted[name] for name in at_sites(wanted, backward=True)}
     forward = {name: keys for name, keys in wanted.items() if name not in backward}
     if forward or change is not None:
@@ -119,9 +127,10 @@ def _passes(
             task("calibrating", len(set(graph.blocks))) as advance,
         ):
             callbacks = _watch(gather, weights, graph, change, stats, advance, stations)
-            Stream(model, weights, graph.blocks, callbacks, **options).run(own)
+            Stream(model, weights, graph.blocks, callbacks, **options).run(distributed.share(batches))
             gather.finalize(*gather.pending)
     if backward:
+        sequences, own = sum(rows(batch) for batch in differentiated), distributed.share(differentiated)
         with (
             Gather(model, weights, backward, sequences, done) as gather,
             task("differentiating") as advance,

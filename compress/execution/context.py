@@ -84,5 +84,12 @@ class Context:
         rows, key = self._calibration
         source, families = self.source, needs.families or None
         return collect(
-            source.checkpoint, source.graph, wanted, rows, data_key=key, families=families, device=self.device
+            source.checkpoint,
+            source.graph,
+            wanted,
+            rows,
+            data_key=key,
+            families=families,
+            device=self.device,
+            gradients=self.recipe.calibrate.gradients,
         )

@@ -23,6 +23,17 @@ def first(batch: Batch, count: int) -> Batch:
     return {name: value[:count] for name, value in batch.items()}
 
 
+def leading(batches: list[Batch], count: int | None) -> list[Batch]:
+    """The first `count` samples of all, in batches as they were; all of them where that is None."""
+    found: list[Batch] = []
+    for batch in batches:
+        left = rows(batch) if count is None else count - sum(rows(one) for one in found)
+        if left <= 0:
+            break
+        found.append(batch if left >= rows(batch) else first(batch, left))
+    return found
+
+
 def samples(batch: Batch) -> list[Batch]:
     """Each sample as a batch of its own."""
     return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(rows(batch))]

@@ -35,6 +35,11 @@ class Calibrate(BaseModel):
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(
         default=8, description="Samples that are run at a time; it changes memory and time, hardly the result."
     )
+    gradients: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        default=None,
+        description="How many of the samples are run backwards too, for criteria that read gradients; all without it. "
+        "A way back takes three times as long as the forward.",
+    )
     template: Literal["chat"] | None = Field(
         default=None,
         description="`chat` puts text into the form of the tokenizer's chat template, which an instruct model was "

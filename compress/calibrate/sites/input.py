@@ -45,7 +45,7 @@ class Input(Site):
         stacked = {key for key in self.places if len(weights.current(key).shape) == 3}
         for key in self.places - stacked:
             if key.rpartition(".")[0] not in self.gather.waited:
-                owner = _owner(model, weights, key)
+                owner = owner_of(model, weights, key)
                 yield owner.register_forward_pre_hook(self._hook(key), with_kwargs=True).remove
         for name in {key.rpartition(".")[0] for key in stacked}:
             yield watch(model.get_submodule(name), self._tell(name, stacked))
@@ -142,7 +142,7 @@ def _matrix(module: nn.Module) -> Tensor:
     return weight if isinstance(module, nn.Linear) else weight.T
 
 
-def _owner(model: nn.Module, weights: Weights, key: str) -> nn.Module:
+def owner_of(model: nn.Module, weights: Weights, key: str) -> nn.Module:
     """The projection that multiplies by the weight `key`; where there is none, the embedding that looks up in it."""
     from transformers.pytorch_utils import Conv1D
 
