@@ -88,10 +88,8 @@ def collect(
         places = {key: positions for key, (_, positions) in units.items()}
         options = {"dtype": dtype, "device": device}
         stations = _projections(graph, needs) if inside else {}
-        backward = leading(batches, gradients)
-        _passes(
-            checkpoint, graph, wanted, batches, backward, done, places, change, stats, tape_bytes, options, stations
-        )
+        data = batches, leading(batches, gradients)
+        _passes(checkpoint, graph, wanted, data, done, places, change, stats, tape_bytes, options, stations)
         distributed.agreed(None)  # the first process has written everything
     if kept and distributed.rank() > 0:
         for name, keys in needs.items():
