@@ -36,6 +36,9 @@ class Measured:
 
     def measure(self, pools: Sequence[Pool], budget: float, trials: Trials) -> None:
         """Find out `damage`, of every pool what keeping 0, 1, … bundles of it costs, `[bundles + 1]`."""
+        if len(pools) == 1:  # nothing to divide
+            self.damage = [trials.own_error(pools[0])]
+            return
         share = budget / max(sum(float(pool.cost.sum()) for pool in pools), 1e-300)
         each = max(self.points // max(len(pools), 1), 1)
         tried = [self._levels(pool, share, each, trials) for pool in pools]

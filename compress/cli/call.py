@@ -10,6 +10,7 @@ from cyclopts import CycloptsError
 from compress import console
 from compress.checkpoint import standing
 from compress.checkpoint.signals import Ended, ending_raises
+from compress.cli import auto as _auto
 from compress.cli import compare as _compare
 from compress.cli import delta as _delta
 from compress.cli import evaluate as _evaluate
@@ -24,7 +25,7 @@ from compress.cli.words import check_first, explain
 from compress.errors import CompressError
 
 assert (
-    _compare and _delta and _evaluate and _export and _look and _prune and _push and _schedule
+    _auto and _compare and _delta and _evaluate and _export and _look and _prune and _push and _schedule
 )  # they register their commands
 
 USAGE, INTERRUPTED = 2, 130

@@ -74,7 +74,7 @@ def prune(
         console.result(table, data)
         console.say(last)
     else:
-        _finish(made, out)
+        finish(made, out)
     if push is not None and made is not None:
         publish(out, push, private=private)
 
@@ -141,7 +141,7 @@ def apply(
     announce(f"{plan} → {model} → {out}")
     with loading():
         from compress.pipeline import apply as execute
-    _finish(execute(plan, model, out, options(opening, writing)), out)
+    finish(execute(plan, model, out, options(opening, writing)), out)
 
 
 def _check_push(repo: str) -> None:
@@ -173,7 +173,8 @@ def _show_plan(
         console.say(f"wrote {to}{more}")
 
 
-def _finish(report: Any, out: Path) -> None:
+def finish(report: Any, out: Path) -> None:
+    """Show what was made, None where another process does."""
     from compress.report import table
 
     if report is None:  # not the first process of a distributed run

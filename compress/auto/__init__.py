@@ -1,0 +1,1 @@
+"""`compress auto`: the recipe that we would choose ourselves, its open questions answered by trials on the model."""

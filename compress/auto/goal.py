@@ -1,0 +1,75 @@
+"""How small a model is to become, in any of the ways to say it, as the one budget that all candidates meet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from compress.errors import BudgetError, InputError
+from compress.model.model import Model
+
+SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+WAYS = "--remove 30%, --params 100M, --bytes 200MB or --latency 0.6"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Just one of them: the share of the blocks' parameters to `remove`, how many `params` or `bytes` may be left of
+    the whole model, or what share of the `latency` of its projections."""
+
+    remove: str | None = None
+    params: str | None = None
+    bytes: str | None = None
+    latency: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in vars(self).items() if value is not None]
+        if len(given) != 1:
+            wrong = " and ".join(f"--{name}" for name in given) or "nothing"
+            raise InputError(f"{wrong} says how small the model is to become; give one of {WAYS}")
+
+    def kept(self, model: Model) -> tuple[str, float]:
+        """What is measured, `params` or `latency`, and the share of it that stays of the whole model.
+
+        Raises InputError for what is no such number, BudgetError where there would be nothing to do.
+        """
+        graph = model.graph
+        total = graph.parameters()
+        if self.latency is not None:
+            return "latency", _share("--latency", self.latency)
+        if self.remove is not None:
+            blocks = sum(_count(shape) for name, shape in graph.shapes({}).items() if graph.block_of(name) is not None)
+            return "params", 1 - _share("--remove", self.remove) * blocks / total
+        if self.params is not None:
+            now, wanted, unit = total, quantity("--params", self.params), "parameters"
+        else:
+            now, wanted, unit = model.checkpoint.bytes, quantity("--bytes", str(self.bytes)), "bytes"
+        if wanted >= now:
+            raise BudgetError(
+                f"nothing to remove: {wanted:,.0f} {unit} may be left and {now:,} are there; ask for less"
+            )
+        return "params", wanted / now
+
+
+def quantity(option: str, text: str) -> float:
+    """`100M`, `1.5B`, `200MB`, `800000` as a number. Raises InputError naming the option."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)([bB]?)\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"{option} {text}: no such number; write it as 100M, 1.5B or 200MB")
+    suffix = match[2] or (match[3] if option == "--params" else "")
+    return float(match[1]) * SUFFIXES[suffix.lower()]
+
+
+def _share(option: str, text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < share < 1:
+        raise InputError(f"{option} {text}: a share lies between 0 % and 100 %; write 30% or 0.3")
+    return share
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,96 @@
+"""From a goal to a written model: pace, candidates, trials, and the recipe that came out best."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from compress.auto.candidates import Candidate, candidates
+from compress.auto.choose import choose
+from compress.auto.goal import Goal
+from compress.auto.pace import Pace, pace
+from compress.checkpoint.write import check_target
+from compress.console import human_seconds, say
+from compress.errors import BudgetError
+from compress.execution.baseline import Original
+from compress.execution.context import Context
+from compress.execution.run import Options, Shared, open_input, refuse_rules
+from compress.model.model import Model
+from compress.pipeline import run
+from compress.recipe.read import read_recipe
+from compress.recipe.schema import Recipe
+from compress.report import Report
+
+LENGTH = 256
+"""Tokens of a sequence in the recipe `auto`."""
+
+Widths = Literal["uniform", "per-layer"]
+
+
+def auto(
+    model_in: str | Path,
+    model_out: str | Path,
+    goal: Goal,
+    options: Options | None = None,
+    *,
+    minutes: float | None = None,
+    widths: Widths = "uniform",
+    data: str | None = None,
+) -> Report:
+    """Make the model `model_in` as small as the `goal` says, by the best recipe that is found in `minutes`.
+
+    Candidates (kinds of units, criterion, ridge) meet the same budget; each is decided by measured allocation and tried
+    out on samples of its own. The best one's recipe is run, and lies in the new folder `model_out`. Calibrated on
+    `data`, by default what suits the model.
+
+    Raises InputError for a time too short for one pass, BudgetError where no candidate can meet the goal, and what
+    `compress.pipeline.run` does.
+    """
+    options = options or Options()
+    check_target(Path(model_out), options.force, [model_in])
+    checkpoint = open_input(model_in, options)
+    refuse_rules(checkpoint, str(model_in))
+    source = Model.of(checkpoint)
+    measure, share = goal.kept(source)
+    ways = list(candidates(source.graph))
+    if not ways:
+        raise BudgetError(
+            f"{model_in}: no heads, channels or experts are free to be removed; `compress inspect` says why"
+        )
+    longest = source.inputs.longest(checkpoint)
+
+    def written(candidate: Candidate, how: Pace | None) -> Recipe:
+        return _recipe(candidate, measure, share, widths, data, how, longest).on(source.inputs.data)
+
+    usual = written(ways[0], None)
+    device = options.where
+    how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes)
+    say(f"{how.samples} samples, {len(ways)} ways to try; about {human_seconds(how.seconds)}")
+    best, tried = choose(source, ways, partial(written, how=how), device, how.tried)
+    about = f"chosen by trial among {len(tried)}: {best.candidate}; it moved the output by {best.divergence:.3g}"
+    say(f"the best: {best.candidate}")
+    recipe = best.recipe.model_copy(update={"about": about})
+    return run(recipe, model_in, model_out, options, Shared(source, None, recipe.calibrate.length))
+
+
+def _recipe(
+    candidate: Candidate,
+    measure: str,
+    share: float,
+    widths: Widths,
+    data: str | None,
+    how: Pace | None,
+    longest: int | None,
+) -> Recipe:
+    """The recipe `auto` as this candidate has it."""
+    given = [*candidate.overrides, "steps.0.remove=null", f"steps.0.keep={{{measure}: {100 * share:.6g}%}}"]
+    given.append(f"steps.0.widths={widths}")
+    if data is not None:
+        given.append(f"calibrate.data={data}")
+    if longest is not None and longest < LENGTH:
+        given.append(f"calibrate.length={longest}")
+    if how is not None:
+        given += [f"calibrate.samples={how.samples}", f"calibrate.gradients={how.gradients}"]
+        given.append(f"steps.0.allocate={{measured: {{samples: {how.tried}}}}}")
+    return read_recipe("auto", given)

@@ -1,0 +1,134 @@
+"""`compress auto`: goals, pace, and the candidate that moves the output least is the one that is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import zoo
+
+from compress.auto import pace as pace_module
+from compress.auto.candidates import RIDGES, Candidate, candidates
+from compress.auto.goal import Goal, quantity
+from compress.auto.pace import FEWEST, pace
+from compress.auto.run import auto
+from compress.cli.call import call
+from compress.errors import BudgetError, InputError
+from compress.execution.baseline import Original
+from compress.execution.context import Context
+from compress.model.model import Model
+from compress.pipeline import Options
+from compress.recipe.read import parse_recipe, read_recipe
+
+OPTIONS = Options(device="cpu", evaluate=False)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    for name, value in {"SAMPLES": 4, "GRADIENTS": 2, "TRIED": 2}.items():
+        monkeypatch.setattr(pace_module, name, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("100M", 100e6), ("1.5B", 1.5e9), ("800000", 8e5), ("2k", 2000), ("1g", 1e9)]
+)
+def test_quantities(text, value):
+    assert quantity("--params", text) == value
+
+
+def test_bytes_may_end_in_b():
+    assert quantity("--bytes", "200MB") == 200e6 and quantity("--bytes", "500B") == 500
+
+
+def test_goals_are_shares_of_the_whole(tmp_path):
+    source = Model.of(zoo.save("llama", tmp_path))
+    graph, total = source.graph, source.graph.parameters()
+    blocks = sum(
+        source.weights.current(name).numel() for name in source.weights.names("") if name.startswith("model.layers.")
+    )
+    assert Goal(remove="25%").kept(source) == ("params", pytest.approx(1 - 0.25 * blocks / total))
+    assert Goal(params=str(total // 2)).kept(source) == ("params", pytest.approx(total // 2 / total))
+    assert Goal(bytes=str(source.checkpoint.bytes // 4)).kept(source) == ("params", pytest.approx(0.25, rel=1e-3))
+    assert Goal(latency="0.6").kept(source) == ("latency", 0.6)
+    assert graph.block_of("model.embed_tokens.weight") is None
+    with pytest.raises(BudgetError, match="ask for less"):
+        Goal(params="1B").kept(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "nothing says how small"),
+        ({"remove": "20%", "params": "1M"}, "--remove and --params says"),
+        ({"remove": "120%"}, "--remove 120%: a share"),
+        ({"remove": "a lot"}, "--remove a lot: a share"),
+        ({"latency": "2"}, "--latency 2: a share"),
+        ({"params": "many"}, "--params many: no such number"),
+    ],
+)
+def test_goals_that_are_none_are_refused(tmp_path, given, text):
+    with pytest.raises(InputError, match=text):
+        Goal(**given).kept(Model.of(zoo.save("llama", tmp_path)))
+
+
+def test_candidates_are_those_of_the_free_kinds(tmp_path):
+    def kinds(name):
+        return {one.kinds for one in candidates(Model.of(zoo.save(name, tmp_path / name)).graph)}
+
+    assert kinds("llama") == {("channels",), ("heads", "channels")}
+    assert ("experts",) in kinds("mixtral")
+    assert not Candidate(("experts",), "reap").repaired
+    for one in (Candidate(("channels",), "wanda"), Candidate(("experts",), "reap")):
+        (step,) = read_recipe("auto", one.overrides).steps
+        assert step.prune == list(one.kinds) and step.by.name == one.criterion
+        assert (step.repair is not None) == one.repaired
+
+
+def test_a_time_box_divides_what_there_is(tmp_path, monkeypatch):
+    source = Model.of(zoo.save("llama", tmp_path))
+    given = parse_recipe("calibrate: {data: random, length: 12}\nsteps: [{prune: channels, by: wanda, remove: 20%}]")
+    context = Context(source, source, Original(source.graph), given, "cpu")
+    ticks = iter(range(0, 10_000, 2))  # a second for each of two samples
+    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: float(next(ticks)))
+    short, long = pace(context, 3.0), pace(context, 10.0)
+    assert FEWEST <= short.samples < long.samples and short.seconds <= 180 and long.seconds <= 600
+    assert long.seconds > 590 or long.samples == pace_module.MOST  # one more sample would be too many
+    with pytest.raises(InputError, match=r"--minutes 0.5: too short for one pass, which takes about .* --minutes \d"):
+        pace(context, 0.5)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_the_best_candidate_is_written(name, tmp_path, capsys):
+    zoo.save(name, tmp_path / "in")
+    report = auto(tmp_path / "in", tmp_path / "out", Goal(remove="25%"), OPTIONS, data="random")
+    before, after = (report[side]["params"] for side in ("before", "after"))
+    assert 0.6 * before < after < before
+    said = capsys.readouterr().err
+    tried = {
+        line.partition(": the output moves by ")[0]: float(line.rpartition(" ")[2])
+        for line in said.splitlines()
+        if ": the output moves by " in line
+    }
+    best = min(tried, key=lambda key: tried[key])
+    assert f"the best: {best}" in said and len(tried) >= 4
+    written = read_recipe(tmp_path / "out" / "recipe.yaml")
+    assert written.about.startswith("chosen by trial") and best in written.about
+    assert " and ".join(written.steps[0].prune) + f" by {written.steps[0].by.name}" in best
+    if name == "llama":
+        assert len(tried) == 6 + len(RIDGES) - 1
+        assert zoo.stock("llama", tmp_path / "out")  # an ordinary checkpoint
+
+
+def test_the_command(tmp_path, capsys):
+    zoo.save("llama", tmp_path / "in")
+    words = ["auto", str(tmp_path / "in"), str(tmp_path / "out")]
+    assert call([*words, "--params", "1T", "--data", "random"]) == 4
+    assert call(words) == 2 and "give one of --remove" in capsys.readouterr().err
+    assert call([*words, "--remove", "20%", "--latency", "0.5"]) == 2
+    assert call([*words, "--latency", "0.6", "--device", "cuda:7", "--data", "random"]) == 2
+    assert "cuda:7: not usable here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert call([*words, "--remove", "20%", "--data", "random", "--no-evaluate", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["after"]["params"] > 0
