@@ -24,8 +24,8 @@ LONGEST_FILE = 2_000_000
 VERSION = "2"
 """Part of the file's name: another way of cleaning is another text."""
 
-# A docstring begins its line; a string inside an expression does not.
-DOCSTRING = re.compile(r'^[ \t]*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL | re.MULTILINE)
+QUOTES = ('"""', "'''")
+BEFORE_QUOTES = re.compile(r"[ \t]*[rRuU]?")
 ROLE = re.compile(r":[\w:.+-]+:`~?([^`<]+?)(?: ?<[^`>]*>)?`")
 LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)|`([^`<]+?) ?<[^`>]*>`_+")
 MARKS = re.compile(r"`+|\*\*|[{}]")
@@ -90,13 +90,34 @@ def _harvest() -> Iterator[str]:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        for match in DOCSTRING.finditer(source):
-            for paragraph in paragraphs(match[2]):
+        for docstring in _docstrings(source):
+            for paragraph in paragraphs(docstring):
                 # The same words with other names in them are the same paragraph (documented arguments repeat).
                 mark = _number(_letters(paragraph, 60))
                 if mark not in seen:
                     seen.add(mark)
                     yield paragraph
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    """What is between triple quotes that begin their line, as those of a string inside an expression do not."""
+    end = len(source)
+    following = dict.fromkeys(QUOTES, -1)
+    at = done = 0
+    while True:
+        for quotes, place in following.items():
+            if place < at:
+                following[quotes] = found if (found := source.find(quotes, at)) >= 0 else end
+        quotes, start = min(following.items(), key=lambda item: item[1])
+        if start == end:
+            return
+        line = source.rfind("\n", 0, start) + 1
+        if line >= done and BEFORE_QUOTES.fullmatch(source, line, start):
+            if (close := source.find(quotes, start + 3)) >= 0:
+                yield source[start + 3 : close]
+                at = done = close + 3
+                continue
+        at = newline if (newline := source.find("\n", start)) >= 0 else end
 
 
 def _letters(text: str, count: int) -> str:
@@ -129,7 +150,9 @@ def paragraphs(docstring: str) -> Iterator[str]:
             text = ROLE.sub(r"\1", text)
         if "`" in text or "](" in text:
             text = LINK.sub(lambda m: m[1] or m[2], text)
-        text = MARKS.sub("", text).strip()
+        if "`" in text or "**" in text or "{" in text or "}" in text:
+            text = MARKS.sub("", text)
+        text = text.strip()
         if _is_prose(text):
             yield text
 
