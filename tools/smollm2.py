@@ -58,9 +58,7 @@ def _read_once() -> AbstractContextManager[object]:
     every module of the model: more than half of all the time."""
     import gguf
 
-    return patch.multiple(
-        gguf, GGUFReader=cache(gguf.GGUFReader), get_tensor_name_map=cache(gguf.get_tensor_name_map)
-    )
+    return patch.multiple(gguf, GGUFReader=cache(gguf.GGUFReader), get_tensor_name_map=cache(gguf.get_tensor_name_map))
 
 
 def folder() -> Path:

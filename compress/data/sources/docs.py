@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib.metadata import distributions
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -112,12 +113,12 @@ def _docstrings(source: str) -> Iterator[str]:
         if start == end:
             return
         line = source.rfind("\n", 0, start) + 1
-        if line >= done and BEFORE_QUOTES.fullmatch(source, line, start):
-            if (close := source.find(quotes, start + 3)) >= 0:
-                yield source[start + 3 : close]
-                at = done = close + 3
-                continue
-        at = newline if (newline := source.find("\n", start)) >= 0 else end
+        opens = line >= done and BEFORE_QUOTES.fullmatch(source, line, start)
+        if opens and (close := source.find(quotes, start + 3)) >= 0:
+            yield source[start + 3 : close]
+            at = done = close + 3
+        else:
+            at = newline if (newline := source.find("\n", start)) >= 0 else end
 
 
 def _letters(text: str, count: int) -> str:
@@ -183,8 +184,9 @@ def _blocks(docstring: str) -> Iterator[list[str]]:
 def _margin(lines: list[str]) -> int:
     """How many blanks and tabs all lines begin with, as textwrap.dedent has it."""
     filled = [line for line in lines if line.strip(" \t")]
-    common = os.path.commonprefix(filled)  # looks at the least and the greatest only
-    return len(common) - len(common.lstrip(" \t"))
+    least, greatest = min(filled, default=""), max(filled, default="")  # between them lie the others
+    common = takewhile(lambda two: two[0] == two[1] and two[0] in " \t", zip(least, greatest, strict=False))
+    return sum(1 for _ in common)
 
 
 def _may_be_item(text: str) -> bool:
