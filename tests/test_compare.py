@@ -185,6 +185,7 @@ def test_a_recipe_that_fails_is_a_row(place, capsys):
     assert "let at least that much stay" in Path("out/compare.html").read_text()
 
 
+@pytest.mark.slow
 def test_models_that_are_not_kept_leave_their_papers(place):
     assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-evaluate", "--no-keep"]) == 0
     assert sorted(path.name for path in Path("out/wanda").iterdir()) == sorted(running.REPORT_FILES)
@@ -192,6 +193,7 @@ def test_models_that_are_not_kept_leave_their_papers(place):
     assert json.loads(Path("again/config.json").read_text())["intermediate_size"] == 36
 
 
+@pytest.mark.slow
 def test_without_latency(place):
     spoken.save("llama", Path("in"))
     assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-latency"]) == 0

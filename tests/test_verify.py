@@ -163,12 +163,14 @@ def test_a_cache_that_forgets_is_found(llama, monkeypatch):
         said(llama, HEADS)
 
 
+@pytest.mark.slow
 def test_but_not_blamed_on_pruning_where_the_input_forgets_too(llama, monkeypatch):
     forget(monkeypatch, heads={1, 2})
     assert "decoding with a cache differs from the forward without by" in (note := said(llama, HEADS))
     assert "and the input's does by" in note
 
 
+@pytest.mark.slow
 def test_an_input_that_cannot_decode_is_no_reason_to_refuse(llama, monkeypatch):
     def broken(self, *args, **kwargs):
         raise NotImplementedError("no cache here")
@@ -192,6 +194,7 @@ def test_a_model_that_does_not_generate_is_not_decoded(tmp_path):
     assert "decod" not in said(tmp_path / "in")
 
 
+@pytest.mark.slow
 def test_a_check_without_power_says_so(llama):
     assert "no power" not in said(llama)
     file = llama / "model.safetensors"
