@@ -211,6 +211,7 @@ def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypat
         fewer = {"num_layers" if name == "t5" else "num_hidden_layers": 1}
         dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", **fewer)
     source = Model.of(open_checkpoint(dense))
+    monkeypatch.setattr(before_after, "SAMPLES", 16)
     whole = before_after.Evaluator(source)(other)
     monkeypatch.setattr(before_after, "LARGEST", 1)
     monkeypatch.setattr("compress.evaluate.whole.load_model", None)  # nothing is loaded whole
