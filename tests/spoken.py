@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import zoo
@@ -17,6 +18,12 @@ VOCABULARY = 400
 def save(name: str, folder: Path, **changes) -> Path:
     """A model of the zoo beside a byte-level tokenizer learnt from the questions that ship."""
     zoo.save(name, folder, vocab_size=VOCABULARY, max_position_embeddings=512, **changes)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+@cache
+def _tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     backend.decoder = decoders.ByteLevel()  # pyright: ignore
@@ -30,12 +37,11 @@ def save(name: str, folder: Path, **changes) -> Path:
             show_progress=False,
         ),
     )
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
         mask_token="<mask>",
         model_max_length=512,
-    ).save_pretrained(folder)
-    return folder
+    )

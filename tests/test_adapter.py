@@ -74,6 +74,7 @@ def test_every_tensor_is_what_peft_merges(place, case):
     assert changed and opened.adapter is not None and set(changed) == set(opened.adapter.changes)
 
 
+@pytest.mark.slow
 def test_a_recipe_makes_of_the_adapter_what_it_makes_of_the_merged_model(place):
     adapter = make("llama", place, target_modules=PROJECTIONS)
     report = compress.run("magnitude-20", adapter, place / "out", evaluate=False)

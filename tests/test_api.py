@@ -36,6 +36,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
+@pytest.mark.slow
 def test_run_writes_what_the_same_options_in_one_object_write(place):
     report = compress.run("magnitude-20", "my-model", "one", set=THIRTY, evaluate=False)
     assert isinstance(report, dict) and report == json.loads(Path("one/report.json").read_text())
@@ -131,6 +132,7 @@ def test_mistakes_are_said(place):
         compress.prune  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 def test_the_page_of_the_api_runs(place, capsys):
     text = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)

@@ -135,6 +135,7 @@ def test_units_are_the_positions_that_go_with_them(data):
             assert (keep_mask(found, kept) == (units != unit)).all()
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from((2, 3, 4, 6)), min_size=1, max_size=4), st.data())
 @quick
 def test_views_there_and_back_are_the_same_axes(sizes, data):

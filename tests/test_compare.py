@@ -97,10 +97,12 @@ def test_rows_that_do_not_compare_carry_a_warning(place, capsys):
     assert "Warning: calibrated on unlike texts" in page and "Warning: unlike shares" in page
     assert "Warning: calibrated on unlike texts" in " ".join(shown.split())
     assert found["flops_length"] == 32
+    assert set(found["front"]) == {"params", "flops"}
     for row in found["rows"]:
         plan = json.loads(Path("out", row["name"], "plan.json").read_text())["steps"][-1]
         assert plan["after"]["flops_length"] == 32
         assert row["flops"] == plan["after"]["flops"] / plan["before"]["flops"]
+        assert "latency" not in row and "quality" in row
 
 
 @pytest.mark.slow
@@ -185,18 +187,12 @@ def test_a_recipe_that_fails_is_a_row(place, capsys):
     assert "let at least that much stay" in Path("out/compare.html").read_text()
 
 
+@pytest.mark.slow
 def test_models_that_are_not_kept_leave_their_papers(place):
     assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-evaluate", "--no-keep"]) == 0
     assert sorted(path.name for path in Path("out/wanda").iterdir()) == sorted(running.REPORT_FILES)
     assert cli.call(["apply", "out/wanda/plan.json", "in", "again", "--no-evaluate"]) == 0
     assert json.loads(Path("again/config.json").read_text())["intermediate_size"] == 36
-
-
-def test_without_latency(place):
-    spoken.save("llama", Path("in"))
-    assert cli.call(["compare", "wanda.yaml", "in", "-o", "out", "--no-latency"]) == 0
-    assert set(read()["front"]) == {"params", "flops"}
-    assert "latency" not in read()["rows"][0] and "quality" in read()["rows"][0]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_what_reads_no_weight_is_decided_as_ever(model, steps, models):
     assert (whole.config_only, alone.config_only) == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "steps"),
     [

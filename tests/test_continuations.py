@@ -36,6 +36,7 @@ def by_hand(folder, prompt, count):
     return tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_a_report_shows_what_both_models_write(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "r.yaml").write_text(RECIPE)

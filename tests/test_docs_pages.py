@@ -25,7 +25,7 @@ MINE = "steps:\n  - {prune: [heads, channels], by: magnitude, remove: 25%}\n"
 def blocks(pattern):
     """(page, block) of every one of our pages."""
     return [
-        pytest.param(found, id=f"{page}-{number}")
+        pytest.param(found, id=f"{page}-{number}", marks=pytest.mark.slow if "$ compress export" in found else ())
         for page in OURS
         for number, found in enumerate(pattern.findall((PAGES / f"{page}.md").read_text()))
     ]

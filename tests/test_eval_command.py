@@ -101,6 +101,7 @@ def test_speed_counts_what_was_read_and_written():
     assert (found.prefill.batch, found.prefill.length, found.rows) == (1, 9, 3)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_compared_with_the_dense_one(tmp_path, capsys):
     dense = spoken.save("bert_encoder", tmp_path / "dense")
     shutil.copytree(dense, tmp_path / "same")
@@ -123,6 +124,7 @@ def test_an_encoder_is_compared_with_the_dense_one(tmp_path, capsys):
     assert "--against" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
+@pytest.mark.slow
 def test_times_of_both_models_are_taken_in_turns(tmp_path, monkeypatch, capsys):
     dense = spoken.save("llama", tmp_path / "dense")
     other = spoken.save("llama", tmp_path / "other", num_hidden_layers=1)
@@ -170,7 +172,10 @@ class Ticking:
         return self.now
 
 
-@pytest.mark.parametrize(("seconds", "batches"), [(None, 16), (1000, 16), (10, 8), (0, 2)])
+@pytest.mark.parametrize(
+    ("seconds", "batches"),
+    [pytest.param(None, 16, marks=pytest.mark.slow), pytest.param(1000, 16, marks=pytest.mark.slow), (10, 8), (0, 2)],
+)
 def test_quality_is_measured_batch_by_batch_until_the_time_is_up(tmp_path, seconds, batches):
     folder = spoken.save("llama", tmp_path / "model")
     source = Model.of(open_checkpoint(folder))
@@ -206,6 +211,7 @@ def test_models_too_large_for_memory_are_read_block_by_block(tmp_path, monkeypat
         fewer = {"num_layers" if name == "t5" else "num_hidden_layers": 1}
         dense, other = spoken.save(name, tmp_path / "dense"), spoken.save(name, tmp_path / "other", **fewer)
     source = Model.of(open_checkpoint(dense))
+    monkeypatch.setattr(before_after, "SAMPLES", 16)
     whole = before_after.Evaluator(source)(other)
     monkeypatch.setattr(before_after, "LARGEST", 1)
     monkeypatch.setattr("compress.evaluate.whole.load_model", None)  # nothing is loaded whole

@@ -179,6 +179,7 @@ def test_the_error_of_a_difference_is_that_of_the_texts_differences(llama: Llama
     assert not loss_change(one.mean, one.mean).measurable
 
 
+@pytest.mark.slow
 def test_the_error_of_a_correlation_is_what_other_texts_would_give() -> None:
     generator = torch.Generator().manual_seed(0)
 

@@ -190,6 +190,7 @@ def test_merged_experts(merge, name, tmp_path):
             torch.testing.assert_close(other[key], torch.tensordot(mix, value, 1), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_plan_merges_again(tmp_path):
     dense = moe.save("mixtral", tmp_path / "in")
     asked = recipe("{prune: experts, by: behaviour, remove: 50%, merge: average}")

@@ -156,6 +156,7 @@ def test_ls_and_the_schema_know_its_settings(toy, capsys):
     assert settings["properties"]["onnx"]["properties"]["batch"]["minimum"] == 1
 
 
+@pytest.mark.slow
 def test_a_recipe_without_an_export_imports_no_format():
     code = (
         "import sys; from compress.recipe.read import parse_recipe; "

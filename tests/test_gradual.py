@@ -97,6 +97,7 @@ def test_which_weights():
         prunable(adapted)
 
 
+@pytest.mark.slow
 def test_experts_lose_the_same_share_and_gates_none(tmp_path):
     set_seed(0)
     found = zoo.ARCHITECTURES["qwen2_moe"]

@@ -84,6 +84,7 @@ def test_scores_go_into_the_card(models, capsys):
     assert "README.md" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_next_word_is_read_off_what_a_model_writes(models, monkeypatch):
     """A model that writes every answer, with more behind it, is always right."""
     from lm_eval.models.huggingface import HFLM

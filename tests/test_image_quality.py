@@ -58,6 +58,7 @@ def test_a_run_says_how_like_the_dense_models_embeddings_of_photos_are(place):
     assert "Embedding cosine to the dense model" in (place / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_recipes_for_images_are_compared(place, capsys):
     given = ["--sweep", "steps.0.remove=25%,75%", "--no-latency"]
     assert cli.call(["compare", "half.yaml", "in", "-o", "compared", *given]) == 0
@@ -94,6 +95,7 @@ def test_eval_measures_an_encoder_of_images_beside_the_dense_one(place, capsys):
     assert "samples with labels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_encoder_of_images_is_the_same_in_onnx_runtime(place):
     onnxruntime = pytest.importorskip("onnxruntime")
     report = run(parse_recipe(f"{RECIPE}export: onnx"), place / "in", place / "out", Options(evaluate="full"))

@@ -254,6 +254,7 @@ def embedded(folder, batches):
         return torch.cat([model(**batch).last_hidden_state.mean(1) for batch in batches])
 
 
+@pytest.mark.slow
 def test_a_recipe_that_ships_prunes_a_vit_and_photos_show_what_that_costs(saved, tmp_path):
     folder, out = saved("vit"), tmp_path / "out"
     few = ["--set", "calibrate.samples=6", "--set", "steps.0.remove=50%", "--evaluate", "full"]

@@ -135,6 +135,7 @@ def test_what_a_plan_says_is_what_run_does(llama, tmp_path):
         apply(tmp_path / "plan.json", tmp_path / "other", tmp_path / "more", QUICK)
 
 
+@pytest.mark.slow
 def test_a_bias_repair_adds_biases_where_the_config_has_a_switch(llama, tmp_path):
     run(recipe("{prune: channels, by: wanda, remove: 25%, repair: bias}"), llama, tmp_path / "out", QUICK)
     model = opened(tmp_path / "out")
@@ -156,6 +157,7 @@ def test_a_bias_where_there_is_none_is_refused_with_its_cures(tmp_path):
     assert opened(tmp_path / "generic").model.layers[0].mlp.down_proj.bias.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_repairs_lessen_the_error(llama, tmp_path):
     ids = torch.randint(0, zoo.VOCABULARY, (8, 16), generator=torch.Generator().manual_seed(3))
     dense = zoo.stock("llama", llama)(ids).logits
@@ -167,6 +169,7 @@ def test_repairs_lessen_the_error(llama, tmp_path):
     assert errors["repair: least_squares, "] < errors[""]
 
 
+@pytest.mark.slow
 def test_steps_build_on_each_other(llama, tmp_path):
     made = recipe(
         "{prune: layers, by: block_influence, remove: 25%}",
@@ -190,6 +193,7 @@ def test_ties_stay_ties(llama, tmp_path):
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+@pytest.mark.slow
 def test_half_precision_stays(llama, tmp_path):
     state = {name: tensor.bfloat16() for name, tensor in load_file(llama / "model.safetensors").items()}
     save_file(state, llama / "model.safetensors", {"format": "pt"})
@@ -197,6 +201,7 @@ def test_half_precision_stays(llama, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "out/model.safetensors").values()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_skip(llama, tmp_path):
     made = recipe(
         "{prune: channels, by: random, remove: 20%, widths: per-layer, skip: ['model.layers.0.*'], skip_layers: [-1]}"
@@ -283,6 +288,7 @@ def test_evaluation_without_a_tokenizer_measures_latency(llama, tmp_path):
     assert any("no tokenizer" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_pruning_what_was_pruned(llama, tmp_path):
     step = "{prune: channels, by: random, remove: 20%, widths: per-layer, skip_layers: [0]}"
     run(recipe(step), llama, tmp_path / "once", QUICK)

@@ -1,4 +1,7 @@
-"""compress push, as a process of its own, against a small hub on loopback that speaks what huggingface_hub needs."""
+"""compress push against a small hub on loopback that speaks what huggingface_hub needs.
+
+As a process of its own, as a user runs it, it publishes once; the other cases run in this process.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from typing import Any
 
 import pytest
 import spoken
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from compress import cli
 
@@ -112,9 +115,32 @@ def command(place, *arguments, address="http://127.0.0.1:9", token: str | None =
     done = subprocess.run(
         [sys.executable, "-m", "compress", *arguments], cwd=place, env=environment, capture_output=True, text=True
     )
-    assert TOKEN not in done.stdout + done.stderr
-    assert not any(TOKEN in file.read_text(errors="ignore") for file in place.rglob("*") if file.is_file())
+    check_secrecy(place, done.stdout + done.stderr)
     return done
+
+
+def check_secrecy(place, said):
+    assert TOKEN not in said
+    assert not any(TOKEN.encode() in file.read_bytes() for file in place.rglob("*") if file.is_file())
+
+
+@pytest.fixture
+def called(place, monkeypatch, capfd):
+    """The command in this process, with what `command` has in its environment; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+    def call(*arguments, address="http://127.0.0.1:9", token: str | None = TOKEN):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
+        capfd.readouterr()
+        code = cli.call([*arguments])
+        out, error = capfd.readouterr()
+        check_secrecy(place, out + error)
+        return code, out, error
+
+    return call
 
 
 def test_what_arrives_is_the_folder(place, hub):
@@ -131,23 +157,23 @@ def test_what_arrives_is_the_folder(place, hub):
     assert hub.state["tokens"] - {None} == {f"Bearer {TOKEN}"}
 
 
-def test_pruning_and_publishing_in_one(place, hub):
-    done = command(
-        place, "r.yaml", "dense", "both", "--no-evaluate", "--force", "--push", "org/name", address=hub.address
+def test_pruning_and_publishing_in_one(place, hub, called):
+    code, _, said = called(
+        "r.yaml", "dense", "both", "--no-evaluate", "--force", "--push", "org/name", address=hub.address
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0, said
     assert hub.state["files"]["config.json"] == (place / "both" / "config.json").read_bytes()
     assert not hub.state["made"].get("private")
 
 
-def test_dry_run_shows_files_and_card_and_sends_nothing(place):
-    done = command(place, "push", "out", "org/name", "--dry-run", "--json", token=None)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+def test_dry_run_shows_files_and_card_and_sends_nothing(place, called):
+    code, out, said = called("push", "out", "org/name", "--dry-run", "--json", token=None)
+    assert code == 0, said
+    shown = json.loads(out)
     assert shown["files"]["model.safetensors"] == (place / "out" / "model.safetensors").stat().st_size
     assert shown["card"] == (place / "out" / "README.md").read_text()
-    done = command(place, "push", "out", "org/name", "--dry-run", token=None)
-    assert re.search(r"model\.safetensors\s+\d", done.stdout) and "license: mit" in done.stdout
+    _, out, _ = called("push", "out", "org/name", "--dry-run", token=None)
+    assert re.search(r"model\.safetensors\s+\d", out) and "license: mit" in out
 
 
 def test_the_card_says_what_was_measured(place):
@@ -162,17 +188,17 @@ def test_the_card_says_what_was_measured(place):
     assert "## Limits" in card.text and "Quality was measured on one small sample" in card.text
 
 
-def test_refusals(place, hub):
-    done = command(place, "push", "out", "org/name", address=hub.address, token=None)
-    assert (done.returncode, hub.state["made"]) == (2, None)
-    assert "hf auth login" in done.stderr and "HF_TOKEN" in done.stderr
-    done = command(place, "r.yaml", "dense", "never", "--push", "org/name", address=hub.address, token=None)
-    assert done.returncode == 2 and "hf auth login" in done.stderr
+def test_refusals(place, hub, called):
+    code, _, said = called("push", "out", "org/name", address=hub.address, token=None)
+    assert (code, hub.state["made"]) == (2, None)
+    assert "hf auth login" in said and "HF_TOKEN" in said
+    code, _, said = called("r.yaml", "dense", "never", "--push", "org/name", address=hub.address, token=None)
+    assert code == 2 and "hf auth login" in said
     assert not (place / "never").exists()  # said before pruning, not after
     hub.state["refuses"] = True
-    done = command(place, "push", "out", "org/name", address=hub.address)
-    assert done.returncode == 2 and "refuses to write to org/name (403)" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, said = called("push", "out", "org/name", address=hub.address)
+    assert code == 2 and "refuses to write to org/name (403)" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

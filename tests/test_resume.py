@@ -69,6 +69,7 @@ def kept(place):
     return [path.name for path in place.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_goes_on_behind_the_finished_step(place, executed, capsys):
     executed["stop"] = interrupt
     assert cli.call(["r.yaml", "in", "out", "--no-evaluate"]) == 130

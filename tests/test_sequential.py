@@ -60,6 +60,7 @@ def test_a_later_block_is_scored_on_what_the_pruned_ones_give(tmp_path: Path) ->
     assert any((kept[f"model.layers.{i}.mlp.channels"] != kept["model.layers.0.mlp.channels"]).any() for i in (1, 2))
 
 
+@pytest.mark.slow
 def test_a_repair_flows_on_and_the_result_is_what_was_planned(tmp_path: Path) -> None:
     zoo.save("llama", tmp_path / "in")
     given = recipe(", repair: least_squares")

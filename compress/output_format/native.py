@@ -168,7 +168,7 @@ def _fit(raw: dict[str, Any], config: PretrainedConfig, cls: type, request: _Req
     wanted: dict[Key, int] = {
         (name, dim): n for name in shapes_of(probe) for dim, n in enumerate(request.shapes.get(name, ()))
     }
-    now = sizes(probe)
+    now = measure(config, cls, small) or sizes(probe)  # what is measured is remembered
     if request.head_dim is None:
         wanted |= {key: n for key, n in now.items() if key[0].startswith("@")}
     else:

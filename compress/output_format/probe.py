@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
 def runs(model: nn.Module) -> bool:
     """Does the forward accept the model's own shapes?"""
     try:
-        _run(model, _odd(model)[1], nullcontext())
+        _run(model, _odd(model)[1], Branches())
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
     return True
@@ -107,9 +107,9 @@ def _odd(model: nn.Module) -> tuple[Inputs, Batch]:
     return inputs, inputs.odd(next(model.parameters()).device)
 
 
-def _run(model: nn.Module, batch: Batch, mode: Any) -> None:
+def _run(model: nn.Module, batch: Batch, mode: Branches) -> None:
     """One forward inside `mode`."""
-    with torch.no_grad(), Branches(), mode:
+    with torch.no_grad(), mode:
         model(**batch)
 
 
@@ -117,12 +117,15 @@ class Branches(TorchDispatchMode):
     """Answers 0 where Python branches on a value that the meta device does not have, as GPT-2 does on padding."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._answer(func, args, kwargs or {})
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return torch.zeros((), dtype=args[0].dtype).item()
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
-class _Attention(TorchDispatchMode):
+class _Attention(Branches):
     """Notes products whose result is `[batch × heads, sequence, sequence]`: queries times keys.
 
     A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
@@ -150,7 +153,7 @@ class _Attention(TorchDispatchMode):
             self._lengths.add(hidden.shape[1])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self._answer(func, args, kwargs or {})
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
             (_, length, across), width = out.shape, args[-2].shape[-1]
             if length == across != width and length in self._lengths:

@@ -56,9 +56,9 @@ def solve(
     values, slopes = _live(config, cls, fixed, base)
     moves = {name: set(slope) for name, slope in slopes.items()}
     now, trouble = base, None
+    if _equal(now, wanted):
+        return Solution(_apart(values), moves)
     for _ in range(ROUNDS):
-        if all(now.get(key) == n for key, n in wanted.items()):
-            return Solution(_apart(values), moves)
         step, trouble = _step(values, slopes, now, wanted)
         if not step:
             break
@@ -68,6 +68,8 @@ def solve(
             asked = ", ".join(f"{name} = {n}" for name, n in step.items())
             return Solution(_apart(values), moves, f"the architecture refuses {asked}")
         now = reached
+        if _equal(now, wanted):  # before the slopes, which cost a model each
+            return Solution(_apart(values), moves)
         slopes = {
             name: slope for name in values if (slope := _slope(config, cls, {**fixed, **values}, name, now)) is not None
         }
@@ -108,6 +110,10 @@ def _live(
     if any(numbers(config).get(name, 0) is None for name in values):
         slopes = {n: s for n in values if (s := _slope(config, cls, {**fixed, **values}, n, base))}
     return values, slopes
+
+
+def _equal(now: Mapping[Key, int], wanted: Mapping[Key, int]) -> bool:
+    return all(now.get(key) == n for key, n in wanted.items())
 
 
 def _at(config: PretrainedConfig, cls: type, values: Mapping[Field, object]) -> dict[Key, int] | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib.metadata import distributions
+from itertools import takewhile
 from pathlib import Path
-from textwrap import dedent
 from typing import Literal
 
 from compress.console import track
@@ -25,8 +25,8 @@ LONGEST_FILE = 2_000_000
 VERSION = "2"
 """Part of the file's name: another way of cleaning is another text."""
 
-# A docstring begins its line; a string inside an expression does not.
-DOCSTRING = re.compile(r'^[ \t]*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL | re.MULTILINE)
+QUOTES = ('"""', "'''")
+BEFORE_QUOTES = re.compile(r"[ \t]*[rRuU]?")
 ROLE = re.compile(r":[\w:.+-]+:`~?([^`<]+?)(?: ?<[^`>]*>)?`")
 LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)|`([^`<]+?) ?<[^`>]*>`_+")
 MARKS = re.compile(r"`+|\*\*|[{}]")
@@ -41,6 +41,14 @@ ITEM = re.compile(
     r"|[`*\w.]+(?: ?\([^)]*\))?\s?:\s(?=[A-Z])"
 )
 NUMPY_ITEM = re.compile(r"^[*\w, ]+ : ")
+NO_LETTER = re.compile(r"[^a-z]+")
+
+# Millions of lines are read, few become prose: what a pattern could match is asked for before the pattern is run.
+RULED = frozenset("-=~^*#")
+ITEMIZED = frozenset("-*+•")
+
+SHORTEST = 60
+"""Characters of a paragraph."""
 
 
 @sources.add("docs")
@@ -83,14 +91,40 @@ def _harvest() -> Iterator[str]:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        for match in DOCSTRING.finditer(source):
-            for paragraph in paragraphs(match[2]):
+        for docstring in _docstrings(source):
+            for paragraph in paragraphs(docstring):
                 # The same words with other names in them are the same paragraph (documented arguments repeat).
-                letters = re.sub(r"[^a-z]", "", paragraph.lower())
-                mark = _number(letters[:60])
+                mark = _number(_letters(paragraph, 60))
                 if mark not in seen:
                     seen.add(mark)
                     yield paragraph
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    """What is between triple quotes that begin their line, as those of a string inside an expression do not."""
+    end = len(source)
+    following = dict.fromkeys(QUOTES, -1)
+    at = done = 0
+    while True:
+        for quotes, place in following.items():
+            if place < at:
+                following[quotes] = found if (found := source.find(quotes, at)) >= 0 else end
+        quotes, start = min(following.items(), key=lambda item: item[1])
+        if start == end:
+            return
+        line = source.rfind("\n", 0, start) + 1
+        opens = line >= done and BEFORE_QUOTES.fullmatch(source, line, start)
+        if opens and (close := source.find(quotes, start + 3)) >= 0:
+            yield source[start + 3 : close]
+            at = done = close + 3
+        else:
+            at = newline if (newline := source.find("\n", start)) >= 0 else end
+
+
+def _letters(text: str, count: int) -> str:
+    """The first letters of the text, in lower case."""
+    some = NO_LETTER.sub("", text[: 2 * count].lower())
+    return (some if len(some) >= count else NO_LETTER.sub("", text.lower()))[:count]
 
 
 def _python_files() -> Iterator[Path]:
@@ -110,8 +144,16 @@ def paragraphs(docstring: str) -> Iterator[str]:
     Items of lists and descriptions of arguments are paragraphs of their own, without what introduces them.
     """
     for block in _blocks(docstring):
-        text = LINK.sub(lambda m: m[1] or m[2], ROLE.sub(r"\1", " ".join(" ".join(block).split())))
-        text = MARKS.sub("", text).strip()
+        text = " ".join(" ".join(block).split())
+        if len(text) < SHORTEST:  # removing markup makes none longer
+            continue
+        if "`" in text:
+            text = ROLE.sub(r"\1", text)
+        if "`" in text or "](" in text:
+            text = LINK.sub(lambda m: m[1] or m[2], text)
+        if "`" in text or "**" in text or "{" in text or "}" in text:
+            text = MARKS.sub("", text)
+        text = text.strip()
         if _is_prose(text):
             yield text
 
@@ -119,31 +161,49 @@ def paragraphs(docstring: str) -> Iterator[str]:
 def _blocks(docstring: str) -> Iterator[list[str]]:
     """Lines that belong together: same indentation, or below an item's first line."""
     first, _, rest = docstring.partition("\n")
+    lines = rest.split("\n")
+    outer = _margin(lines)
     block: list[str] = []
     margin, item = 0, False  # of the block; after an item's first line deeper ones still belong to it
-    for line in [first.strip(), *dedent(rest).split("\n")]:
-        text = line.strip()
-        indent = len(line) - len(line.lstrip())
-        start = ITEM.match(text)
-        if not text or RULE.match(text) or start or not (indent == margin or (item and indent > margin)):
-            if block and not RULE.match(text):  # a heading is what a rule underlines
+    for number, line in enumerate((first.strip(), *lines)):
+        inner = line.lstrip()
+        text = inner.rstrip()
+        indent = len(line) - len(inner) - outer if number else 0
+        rule = text[:1] in RULED and RULE.match(text)
+        start = ITEM.match(text) if _may_be_item(text) else None
+        if not text or rule or start or not (indent == margin or (item and indent > margin)):
+            if block and not rule:  # a heading is what a rule underlines
                 yield block
             block, margin, item = [], indent, bool(start)
-        if text and not RULE.match(text) and not NUMPY_ITEM.match(text):
+        if text and not rule and not (" : " in text and NUMPY_ITEM.match(text)):
             block.append(text[start.end() :] if start else text)
     if block:
         yield block
 
 
+def _margin(lines: list[str]) -> int:
+    """How many blanks and tabs all lines begin with, as textwrap.dedent has it."""
+    filled = [line for line in lines if line.strip(" \t")]
+    least, greatest = min(filled, default=""), max(filled, default="")  # between them lie the others
+    common = takewhile(lambda two: two[0] == two[1] and two[0] in " \t", zip(least, greatest, strict=False))
+    return sum(1 for _ in common)
+
+
+def _may_be_item(text: str) -> bool:
+    return ":" in text or text[:1] in ITEMIZED or text[:1].isdecimal() or text[1:2] == ")"
+
+
 def _is_prose(text: str) -> bool:
-    if len(text) < 60 or text[-1] not in '.!?:"' or not text[0].isupper():
-        return False
-    if len(CODE.findall(text)) * 80 > len(text):
+    if len(text) < SHORTEST or text[-1] not in '.!?:"' or not text[0].isupper():
         return False
     words = text.split()
-    plain = sum(word.strip(".,;:!?()\"'-*").replace("-", "").replace("'", "").isalpha() for word in words)
-    common = sum(word.lower() in COMMON for word in words)
-    return plain >= 0.85 * len(words) and common >= 0.2 * len(words)
+    if sum(map(COMMON.__contains__, text.lower().split())) < 0.2 * len(words):
+        return False
+    odd = [word for word in words if not word.isalpha()]
+    plain = sum(word.strip(".,;:!?()\"'-*").replace("-", "").replace("'", "").isalpha() for word in odd)
+    if len(words) - len(odd) + plain < 0.85 * len(words):
+        return False
+    return len(CODE.findall(text)) * 80 <= len(text)
 
 
 def _number(text: str) -> int:
