@@ -27,21 +27,26 @@ EACH = torch.arange(IN)  # a group per input
 TRIPLES = EACH % 4  # four groups of three inputs that do not lie together, as of head_dim
 
 
-def consumer(weight=W, gram=GRAM, units=EACH, damping=DAMPING):
-    return Consumer("down", weight, gram, units, int(units.max()) + 1, damping)
+def consumer(weight=W, gram=GRAM, units=EACH, damping=DAMPING, per="input", mean=None):
+    return Consumer("down", weight, gram, units, int(units.max()) + 1, damping, per, mean)
 
 
-def refit(weight, x, kept, damping=DAMPING):
-    """The weight on the kept inputs by lstsq, pulled to the old one with λ = damping · mean x², and the whole loss."""
+def refit(weight, x, kept, per="input", biased=False):
+    """The weight on the kept inputs by lstsq, pulled to the old one with λ = damping · x², and the whole loss.
+
+    With a bias the means are free: both sides are fitted without theirs.
+    """
     x, weight = x.double(), weight.double()
-    pull = (damping * x.square().mean() * len(x)).sqrt()
-    design = torch.cat([x[:, kept], pull * torch.eye(x.shape[1])[:, kept]])
-    wanted = torch.cat([x @ weight.T, pull * weight.T])
+    energy = x.square().mean(0) if per == "input" else x.square().mean().expand(x.shape[1])
+    pull = (DAMPING * energy * len(x)).sqrt()
+    x = x - x.mean(0) if biased else x
+    design = torch.cat([x[:, kept], pull.diag()[:, kept]])
+    wanted = torch.cat([x @ weight.T, pull.diag() @ weight.T])
     solved = torch.linalg.lstsq(design, wanted).solution
     return solved.T, float((design @ solved - wanted).square().sum() / len(x))
 
 
-def brute(pairs, units, count, damping=DAMPING):
+def brute(pairs, units, count, **kw):
     """The greedy order when every candidate is tried by solving least squares anew; what all that left cost."""
     gone: list[int] = []
     sums = []
@@ -49,23 +54,26 @@ def brute(pairs, units, count, damping=DAMPING):
         tried = {}
         for group in set(units.tolist()) - set(gone) - {-1}:
             kept = ~torch.isin(units, torch.tensor([*gone, group]))
-            tried[group] = sum(refit(weight, x, kept, damping)[1] for weight, x in pairs)
+            tried[group] = sum(refit(weight, x, kept, **kw)[1] for weight, x in pairs)
         gone.append(min(tried, key=tried.__getitem__))
         sums.append(tried[gone[-1]])
     return gone, sums
 
 
+@pytest.mark.parametrize("per", ["input", "matrix"])
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("units", [EACH, TRIPLES, torch.where(EACH < 9, EACH, -1)], ids=["one", "three", "some stay"])
-def test_the_order_and_the_costs_are_those_of_trying_every_candidate(units):
+def test_the_order_and_the_costs_are_those_of_trying_every_candidate(units, biased, per):
     count = int(units.max())  # all but one
-    order, costs = eliminate([consumer(units=units)], count + 1, block=1, stop=count)
-    expected, sums = brute([(W, X)], units, count)
+    made = consumer(units=units, per=per, mean=X.mean(0) if biased else None)
+    order, costs = eliminate([made], count + 1, block=1, stop=count)
+    expected, sums = brute([(W, X)], units, count, per=per, biased=biased)
     assert order.tolist() == expected
     np.testing.assert_allclose(costs.cumsum(0), sums, rtol=1e-4)
 
 
 def test_the_first_cost_is_sparsegpts_and_the_sum_what_the_output_loses_on_the_data():
-    hessian = GRAM.double() + 1e-6 * GRAM.diagonal().mean() * torch.eye(IN)
+    hessian = GRAM.double() + 1e-6 * GRAM.diagonal().diag()
     alone = W.double().square().sum(0) / torch.linalg.inv(hessian).diagonal()
     first = consumer(damping=1e-6)
     torch.testing.assert_close(first.costs(EACH), alone, rtol=1e-3, atol=1e-6)
@@ -78,16 +86,21 @@ def test_the_first_cost_is_sparsegpts_and_the_sum_what_the_output_loses_on_the_d
 
 @pytest.mark.parametrize("block", [1, 3, IN])
 @pytest.mark.parametrize("units", [EACH, TRIPLES], ids=["one", "three"])
-def test_what_is_left_equals_the_repairs_and_lstsq(block, units):
-    size, made = int(units.max()) + 1, consumer(units=units)
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("per", ["input", "matrix"])
+def test_what_is_left_equals_the_repairs_and_lstsq(block, units, biased, per):
+    size, made = int(units.max()) + 1, consumer(units=units, per=per, mean=X.mean(0) if biased else None)
     order, _ = eliminate([made], size, block, stop=size // 2)
     kept = ~torch.isin(units, order)
     new = torch.zeros(OUT, IN, dtype=torch.float64)
     new[:, made.left] = made.weight / made.root
     assert not new[:, ~kept].any()
-    torch.testing.assert_close(new[:, kept], refit(W, X, kept)[0], rtol=1e-4, atol=1e-5)
-    for name, more in (("obs", ()), ("least_squares", (X.mean(0),))):
-        direct, _ = repairs.get(name).target(W, None, kept, GRAM, *more)
+    torch.testing.assert_close(new[:, kept], refit(W, X, kept, per, biased)[0], rtol=1e-4, atol=1e-5)
+    bias = torch.zeros(OUT) if biased else None
+    direct, _ = repairs.get("least_squares").target(W, bias, kept, GRAM, X.mean(0), per=per)
+    torch.testing.assert_close(new.float(), direct, rtol=1e-3, atol=1e-4)
+    if not biased:
+        direct, _ = repairs.get("obs").target(W, None, kept, GRAM, per=per)
         torch.testing.assert_close(new.float(), direct, rtol=1e-3, atol=1e-4)
 
 
@@ -122,18 +135,20 @@ def test_consumers_of_one_input_are_one_and_others_add_up():
     other, x = torch.randn(3, IN, generator=generator), torch.randn(TOKENS, IN, generator=generator)
 
     def view(weight, gram):
-        return MemberView("w", "in", weight, {"input_gram": gram}, EACH, IN)
+        return MemberView("w", "in", weight, {"input_gram": gram, "input_mean": X.mean(0)}, EACH, IN)
 
-    (joined,) = consumers([view(W, GRAM), view(other, GRAM.clone())], DAMPING)
+    views = [view(W, GRAM), view(other, GRAM.clone())]
+    assert len(consumers(views, [True, False], DAMPING, "input")) == 2
+    (joined,) = consumers(views, [False, False], DAMPING, "input")
     order, costs = eliminate([joined], IN, block=1, stop=6)
     expected, sums = brute([(W, X), (other, X)], EACH, 6)
     assert order.tolist() == expected
     np.testing.assert_allclose(costs.cumsum(0), sums, rtol=1e-4)
-    apart = consumers([view(W, GRAM), view(other, x.T @ x / TOKENS)], DAMPING)
-    assert len(apart) == 2
+    views = [view(W, GRAM), view(other, x.T @ x / TOKENS)]
+    assert len(consumers(views, [False, False], DAMPING, "input")) == 2
     expected, sums = brute([(W, X), (other, x)], EACH, 6)
     for block in (1, 6):
-        order, costs = eliminate(consumers([view(W, GRAM), view(other, x.T @ x / TOKENS)], DAMPING), IN, block, 6)
+        order, costs = eliminate(consumers(views, [False, False], DAMPING, "input"), IN, block, 6)
         assert order.tolist() == expected
         np.testing.assert_allclose(costs.cumsum(0), sums, rtol=1e-4)
 
@@ -148,7 +163,10 @@ def test_scores_ascend_in_the_order_of_leaving_and_never_tie():
 def test_float32_ranks_as_float64_does_where_inputs_differ_much(monkeypatch):
     x = X * torch.logspace(-2, 3, IN)
     weight, gram = W / torch.logspace(-2, 3, IN), x.T @ x / TOKENS
+    alike = eliminate([consumer()], IN, block=4)
     exact = eliminate([consumer(weight, gram)], IN, block=4)
+    assert exact[0].equal(alike[0]), "what inputs are scaled by, and weights divided by, changes nothing"
+    torch.testing.assert_close(exact[1], alike[1], rtol=1e-4, atol=1e-9)
     monkeypatch.setattr(elimination, "DOUBLE", 0)
     rough = consumer(weight, gram)
     assert rough.weight.dtype == rough.inverse.dtype == torch.float32
@@ -178,7 +196,7 @@ def test_heads_go_with_their_queries_and_experts_are_refused():
     heads = graph.families["heads.0"]
     found = score(graph, [heads], entry, stats, weights.__getitem__)[heads.name]
     gram, weight = (stats["input_gram"]["layers.0.o.weight"].double(), weights["layers.0.o.weight"].double())
-    hessian = gram + 0.01 * gram.diagonal().mean() * torch.eye(len(gram))
+    hessian = gram + 0.01 * gram.diagonal().diag()
     gone, alone = [], {}
     for _ in range(HEADS):  # (H⁻¹_PP)⁻¹ of all that is gone, with one head more each time
         losses = {}
@@ -200,12 +218,25 @@ def test_greedy_is_near_the_best_choice_of_all():
     assert best * (1 - 1e-6) <= float(costs.sum()) <= 1.3 * best
 
 
-def test_every_channel_of_the_toy_has_its_score():
-    graph = toy(conv1d=True)
+def test_a_consumer_with_a_bias_is_scored_without_the_mean():
+    graph = toy(conv1d=True)  # down has a bias
     weights = tensors(graph)
-    stats = statistics(graph, weights)
-    wide = graph.families["channels.1"]
-    found = score(graph, [wide], criteria.get("obs"), stats, weights.__getitem__, arguments={"block": 1})[wide.name]
-    gram, weight = stats["input_gram"]["layers.1.down.weight"], weights["layers.1.down.weight"].T
-    order, costs = eliminate([Consumer("down", weight, gram, torch.arange(CHANNELS), CHANNELS, 0.01)], CHANNELS, 1)
-    np.testing.assert_allclose(found, ascending(order, costs), rtol=1e-12)
+    stats, entry = statistics(graph, weights), criteria.get("obs")
+    wide, name = graph.families["channels.1"], "layers.1.down.weight"
+    for intercept in (True, False):
+        arguments = {"block": 1, "intercept": intercept}
+        found = score(graph, [wide], entry, stats, weights.__getitem__, arguments=arguments)[wide.name]
+        mean = stats["input_mean"][name] if intercept else None
+        made = consumer(weights[name].T, stats["input_gram"][name], torch.arange(CHANNELS), mean=mean)
+        np.testing.assert_allclose(found, ascending(*eliminate([made], CHANNELS, 1)), rtol=1e-12)
+
+
+def test_without_correlation_nothing_makes_up_for_anything():
+    made = consumer(gram=torch.eye(IN))
+    order, costs = eliminate([made], IN, block=4, stop=8)
+    norms = W.double().square().sum(0) * (1 + DAMPING)
+    assert order.tolist() == norms.argsort()[:8].tolist()
+    torch.testing.assert_close(costs, norms.sort().values[:8])
+    weight = made.weight / made.root
+    kept = ~torch.isin(made.left, order)
+    torch.testing.assert_close(weight[:, kept].float(), W[:, made.left[kept]])

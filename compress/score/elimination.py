@@ -9,6 +9,7 @@ to that of all at once: the least mean ‖W x − W' x‖² + λ‖W − W'‖²
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +17,14 @@ from torch import Tensor
 
 from compress.errors import InputError
 
+Per = Literal["input", "matrix"]
+"""Whether damping is a share of each input's own mean square, or of the mean over all inputs of a matrix."""
+
 DOUBLE = 4096
 """Inputs up to which sums are float64; the matrices of wider consumers would take too much memory and time."""
+
+NONE = 1e-10
+"""The least x² of an input, of the mean over all: one that is never active must not make the Hessian singular."""
 
 SPARE = 0.8
 """Matrices are copied without what has left as soon as less than this share of their columns is there."""
@@ -30,24 +37,38 @@ class Consumer:
     diagonal entry of the inverse, which costs are divided by, at least 1, however far the inputs' sizes lie apart.
     """
 
-    def __init__(self, name: str, weight: Tensor, gram: Tensor, units: Tensor, size: int, damping: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        weight: Tensor,
+        gram: Tensor,
+        units: Tensor,
+        size: int,
+        damping: float,
+        per: Per,
+        mean: Tensor | None = None,
+    ) -> None:
         """`weight` `[out, in]`, `gram` `[in, in]` = mean x·xᵀ, `units` `[in]` the group of each column (-1: none, it
-        stays), `size` the number of groups. λ = `damping` × the mean of x². Raises InputError where H has no inverse.
+        stays), `size` the number of groups. λ = `damping` × x², of each input or the mean of all. With the `mean` of x
+        `[in]` a bias takes part in the update: H is then the covariance + λ. Raises InputError where H has no inverse.
         """
-        self.dtype = torch.float64 if len(gram) <= DOUBLE else torch.float32
-        self.mean = gram.diagonal().double().mean().item()  # costs are of H / mean; where x is always 0, they are 0
-        hessian = gram.to(self.dtype, copy=True)
-        if self.mean > 0:
-            hessian /= self.mean
-        hessian.diagonal().add_(damping)
+        self.name, self.damping = name, damping
+        self.scale = gram.diagonal().double().mean().item()  # costs are of H / scale; where x is always 0, they are 0
+        hessian = gram.to(torch.float64 if len(gram) <= DOUBLE else torch.float32, copy=True)
+        energy = hessian.diagonal() / (self.scale or 1.0)
+        added = damping * (energy.clamp_min(NONE) if per == "input" else torch.ones_like(energy))
+        if mean is not None:
+            hessian.addr_(mean.to(hessian.dtype), mean.to(hessian.dtype), alpha=-1)
+        if self.scale > 0:
+            hessian /= self.scale
+        hessian.diagonal().add_(added)
         self.root = hessian.diagonal().sqrt()
         hessian /= self.root
         hessian /= self.root[:, None]
-        self.name, self.damping = name, damping
         factor = self._factor(hessian)
         del hessian
         self.inverse = torch.cholesky_inverse(factor)
-        self.weight = weight.to(self.dtype) * self.root
+        self.weight = weight.to(self.root.dtype) * self.root
         self.left = torch.arange(len(units))  # the original place of each column
         self.columns = int((units == units.max()).sum())
         """How many columns a group has."""
@@ -75,17 +96,17 @@ class Consumer:
         where = self.where[groups]
         if self.columns == 1:
             sizes = torch.linalg.vector_norm(self.weight, dim=0).square() / self.inverse.diagonal().clamp_min(1)
-            return self.mean * sizes[where[:, 0]].double()
+            return self.scale * sizes[where[:, 0]].double()
         own = self._factor(self.inverse[where[:, :, None], where[:, None, :]])
         part = self.weight.T[where]  # [n, columns, out]
-        return self.mean * torch.linalg.solve_triangular(own, part, upper=False).square().sum((1, 2)).double()
+        return self.scale * torch.linalg.solve_triangular(own, part, upper=False).square().sum((1, 2)).double()
 
     def among(self, groups: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The products of the weight's columns and the inverse, of groups of one column, float64 `[n, n]` each."""
         where = self.where[groups, 0]
         part = self.weight[:, where]
         inverse = self.inverse[where[:, None], where]
-        return self.mean * (part.T @ part).double().numpy(), inverse.double().numpy()
+        return self.scale * (part.T @ part).double().numpy(), inverse.double().numpy()
 
     def leave(self, groups: Tensor) -> Tensor:
         """Removes the `groups` `[n]` in this order and updates what is left; what each of them cost, float64 `[n]`."""
@@ -100,7 +121,7 @@ class Consumer:
         self.inverse[:, gone] = 0
         # A diagonal that costs are divided by; the column itself is never looked at again.
         self.inverse.diagonal()[gone] = 1
-        return self.mean * lost.square().sum(1).double().view(len(groups), -1).sum(1)
+        return self.scale * lost.square().sum(1).double().view(len(groups), -1).sum(1)
 
     def shrink(self, alive: Tensor) -> None:
         """Forget the columns of groups that are not `alive`, bool `[size]`, if they are many."""

@@ -63,6 +63,7 @@ ROWS: list[Row] = [
     ("taylor", {"order": "mixed"}, "uniform", "uniform"),
     ("taylor_vector", {}, "uniform", "uniform"),
     ("fluctuation", {}, "uniform", "uniform"),
+    ("obs", {}, "uniform", "uniform"),
     ("fluctuation", {"metric": "ifv"}, "standardized", "uniform"),
     ("fluctuation", {"metric": "wifn"}, "standardized", "uniform"),
     ("fluctuation", {}, "standardized", "uniform"),
