@@ -228,8 +228,8 @@ def test_every_criterion_is_finite_deterministic_and_follows_a_permutation(name)
         for own in stats.values():
             if key in own and own[key].shape == WEIGHTS[key].shape:
                 own[key] = own[key].index_select(member.dim, order)
-            elif key in own and member.role == "in" and own[key].dim() == 1:
-                own[key] = own[key][order]
+            elif key in own and member.role == "in":
+                own[key] = own[key][order] if own[key].dim() == 1 else own[key][order][:, order]
     expected = run(name, WIDE)[order.numpy()]
     np.testing.assert_allclose(run(name, WIDE, weights=weights, stats=stats), expected, rtol=1e-5)
 

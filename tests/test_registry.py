@@ -147,6 +147,7 @@ def test_what_a_scope_ranks(scope: Scope) -> None:
     kinds = ["heads", "channels", "hidden", "experts", "layers"]
     anything = {Scope.WEIGHTS: kinds, Scope.FAMILIES: kinds, Scope.INPUTS: kinds[:-1], Scope.UNITS: kinds[:-1]}
     only = {Scope.EXPERTS: ["experts"], Scope.DISTANCES: ["experts"], Scope.LAYERS: ["layers"], Scope.UPDATE: []}
+    only[Scope.CONSUMERS] = ["heads", "channels"]
     assert [kind for kind in kinds if scope.ranks(kind)] == (anything | only)[scope]
 
 

@@ -22,3 +22,8 @@ def uses(graph: Graph, family: Family) -> Iterator[tuple[str, str, int]]:
         owner = graph.block_of(tensor)
         if len(dims) > 1 and owner is not None and graph.blocks[owner] in family.blocks:
             yield tensor, "in" if tensor in inputs else "other", inputs.get(tensor, 0)
+
+
+def bias_name(weight: str) -> str:
+    """Name of the bias beside a weight, whether there is one or not."""
+    return weight.removesuffix("weight") + "bias"

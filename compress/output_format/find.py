@@ -12,6 +12,7 @@ import transformers
 from compress.errors import InputError, ModelError
 from compress.graph.families import Member
 from compress.graph.names import Names
+from compress.graph.uses import bias_name
 from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native, plain
@@ -116,11 +117,6 @@ def repaired_weights(source: Model, kept: Kept) -> dict[str, Member]:
             if member.role == "in" and len(source.graph.layouts[member.tensor]) == 2 and owner not in removed:
                 found.setdefault(member.tensor, member)
     return found
-
-
-def bias_name(weight: str) -> str:
-    """State name of the bias beside a weight."""
-    return weight.removesuffix("weight") + "bias"
 
 
 def _new_biases(source: Model, kept: Kept) -> dict[str, tuple[int, ...]]:

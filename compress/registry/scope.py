@@ -40,6 +40,10 @@ class Scope(Enum):
     UNITS = Rules("units", never=frozenset({"layers"}))
     """`views`: every `MemberView` of one family → score per group `[size]`."""
 
+    CONSUMERS = Rules("consumers", only=frozenset({"heads", "queries", "head_dim", "channels"}))
+    """`views`: every `MemberView` that consumes one family, which a repair can update, and which of them are `biased` →
+    score per group `[size]`."""
+
     EXPERTS = Rules("experts", only=frozenset({"experts"}))
     """Statistics `[experts]` of one block → score per expert `[experts]`."""
 

@@ -26,8 +26,13 @@ def statistics_of(entry: Entry[Needing], arguments: Mapping[str, Any] | None = N
 def needed(
     graph: Graph, families: Iterable[Family], entry: Criterion, arguments: Mapping[str, Any] | None = None
 ) -> dict[str, set[str]]:
-    """What calibration has to gather: statistic → names of the tensors (or of the blocks) it is gathered at."""
-    wanted: dict[str, set[str]] = {}
+    """What calibration has to gather: statistic → names of the tensors (or of the blocks) it is gathered at.
+
+    Raises InputError where the criterion's scope refuses a family.
+    """
+    families, wanted = list(families), dict[str, set[str]]()
+    for family in families:
+        how_scored(entry.meta.scope).check(graph, family, entry)
     for name in entry.meta.statistics(arguments):
         keys = wanted.setdefault(name, set())
         for family in families:

@@ -84,6 +84,9 @@ class Scoring:
 class ScoredScope:
     """What is done with the criteria of one scope; a scope says what it can, and refuses the rest."""
 
+    def check(self, graph: Graph, family: Family, criterion: Criterion) -> None:
+        """Raises InputError, before anything is calibrated, where the family is none that such criteria can score."""
+
     def score(self, given: Scoring) -> np.ndarray:
         """Scores of a family's groups, float64 `[size]`, higher = keep."""
         raise InputError(f"{given.criterion.name} cannot score {given.family.kind} ({given.family.name})")

@@ -3,6 +3,7 @@
     python tools/bench/criteria.py > criteria.md           # SmolLM2-135M: perplexity
     python tools/bench/criteria.py --model minilm          # MiniLM: rank correlation of text pairs with the dense model
     python tools/bench/criteria.py taylor wanda --share 20%  # the rows of these criteria alone, at one size
+    python tools/bench/criteria.py obs wanda --kinds channels --repairs least_squares per_input  # of channels alone
 
 All methods see the same calibration sequences of `docs`; quality is of `manuals`. Each cell is the dense model whose
 removed heads and channels are masked, which is what a pruned folder computes (verified when one is written). An hour on
@@ -44,7 +45,13 @@ from compress.score.score import needed, score
 
 MODELS = {"smollm2": smollm2.folder, "minilm": minilm.folder}
 SAMPLES, HELD_OUT, LENGTH = 64, 32, 256
-REPAIRS = ("none", "bias", "least_squares")
+REPAIRS: dict[str, tuple[str, dict[str, Any]] | None] = {
+    "none": None,
+    "bias": ("bias", {}),
+    "least_squares": ("least_squares", {}),
+    "per_input": ("least_squares", {"per": "input"}),
+}
+USUAL = ["none", "bias", "least_squares"]
 SEEDS = range(3)  # of random
 ERRORS = 2
 """Standard errors to each side of a change."""
@@ -63,6 +70,8 @@ ROWS: list[Row] = [
     ("taylor", {"order": "mixed"}, "uniform", "uniform"),
     ("taylor_vector", {}, "uniform", "uniform"),
     ("fluctuation", {}, "uniform", "uniform"),
+    ("obs", {}, "uniform", "uniform"),
+    ("obs", {"per": "matrix"}, "uniform", "uniform"),
     ("fluctuation", {"metric": "ifv"}, "standardized", "uniform"),
     ("fluctuation", {"metric": "wifn"}, "standardized", "uniform"),
     ("fluctuation", {}, "standardized", "uniform"),
@@ -70,16 +79,17 @@ ROWS: list[Row] = [
     ("taylor", {}, "global", "uniform"),
     ("taylor", {}, "global", "per-layer"),
 ]
-KINDS = ("heads", "channels")
+KINDS = ["heads", "channels"]
 
 
 class Bench:
     """The dense model, what was gathered of it, and the held-out text."""
 
-    def __init__(self, folder: Path, asked: list[Row]) -> None:
+    def __init__(self, folder: Path, asked: list[Row], kinds: list[str], mended: list[str]) -> None:
+        self.mended = mended
         source = Model.of(open_checkpoint(folder))
         self.graph = source.graph
-        self.families = self.graph.of_kind(*KINDS)
+        self.families = self.graph.of_kind(*kinds)
         given, _ = source.inputs.batches(Calibrate(samples=SAMPLES, length=LENGTH), source.checkpoint)
         self.rows = torch.cat([batch["input_ids"] for batch in given])
         self.model = load_model(source.checkpoint)
@@ -96,7 +106,7 @@ class Bench:
         self.stats = collect(source.checkpoint, self.graph, wanted, given)
 
     def cell(self, row: Row, share: float, seed: int = 0) -> tuple[list[tuple[float, float]], float]:
-        """Quality and its standard error under each of REPAIRS, and the share that is gone."""
+        """Quality and its standard error under each of the asked REPAIRS, and the share that is gone."""
         name, arguments, allocator, widths = row
         families, entry = self._scored(name), allocators.get(allocator)
         scores = score(
@@ -106,7 +116,7 @@ class Bench:
         now = self.graph.parameters()
         free = now - self.graph.parameters({family.name: np.zeros(family.size, bool) for family in families})
         kept = allocate(self.graph, families, scores, allocator=entry, remove=share, widths=widths)
-        found = [self.quality(self._pruned(kept, repair)) for repair in REPAIRS]
+        found = [self.quality(self._pruned(kept, repair)) for repair in self.mended]
         return found, (now - self.graph.parameters(kept)) / free
 
     def quality(self, model: nn.Module) -> tuple[float, float]:
@@ -118,8 +128,9 @@ class Bench:
     def _pruned(self, kept: Mapping[str, Any], repair: str) -> nn.Module:
         """The dense model with zeros where consumers lost inputs, the rest of their weights repaired."""
         model = copy.deepcopy(self.model)
-        entry = repairs.get(repair) if repair != "none" else None
-        consumers = {m.tensor: m.dim for name in kept for m in self.graph.families[name].members if m.role == "in"}
+        name, arguments = REPAIRS[repair] or ("", {})
+        entry = repairs.get(name) if name else None
+        consumers = {m.tensor: m.dim for family in kept for m in self.graph.families[family].members if m.role == "in"}
         for tensor, dim in consumers.items():
             module = model.get_submodule(tensor.rpartition(".")[0])
             assert isinstance(module, nn.Linear)
@@ -127,7 +138,7 @@ class Bench:
             weight, bias = module.weight.detach(), module.bias
             if entry is not None:
                 given = {need: self.stats[need][tensor] for need in entry.meta.needs}
-                weight, bias = entry.bind({})(weight, bias, keep, **given)
+                weight, bias = entry.bind(arguments)(weight, bias, keep, **given)
                 if bias is not None:
                     module.bias = nn.Parameter(bias)
             module.weight = nn.Parameter(weight * keep)
@@ -158,15 +169,15 @@ def main(given: argparse.Namespace) -> None:
     """Print a table for each share."""
     torch.set_grad_enabled(False)
     asked = [row for row in ROWS if not given.criteria or row[0] in given.criteria]
-    bench = Bench(MODELS[given.model](), asked)
+    bench = Bench(MODELS[given.model](), asked, given.kinds, given.repairs)
     print(
         f"{given.model}, dense: {bench.quality(bench.model)[0]:.3f}. Calibrated on {SAMPLES} × {LENGTH} tokens of docs;"
         f" {bench.metric.name} of {HELD_OUT} × {LENGTH} tokens of manuals ± the standard error of the difference."
     )
     for share in given.share:
-        print(f"\n{share:.0%} of the heads' and channels' parameters\n")
-        table(["criterion", "allocator", "widths", "gone", *REPAIRS], rows_of(bench, asked, share))
-        if given.criteria or given.model == "minilm":  # the published formulas are of Llamas
+        print(f"\n{share:.0%} of the parameters of {' and '.join(given.kinds)}\n")
+        table(["criterion", "allocator", "widths", "gone", *given.repairs], rows_of(bench, asked, share))
+        if given.criteria or given.kinds != KINDS or given.model == "minilm":  # the published formulas are of Llamas
             continue
         print()
         rows = []
@@ -182,4 +193,6 @@ if __name__ == "__main__":
     parser.add_argument("criteria", nargs="*", choices=sorted({row[0] for row in ROWS}), metavar="criterion")
     parser.add_argument("--model", choices=MODELS, default="smollm2")
     parser.add_argument("--share", type=lambda text: float(text.rstrip("%")) / 100, nargs="+", default=[0.2, 0.5])
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
+    parser.add_argument("--repairs", choices=REPAIRS, nargs="+", default=USUAL)
     main(parser.parse_args())
