@@ -65,7 +65,7 @@ class Training:
     """One policy trained on all `matrices`, of one shape, with `share` of their rows gone.
 
     As in the published code: an episode draws the rows of every layer from one state of the policy; then the policy
-    takes one step for each layer, with noise drawn anew. The policy behind the best episode is kept.
+    takes one step for each layer, with noise drawn anew. It is kept as it is after the best episode.
     """
 
     matrices: Sequence[Matrix]
