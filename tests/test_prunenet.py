@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import weakref
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,9 +26,10 @@ from compress.model.model import Model
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 from compress.registry import criteria
-from compress.score.learning import learn
+from compress.registry.scope import Scope
+from compress.score.learning import Learner, learn
 from compress.score.score import score
-from compress.steps.units.decide import decide, families_of
+from compress.steps.units.decide import decide, families_of, wants
 from compress.steps.units.in_sequence import in_sequence
 
 PRUNENET = criteria.get("prunenet")
@@ -228,6 +231,47 @@ def test_a_bad_policy_file_is_refused(llama, tmp_path, spoil, said):
         kept(llama, recipe(policy=str(file)))
     with pytest.raises(InputError, match=r"there: No such file or directory; name another file"):
         kept(llama, recipe(policy=str(tmp_path / "no" / "policy")))
+
+
+def test_what_is_learned_from_statistics_is_learned_anew_for_other_data(llama, monkeypatch):
+    learned_on: list[torch.Tensor] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class ByNorm(Learner):
+        """The norm of inputs, over that of all layers."""
+
+        kept: Path | None = None
+        file: ClassVar[str] = "kept"
+
+        def learn(self, families):
+            learned_on.append(sum(view.stats["input_norm"].sum() for family in families for view in family.views()))
+            return {"total": learned_on[-1].clone()}
+
+        def check(self, families, learned):
+            assert learned["total"].dim() == 0
+
+        def score(self, family, learned):
+            (view,) = family.views()
+            return view.stats["input_norm"] / learned["total"]
+
+    monkeypatch.setattr(criteria, "_entries", dict(criteria._entries))
+    criteria.add("by_norm", scope=Scope.LEARNED, on="in", needs=("input_norm",))(ByNorm)
+
+    def asked(samples, more=""):
+        return parse_recipe(
+            f"calibrate: {{data: random, samples: {samples}, length: 12}}\n"
+            f"steps:\n  - {{prune: channels, by: by_norm, remove: 25%{more}}}\n"
+        )
+
+    for samples in (4, 4, 3):
+        recipe = asked(samples)
+        context = Context(llama, llama, Original(llama.graph), recipe, "cpu")
+        families = families_of(llama.graph, recipe.steps[0])
+        stats = context.collect(wants(llama, recipe.steps[0], families, decide=True))
+        decide(context, recipe.steps[0], families, stats)
+    assert len(learned_on) == 2 and learned_on[0] != learned_on[1]
+    with pytest.raises(InputError, match="gathers block by block, and by_norm learns of all; take `dense`"):
+        kept(llama, asked(4, ", propagate: pruned"))
 
 
 def test_what_has_no_rows_to_score_is_refused(tmp_path):

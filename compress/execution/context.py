@@ -62,6 +62,11 @@ class Context:
         """The calibration data: name → `[batch, length]`. Raises ConfigAloneError where no weights are known."""
         return self._calibration[0]
 
+    @property
+    def data_key(self) -> str:
+        """Stands for the calibration data. Raises ConfigAloneError where no weights are known."""
+        return self._calibration[1]
+
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:
         """The statistics of `needs`, of the model as it is; kept on disk for other recipes.
 

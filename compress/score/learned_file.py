@@ -30,13 +30,14 @@ KEY = "compress_learned"
 @dataclass(frozen=True)
 class About:
     """What was learned: by which `criterion` with which `settings` and `seed`, of which `model` (its digest) and
-    `families`."""
+    `families`, on which `data` (their key, "" for none)."""
 
     criterion: str
     settings: Mapping[str, Any]
     seed: int
     model: str
     families: Sequence[str]
+    data: str = ""
 
     @property
     def cache(self) -> Path:

@@ -30,7 +30,8 @@ class Learner(ABC):
     @abstractmethod
     def learn(self, families: Sequence[Scoring], *, seed: int) -> dict[str, Tensor]:
         """What is learned, the same for the same `families` and `seed`. `families[i].views()` reads the members anew
-        each time, so that one family's need be held. It may leave out `seed`."""
+        each time, with the statistics that the criterion `needs`, so that one family's need be held. It may leave out
+        `seed`."""
 
     @abstractmethod
     def check(self, families: Sequence[Scoring], learned: Learned) -> None:
@@ -51,13 +52,13 @@ def learn(
     arguments: Mapping[str, Any] | None = None,
     seed: int = 0,
     model: str | None = None,
-    **engine: Any,
+    data: str = "",
 ) -> Learned:
     """What a criterion learns of all `families`.
 
-    Of a `model`, named by its digest, it is learned once: it is read from the file that the recipe names or from the
-    cache, else kept in both. `engine` is what else there is to learn from; a criterion is handed what it names.
-    Raises InputError where such a file holds something else.
+    Of a `model`, named by its digest, and the `data` behind `stats`, named by their key, it is learned once: it is read
+    from the file that the recipe names or from the cache, else kept in both. Raises InputError where such a file holds
+    something else.
     """
     arguments, families = dict(arguments or {}), list(families)
     givens = [
@@ -67,15 +68,14 @@ def learn(
     learner = cast(Learner, criterion.bind(arguments)())
 
     def anew() -> Learned:
-        names = inspect.signature(learner.learn).parameters
-        more = {name: value for name, value in {**engine, "seed": seed}.items() if name in names}
-        return learner.learn(givens, **more)
+        seeded = "seed" in inspect.signature(learner.learn).parameters
+        return learner.learn(givens, **({"seed": seed} if seeded else {}))
 
     if model is None:
         return anew()
     filled = criterion.model.model_validate(arguments).model_dump(mode="json")
     named = filled.pop(learner.file, None)
-    about = About(criterion.name, filled, seed, model, [family.name for family in families])
+    about = About(criterion.name, filled, seed, model, [family.name for family in families], data)
     given = {name: filled[name] for name in arguments if name in filled}
     return _kept(
         Path(named).expanduser() if named else None, about, given, anew, lambda old: learner.check(givens, old)

@@ -41,12 +41,9 @@ ERRORS = 2
 """Standard errors to each side of a figure in compare.json."""
 
 
-def compared(
-    recipes: Iterable[str], model: Path, settings: dict[str, str], sweep: Iterable[str] = ()
-) -> dict[str, Any]:
+def compared(recipes: Iterable[str], model: Path, settings: dict[str, str]) -> dict[str, Any]:
     """What `compress compare` finds."""
     given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    given += [word for values in sweep for word in ("--sweep", values)]
     with tempfile.TemporaryDirectory() as folder:
         options = ("--no-keep", "--no-latency", "--evaluate", "full", "-q")
         compress("compare", *recipes, model, "-o", folder, *given, *options)

@@ -141,6 +141,7 @@ def learned_of(context: Context, step: Prune, families: list[Family], stats: Sta
     source, criterion = context.source, criteria.get(step.by.name)
     if not criterion.meta.scope.learns:
         return None
+    needs = statistics_of(criterion, step.by.arguments)
     return learn(
         source.graph,
         families,
@@ -150,6 +151,7 @@ def learned_of(context: Context, step: Prune, families: list[Family], stats: Sta
         arguments=step.by.arguments,
         seed=context.recipe.seed,
         model=source.checkpoint.digest,
+        data=context.data_key if needs else "",
     )
 
 
