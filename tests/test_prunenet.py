@@ -129,6 +129,20 @@ def test_the_gradient_is_that_of_the_published_loss():
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_draw_is_that_of_the_published_code():
+    """How often each row is among those drawn, in the authors' way and in ours."""
+    logits, times, count = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -2.0]), 2000, 3
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.zeros(6), torch.zeros(6)
+    alpha, noise = logits.sigmoid(), torch.rand(times, 6, generator=generator)
+    chances = torch.sigmoid(noise.log() - (1 - noise).log() + alpha.log() - (1 - alpha).log())
+    for row in torch.multinomial(chances, count, generator=generator):
+        theirs[row] += 1
+        ours[policy.drawn(logits, generator).topk(count).indices] += 1
+    torch.testing.assert_close(ours / times, theirs / times, atol=0.04, rtol=0)
+    assert theirs[0] > 2 * theirs[5]
+
+
 def test_rows_are_ranked_by_the_first_matrix_and_one_is_held_at_a_time():
     alive: set[int] = set()
     most = 0
@@ -182,6 +196,9 @@ def test_one_policy_is_good_for_every_share(llama, runs):
         assert all((mask >= fewer[name]).all() and mask.sum() > fewer[name].sum() for name, mask in more.items())
     behind = kept(llama, recipe(more=", propagate: pruned, repair: bias"))
     assert len(runs) == 1 and all((behind[name] == mask).all() for name, mask in masks[1].items())
+    draws = [kept(llama, recipe(draw=seed)) for seed in (0, 0, 1)]
+    first = [mask["model.layers.0.mlp.channels"].tolist() for mask in draws]
+    assert len(runs) == 1 and first[0] == first[1] != first[2] and sum(first[0]) == sum(first[2])
     kept(llama, recipe(train_at="30%"))
     kept(llama, recipe(seed=1))
     kept(llama, recipe(more=", skip_layers: [0]"))

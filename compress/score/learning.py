@@ -22,10 +22,12 @@ Learned = Mapping[str, Tensor]
 class Learner(ABC):
     """The target of a criterion of scope `learned`; its keyword-only arguments are the recipe's.
 
-    `file` is the argument that names a file of what was learned; what is learned depends on all others.
+    `file` is the argument that names a file of what was learned, `after` are those that say what to do with it; what is
+    learned depends on all others.
     """
 
     file: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def learn(self, families: Sequence[Scoring], *, seed: int) -> dict[str, Tensor]:
@@ -75,6 +77,7 @@ def learn(
         return anew()
     filled = criterion.model.model_validate(arguments).model_dump(mode="json")
     named = filled.pop(learner.file, None)
+    filled = {name: value for name, value in filled.items() if name not in learner.after}
     about = About(criterion.name, filled, seed, model, [family.name for family in families], data)
     given = {name: filled[name] for name in arguments if name in filled}
     return _kept(

@@ -27,7 +27,7 @@ from apart import table
 
 import compress
 from compress.checkpoint.open import open_checkpoint
-from compress.criteria.prunenet.policy import Policy, noisy
+from compress.criteria.prunenet.policy import Policy, drawn
 from compress.criteria.prunenet.spectrum import ks_distance, singular_values
 from compress.evaluate.load import held_out, load_model
 from compress.evaluate.read import read_all
@@ -37,6 +37,7 @@ from compress.score.learning import learn
 
 SHARES, SEEDS, DRAWS = (0.2, 0.3, 0.4), (0, 1, 2), 5
 TEXT, LENGTH = ("calibrate.samples=64", "calibrate.length=256"), 256
+BY = ("prunenet", "{prunenet: {draw: 0}}", "random", "magnitude")
 ERRORS = 2
 """Standard errors to each side of a change."""
 
@@ -115,21 +116,11 @@ def by_chance(generator: torch.Generator) -> Rank:
 
 
 def published_draws(learned: Mapping[str, torch.Tensor]) -> Callable[[torch.Generator], Rank]:
-    """Rows drawn without replacement by the policy's noisy probabilities."""
-
-    def drawn(generator: torch.Generator) -> Rank:
-        def rank(_: int, weight: torch.Tensor) -> torch.Tensor:
-            logits = weight @ learned["direction"] + learned["offset"]
-            chances = torch.sigmoid(noisy(logits, torch.rand(len(weight), generator=generator)))
-            race = torch.empty(len(weight)).exponential_(generator=generator)  # the slowest of exponential clocks stay
-            return chances.clamp_min(torch.finfo(torch.float32).tiny) / race
-
-        return rank
-
-    return drawn
+    """Rows drawn without replacement by the policy's noisy chances."""
+    return lambda generator: lambda _, weight: drawn(weight @ learned["direction"] + learned["offset"], generator)
 
 
-def quality(samples: int) -> None:
+def quality(asked: Sequence[str], samples: int) -> None:
     """Print the perplexity of what `compress prunenet-30 SMOLLM2 OUT` writes, and of the same by other criteria."""
     model = smollm2.folder()
     source = Model.of(open_checkpoint(model))
@@ -138,7 +129,7 @@ def quality(samples: int) -> None:
     dense = read_all(load_model(source.checkpoint), metric, batches)
     rows = []
     for repair in ("null", "least_squares"):
-        for by in ("prunenet", "random", "magnitude"):
+        for by in asked:
             given = [*TEXT, f"steps.0.by={by}", f"steps.0.repair={repair}"]
             with tempfile.TemporaryDirectory() as folder:
                 report = compress.run("prunenet-30", model, Path(folder) / "out", set=given, evaluate=False)
@@ -162,6 +153,7 @@ if __name__ == "__main__":
     torch.set_grad_enabled(False)
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("what", choices=["spectra", "quality"])
+    asked.add_argument("--by", nargs="+", default=BY, help="the criteria of `quality`, as recipes write them")
     asked.add_argument("--samples", type=int, default=32, help="sequences that perplexity is measured on")
     told = asked.parse_args()
-    spectra(Bench(smollm2.folder())) if told.what == "spectra" else quality(told.samples)
+    spectra(Bench(smollm2.folder())) if told.what == "spectra" else quality(told.by, told.samples)

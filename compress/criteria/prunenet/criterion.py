@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from compress.criteria.prunenet.policy import Training
+from compress.criteria.prunenet.policy import Training, drawn
 from compress.errors import InputError
 from compress.recipe.share import Share
 from compress.registry import criteria
@@ -27,16 +28,18 @@ from compress.score.views import is_stack
 class PruneNet(Learner):
     """(W Pᵀ + b) r of the first matrix W of an MLP: a policy learned without data, to keep the spectrum of W.
 
-    One policy for all layers, trained once with the share `train_at` of the rows gone and good for any other. `policy`
-    is a file: it is read if it is there, else it is written. The published code draws rows from the policy; here the
-    rows that it finds best stay.
+    One policy for all layers, trained once with the share `train_at` of the rows gone and good for any other. The rows
+    that it finds best stay; with `draw`, the seed of a draw, they are drawn by its chances as the published code does.
+    `policy` is a file: it is read if it is there, else it is written.
     """
 
     train_at: Share = 0.4
     episodes: Annotated[int, Field(ge=1)] = 20
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    draw: int | None = None
     policy: Path | None = None
 
+    after: ClassVar[tuple[str, ...]] = ("draw",)
     file: ClassVar[str] = "policy"
 
     def learn(self, families: Sequence[Scoring], *, seed: int) -> dict[str, Tensor]:
@@ -64,8 +67,12 @@ class PruneNet(Learner):
                 )
 
     def score(self, family: Scoring, learned: Mapping[str, Tensor]) -> Tensor:
-        """The logit of α: α itself is 1 for many rows once it is rounded."""
-        return first_matrix(family).double() @ learned["direction"].double() + learned["offset"].double()
+        """The logit of α: α itself is 1 for many rows once it is rounded. Or a draw by α."""
+        logits = first_matrix(family).double() @ learned["direction"].double() + learned["offset"].double()
+        if self.draw is None:
+            return logits
+        seed = zlib.crc32(f"{self.draw}/{family.family.name}".encode())  # layers differ, their order is free
+        return drawn(logits, torch.Generator().manual_seed(seed))
 
 
 def first_matrix(given: Scoring) -> Tensor:

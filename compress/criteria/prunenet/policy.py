@@ -60,6 +60,15 @@ def loss(logits: Tensor, noise: Tensor, kept: Tensor, earned: float) -> Tensor:
     return -logsigmoid(noisy(logits, noise))[kept].sum() * earned
 
 
+def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Scores `[rows]` whose highest ones, however many, are rows drawn one after the other by their noisy chances.
+
+    The published code draws so what stays: log p and Gumbel noise are ranked as a draw without replacement goes.
+    """
+    noise, clock = torch.rand(2, len(logits), generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    return logsigmoid(noisy(logits.double(), noise)) - torch.log(-torch.log(clock))
+
+
 @dataclass
 class Training:
     """One policy trained on all `matrices`, of one shape, with `share` of their rows gone.
