@@ -113,6 +113,7 @@ def test_what_was_cast_opens(learn, llama, tmp_path):
 PARTS = {
     "A step kind": {"steps": "cast"},
     "A criterion": {"criteria": "output_energy"},
+    "A criterion that learns": {"criteria": "unshared"},
     "An allocator": {"allocators": "deeper"},
     "A site": {"sites": "first_key", "statistics": "first_key", "criteria": "attentive"},
     "A kind of inputs": {"inputs": "signal"},
@@ -155,6 +156,18 @@ def test_relative_energies_of_a_layer_sum_to_one(learn):
     weight, norm = torch.tensor([[3.0, 1.0], [4.0, 0.0]]), torch.tensor([1.0, 5.0])
     assert entry.bind({})(weight, norm).tolist() == [25, 25]
     assert entry.bind({"relative": True})(weight, norm).tolist() == [0.5, 0.5]
+
+
+def test_a_criterion_learns_of_all_layers(learn, llama, tmp_path):
+    compress.run(parse_recipe(learn("A criterion that learns")), llama, tmp_path / "out", QUICK)
+    dense, pruned = (zoo.stock("llama", folder).model.layers for folder in (llama, tmp_path / "out"))
+    columns = torch.cat([layer.mlp.down_proj.weight.detach() for layer in dense], dim=1)
+    shared = torch.linalg.svd(columns.double()).U[:, :2]
+    for before, after in zip(dense, pruned, strict=True):
+        weight = before.mlp.down_proj.weight.detach()
+        outside = (weight.double() - shared @ shared.T @ weight.double()).norm(dim=0)
+        kept = outside.topk(36).indices.sort().values
+        assert torch.equal(after.mlp.down_proj.weight, weight[:, kept])
 
 
 def test_an_allocator_takes_more_of_later_blocks(learn, llama, tmp_path):

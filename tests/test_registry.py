@@ -116,7 +116,7 @@ def test_a_name_is_given_once(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"reduce": "mean"}, r"criterion 'new': unknown metadata 'reduce' \(known: needs, on, paper, scope, when\)"),
+        ({"reduce": "mean"}, r"unknown metadata 'reduce' \(known: kinds, needs, on, paper, scope, when\)"),
         ({"on": "in"}, "criterion 'new': metadata 'scope' is missing"),
         ({"scope": "weights"}, "metadata scope='weights': .*instance of Scope"),
         ({"scope": Scope.WEIGHTS, "on": "out"}, "metadata on='out': .*'in' or 'all'"),
@@ -145,10 +145,16 @@ def test_every_scope_has_a_file_that_scores_it_and_is_used() -> None:
 @pytest.mark.parametrize("scope", Scope)
 def test_what_a_scope_ranks(scope: Scope) -> None:
     kinds = ["heads", "channels", "hidden", "experts", "layers"]
-    anything = {Scope.WEIGHTS: kinds, Scope.FAMILIES: kinds, Scope.INPUTS: kinds[:-1], Scope.UNITS: kinds[:-1]}
+    anything = {Scope.WEIGHTS: kinds, Scope.FAMILIES: kinds}
+    anything |= dict.fromkeys((Scope.INPUTS, Scope.UNITS, Scope.LEARNED), kinds[:-1])
     only = {Scope.EXPERTS: ["experts"], Scope.DISTANCES: ["experts"], Scope.LAYERS: ["layers"], Scope.UPDATE: []}
     only[Scope.CONSUMERS] = ["heads", "channels"]
     assert [kind for kind in kinds if scope.ranks(kind)] == (anything | only)[scope]
+
+
+def test_a_criterion_may_rank_fewer_kinds_than_its_scope() -> None:
+    meta = CriterionMetadata(scope=Scope.LEARNED, kinds=("channels", "layers"))
+    assert meta.ranks("channels") and not meta.ranks("heads") and not meta.ranks("layers")
 
 
 def test_a_failed_import_is_not_forgotten(registry: Registry, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Context:
 
     @property
     def data_key(self) -> str:
-        """Stands for the calibration data."""
+        """Stands for the calibration data. Raises ConfigAloneError where no weights are known."""
         return self._calibration[1]
 
     def fresh(self, samples: int) -> tuple[list[Batch], str]:

@@ -12,6 +12,7 @@ from compress.recipe.mistake import inside, mistake
 from compress.recipe.part import Allocator, Criterion, Part, Repair
 from compress.recipe.share import Share
 from compress.registry import criteria, did_you_mean
+from compress.registry.metadata import CriterionMetadata
 from compress.registry.scope import Scope
 
 PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "experts", "layers"]
@@ -164,10 +165,11 @@ def _step_problems(step: dict[Any, Any]) -> list[tuple[tuple[str, ...], str]]:
     kinds = [step.get("prune")] if isinstance(step.get("prune"), str) else step.get("prune") or []
     name = _name(step.get("by"))
     kinds = kinds if isinstance(kinds, list) else []
-    scope = _scope(name)
-    others = [kind for kind in kinds if kind in KINDS and scope is not None and not scope.ranks(kind)]
-    if others and scope is not None:
-        text = "updates single weights; say `prune: weights` with it" if scope.updates else f"ranks {scope.ranked}"
+    meta = _meta(name)
+    scope = meta.scope if meta is not None else None
+    others = [kind for kind in kinds if kind in KINDS and meta is not None and not meta.ranks(kind)]
+    if others and meta is not None:
+        text = "updates single weights; say `prune: weights` with it" if meta.scope.updates else f"ranks {meta.ranked}"
         found.append((("by",), f"criterion {name!r} {text}, it cannot rank {' and '.join(others)}"))
     if step.get("align") and step.get("merge") is None:
         found.append((("align",), "only what is merged is aligned; add `merge: average` or `merge: frequency`"))
@@ -187,13 +189,13 @@ def _stay_problems(stay: Any, merge: Any, name: Any, scope: Scope | None) -> Ite
     if merge is not None:
         yield ("stay",), "a cluster is merged or one of it stays; leave out `merge` or `stay`"
     own = _name(stay)
-    if _scope(own) not in (None, Scope.EXPERTS):
+    if (meta := _meta(own)) is not None and meta.scope is not Scope.EXPERTS:
         yield ("stay",), f"criterion {own!r} does not rank a layer's experts; {_those(Scope.EXPERTS)} do"
 
 
-def _scope(name: Any) -> Scope | None:
-    """The scope of the criterion called `name`, None where there is none."""
-    return criteria.get(name).meta.scope if isinstance(name, str) and name in criteria.names() else None
+def _meta(name: Any) -> CriterionMetadata | None:
+    """What is said of the criterion called `name`, None where there is none."""
+    return criteria.get(name).meta if isinstance(name, str) and name in criteria.names() else None
 
 
 def _those(scope: Scope) -> str:

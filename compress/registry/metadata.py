@@ -49,14 +49,25 @@ class Needing(Metadata):
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionMetadata(Needing):
-    """`on` is `in` where only weights that consume a group count for it, `all` where every member does."""
+    """`on` is `in` where only weights that consume a group count for it, `all` where every member does. `kinds`: the
+    only ones that it ranks, of those that its scope does; empty for all of them."""
 
     scope: Scope
     on: Literal["in", "all"] = "all"
+    kinds: tuple[str, ...] = ()
 
     def is_scored(self, role: str) -> bool:
         """Whether a member of this role counts (and so needs its statistics)."""
         return role == "in" or self.on == "all"
+
+    def ranks(self, kind: str) -> bool:
+        """Whether groups of a family of this kind can be ranked."""
+        return self.scope.ranks(kind) and (not self.kinds or kind in self.kinds)
+
+    @property
+    def ranked(self) -> str:
+        """The kinds that can be ranked, in words."""
+        return " and ".join(self.kinds) or self.scope.ranked
 
 
 @dataclass(frozen=True)

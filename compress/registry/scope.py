@@ -14,7 +14,8 @@ class Rules:
     """`only` are the kinds of families that can be ranked (None: any but those of `never`).
 
     `for_weights`: single weights are told apart, so `prune: weights` may use it. `updates`: the weights that stay
-    change. `makes_clusters`: what comes back are distances, by which units are clustered.
+    change. `makes_clusters`: what comes back are distances, by which units are clustered. `learns`: all families are
+    seen before any is scored.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Rules:
     for_weights: bool = False
     updates: bool = False
     makes_clusters: bool = False
+    learns: bool = False
 
 
 class Scope(Enum):
@@ -56,6 +58,9 @@ class Scope(Enum):
     FAMILIES = Rules("families", for_weights=True)
     """`family` itself → score per group `[size]`."""
 
+    LEARNED = Rules("learned", never=frozenset({"layers"}), learns=True)
+    """A class, `compress.score.learning.Learner`: from all families it learns tensors, by which it scores each."""
+
     UPDATE = Rules("update", only=frozenset(), for_weights=True, updates=True)
     """`weight`, statistics, the `share` that goes, a pattern's `block` → the weight as it is to be, `[out, in]`."""
 
@@ -73,6 +78,11 @@ class Scope(Enum):
     def makes_clusters(self) -> bool:
         """Whether units are clustered by what it returns."""
         return self.value.makes_clusters
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learns from all families before it scores any."""
+        return self.value.learns
 
     @property
     def ranked(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from compress.calibrate.site import keys_of
 from compress.errors import InputError, ModelError
@@ -13,6 +14,7 @@ from compress.graph.families import Family, Graph
 from compress.registry import Entry, criteria
 from compress.registry.metadata import CriterionMetadata, Needing
 from compress.score.clusters import Method
+from compress.score.learning import learn
 from compress.score.scopes.distances import measured
 from compress.score.scoring import Call, Criterion, Normalize, Scoring, how_scored
 from compress.score.views import Read, Reduce, Stats
@@ -52,22 +54,30 @@ def score(
     normalize: Normalize | None = None,
     seed: int = 0,
     clusters: Method = "linkage",
+    learned: Mapping[str, Tensor] | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores of every group, family name → float64 `[size]`, higher = keep.
 
     `read(name)` gives a stored tensor, `stats[statistic][name]` a statistic; one family's tensors are held at a time.
     `reduce` says how saliencies per weight become one number per group. `normalize="zscore"` standardises the scores of
     a family before they become groups' means: per input channel where the criterion is that fine, else per group.
-    `clusters` says how experts are put together by a criterion that gives their distances.
+    `clusters` says how experts are put together by a criterion that gives their distances. `learned` is what a
+    criterion that learns has learned; without it, it learns from these families.
     Raises InputError where a criterion cannot score such families, ModelError where scores are not finite.
     """
-    scope, result = criterion.meta.scope, {}
+    result, given_arguments = {}, dict(arguments or {})
+    families = list(families)
     for family in families:
-        if not scope.ranks(family.kind):
+        if not criterion.meta.ranks(family.kind):
             raise InputError(f"{criterion.name} cannot score {family.kind} ({family.name}); {_cure(criterion, family)}")
+    if learned is None and criterion.meta.scope.learns:
+        learned = learn(graph, families, criterion, stats, read, arguments=arguments, seed=seed)
+    for family in families:
         call = Call(criterion, arguments, kind=family.kind, seed=seed)
-        given = Scoring(graph, family, criterion, call, stats, read, dict(arguments or {}), reduce, normalize, clusters)
-        values = how_scored(scope).score(given)
+        given = Scoring(
+            graph, family, criterion, call, stats, read, given_arguments, reduce, normalize, clusters, learned or {}
+        )
+        values = how_scored(criterion.meta.scope).score(given)
         if values.shape != (family.size,) or not np.isfinite(values).all():
             raise ModelError(f"{family.name}: {criterion.name} gave scores that are not {family.size} finite numbers")
         result[family.name] = values
@@ -91,5 +101,5 @@ def _cure(criterion: Entry[CriterionMetadata], family: Family) -> str:
     """What to do where a criterion cannot rank a family."""
     if criterion.meta.scope.updates:
         return "it updates single weights; say `prune: weights` with it"
-    can = [name for name in criteria.names() if criteria.get(name).meta.scope.ranks(family.kind)]
+    can = [name for name in criteria.names() if criteria.get(name).meta.ranks(family.kind)]
     return f"{', '.join(can)} can"

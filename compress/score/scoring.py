@@ -42,7 +42,7 @@ class Scoring:
 
     `read(name)` gives a stored tensor, `stats[statistic][name]` a statistic of `needs`. `reduce` says how saliencies
     per weight become one number per group, `normalize` how families are made comparable, `clusters` how experts are put
-    together.
+    together. `learned`: what a criterion that learns has learned of all families.
     """
 
     graph: Graph
@@ -55,6 +55,7 @@ class Scoring:
     reduce: Reduce = "sum"
     normalize: Normalize | None = None
     clusters: Method = "linkage"
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress import registry
 from compress.registry import Entry, Registry
-from compress.registry.scope import Scope
+from compress.registry.metadata import CriterionMetadata
 
 from .markdown import paper, table
 
@@ -16,7 +16,7 @@ from .markdown import paper, table
 def criteria() -> str:
     """Criteria."""
     rows = [
-        (*_named(entry), _ranks(entry.meta.scope), ", ".join(_reads(entry)) or "nothing", _paper(entry))
+        (*_named(entry), _ranks(entry.meta), ", ".join(_reads(entry)) or "nothing", _paper(entry))
         for entry in _entries(registry.criteria)
     ]
     return table(("criterion", "score", "ranks", "needs", "paper"), rows)
@@ -55,17 +55,19 @@ def statistics() -> str:
     return table(("statistic", "what it is", "site", "asked for by"), rows)
 
 
-def _ranks(scope: Scope) -> str:
-    """What a criterion of this scope can rank."""
-    found = ["single weights"] if scope.for_weights else []
-    if scope.ranked != "nothing":
-        found.append(f"clusters of {scope.ranked}" if scope.makes_clusters else scope.ranked)
+def _ranks(meta: CriterionMetadata) -> str:
+    """What a criterion can rank."""
+    found = ["single weights"] if meta.scope.for_weights else []
+    if meta.ranked != "nothing":
+        found.append(f"clusters of {meta.ranked}" if meta.scope.makes_clusters else meta.ranked)
     return ", ".join(found)
 
 
 def needs(entry: Entry[Any]) -> list[str]:
     """What a part reads: `weights`, `text`, `gradients`; none of them for one that reads nothing."""
-    found = ["weights"] if {"weight", "views", "router"} & set(inspect.signature(entry.target).parameters) else []
+    learns = isinstance(entry.meta, CriterionMetadata) and entry.meta.scope.learns
+    shown = {"weight", "views", "router"} & set(inspect.signature(entry.target).parameters)
+    found = ["weights"] if shown or learns else []
     asked = _statistics(entry)
     if asked:
         found.append("text")

@@ -21,6 +21,7 @@ from compress.model.model import Model
 from compress.output_format.find import NO_REPAIR
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria, repairs
+from compress.score.learning import Learned, learn
 from compress.score.score import needed, score, statistics_of
 from compress.score.views import Stats
 from compress.steps.units import merge as merging
@@ -119,6 +120,7 @@ class Decided(NamedTuple):
 def decide(context: Context, step: Prune, families: list[Family], stats: Stats) -> Decided:
     """What goes and what stays. Raises BudgetError where the budget cannot be met."""
     source = context.source
+    learned = learned_of(context, step, families, stats)
     scores = score(
         source.graph,
         families,
@@ -130,12 +132,32 @@ def decide(context: Context, step: Prune, families: list[Family], stats: Stats) 
         normalize=allocators.get(step.allocate.name).meta.normalize,
         seed=context.recipe.seed,
         clusters=step.clusters,
+        learned=learned,
     )
     own = {name: values.copy() for name, values in scores.items()}  # layers that are spared get others
     kept = spend(context, step, families, scores, stats)
     if criteria.get(step.by.name).meta.scope.makes_clusters:
         return Decided(*merging.select_and_merge_experts(source, step, families, kept, stats), {})
     return Decided(kept, {}, saliency_kept(families, own, kept))
+
+
+def learned_of(context: Context, step: Prune, families: list[Family], stats: Stats) -> Learned | None:
+    """What the criterion learns of all `families` before it scores any; None for one that learns nothing."""
+    source, criterion = context.source, criteria.get(step.by.name)
+    if not criterion.meta.scope.learns:
+        return None
+    needs = statistics_of(criterion, step.by.arguments)
+    return learn(
+        source.graph,
+        families,
+        criterion,
+        stats,
+        source.weights.read,
+        arguments=step.by.arguments,
+        seed=context.recipe.seed,
+        model=source.checkpoint.digest,
+        data=context.data_key if needs else "",
+    )
 
 
 def spend(

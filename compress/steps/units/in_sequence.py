@@ -18,8 +18,9 @@ from compress.execution.context import Context, Needs
 from compress.graph.families import Family
 from compress.recipe.prune import Prune
 from compress.registry import allocators, criteria
+from compress.score.learning import Learned
 from compress.score.score import score, statistics_of
-from compress.steps.units.decide import Decided, bound_repair, decide, wants
+from compress.steps.units.decide import Decided, bound_repair, decide, learned_of, wants
 from compress.steps.units.saliency import Saliency, saliency_kept
 
 
@@ -49,6 +50,8 @@ def check(step: Prune, families: list[Family]) -> None:
     needs = statistics_of(criteria.get(step.by.name), step.by.arguments)
     if at_sites(needs, backward=True):
         raise InputError(f"propagate: pruned runs forwards only, and {step.by.name} needs gradients; take `dense`")
+    if needs and criteria.get(step.by.name).meta.scope.learns:
+        raise InputError(f"propagate: pruned gathers block by block, and {step.by.name} learns of all; take `dense`")
 
 
 def _counts(context: Context, step: Prune, families: list[Family]) -> dict[str, int]:
@@ -89,6 +92,11 @@ class Sequence:
     ) -> None:
         self.source, self.step, self.context = context.source, step, context
         self.families, self._chosen = families, chosen
+        self._learned: Learned | None = None
+        if not all(isinstance(mask, np.ndarray) for mask in chosen.values()):
+            self._learned = distributed.agreed(
+                learned_of(context, step, families, {}) if distributed.rank() == 0 else None
+            )
         self.kept: dict[str, np.ndarray] = {}
         self.saliency: Saliency = {}
 
@@ -129,6 +137,7 @@ class Sequence:
             arguments=self.step.by.arguments,
             reduce=self.step.reduce,
             seed=self.context.recipe.seed,
+            learned=self._learned,
         )
         chosen = {}
         for name, count in masks.items():
