@@ -144,7 +144,7 @@ def _rows(
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
     else:
         if calibrate.template is None:
-            before, after = _around(tokenizer)
+            before, after = around(tokenizer)
         stream = (token for ids in tokens(tokenizer, corpus(calibrate, tokenizer, seed)) for token in ids)
     room = calibrate.length - len(before) - len(after)
     if room < 1:
@@ -178,7 +178,7 @@ def tokens(tokenizer: PreTrainedTokenizerBase, found: Iterator[str]) -> Iterator
         yield from tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]  # pyright: ignore
 
 
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that go before and after a text."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])  # pyright: ignore
     full = list(tokenizer("a")["input_ids"])  # pyright: ignore
