@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zoo
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from compress.evaluate.harness import SHIPPED
 from compress.recipe.vocabulary import PruneVocab
 from compress.steps.vocabulary.choose import Choice
 from compress.tokenizer.file import TokenizerFile
 
+NAMES = {
+    "word_pieces": {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+}
+PLAIN = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 
 
@@ -125,6 +137,24 @@ def reduced(kind: str, folder: Path, used: np.ndarray, **budget: Any) -> tuple[T
     kept = Choice(file, used, ()).kept(PruneVocab(prune="vocab", **budget))
     new = {int(old): number for number, old in enumerate(np.flatnonzero(kept))}
     return whole(written(kind)), whole(file.renumbered(new)), new
+
+
+def model(name: str, kind: str, folder: Path, rows: int | None = None, data: str = "", **changes: Any) -> Path:
+    """A model of the zoo with a tokenizer of the kind (or of `data`), and a text beside it of which it needs a part."""
+    backend = Tokenizer.from_str(data or written(kind))
+    zoo.save(name, folder, vocab_size=rows or backend.get_vocab_size(), **changes)
+    PreTrainedTokenizerFast(tokenizer_object=backend, **NAMES.get(kind, PLAIN)).save_pretrained(folder)
+    (folder.parent / "text.txt").write_text("\n\n".join(texts()[:25]), encoding="utf-8")
+    return folder
+
+
+def fewer(kind: str, folder: Path) -> str:
+    """The tokenizer.json of a kind with a fifth of its tokens gone, written through `folder`."""
+    used = counts(whole(written(kind)), texts()[:25])
+    (folder / "tokenizer.json").write_text(written(kind), encoding="utf-8")
+    file = TokenizerFile(folder / "tokenizer.json")
+    kept = Choice(file, used, ()).kept(PruneVocab(prune="vocab", remove=0.2))
+    return json.dumps(file.renumbered({int(old): number for number, old in enumerate(np.flatnonzero(kept))}))
 
 
 def _train(tokenizer: Tokenizer, trainer: Any) -> None:

@@ -1,61 +1,58 @@
 """Two models that cut text differently are measured on the same bytes, and each writes in its own tokens."""
 
-import json
 import math
 
 import lettered
 import pytest
 import torch
 import zoo
-from test_vocabulary_step import model, recipe
+from lettered import fewer, model
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
 from compress.checkpoint.open import open_checkpoint
 from compress.data.reread import Reader, reader
-from compress.evaluate.continuations import PROMPTS
 from compress.evaluate.folder import Questions, evaluate_folder
 from compress.inputs.batch import BYTES, COUNTED, LABELS
-from compress.model.model import Model
-from compress.pipeline import Options, run
+from compress.inputs.choose import inputs_of
+from compress.model.build import empty_model, load_config, model_class
 from compress.recipe.schema import Calibrate
-
-SHARE = "{prune: vocab, remove: 20%}"
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """A Llama and the same with fewer tokens."""
-    place = tmp_path_factory.mktemp("pair")
-    dense = model("llama", "byte_level", place / "in", max_position_embeddings=512, initializer_range=0.3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.evaluate.before_after.SAMPLES", 8)
-        run(recipe(dense, SHARE), dense, place / "out", Options(latency=False))
-    return dense, place / "out"
+from compress.tasks.choose import task_of
 
 
-def nats(folder, text, skipped):
-    """By hand: what the model loses on the text behind its first so many characters."""
+def pair(name, kind, place, **changes):
+    """A model, and another with fewer tokens; in what else they differ does not matter here."""
+    dense = model(name, kind, place / "in", **changes)
+    data = fewer(kind, place)
+    return dense, model(name, kind, place / "out", data=data, **changes)
+
+
+def nats(folder, text):
+    """By hand: what the model loses on the text."""
     tokenizer, stock = AutoTokenizer.from_pretrained(folder), zoo.stock("llama", folder)
-    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = torch.tensor([[tokenizer.bos_token_id, *made["input_ids"], tokenizer.eos_token_id]])
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(text)[1:-1], tokenizer.eos_token_id]])
     with torch.no_grad():
-        losses = cross_entropy(stock(ids).logits[0, :-1], ids[0, 1:], reduction="none")
-    told = [start >= skipped for start, _ in made["offset_mapping"]]
-    return float(losses[torch.tensor([*told, True])].double().sum())
+        return float(cross_entropy(stock(ids).logits[0, :-1], ids[0, 1:], reduction="sum"))
 
 
-def test_loss_is_of_the_same_bytes_and_counts_the_dense_models_tokens(pair):
-    dense, out = map(open_checkpoint, pair)
-    source = Model.of(dense)
-    rows, _ = source.inputs.batches(
-        Calibrate(data=str(pair[0].parent / "text.txt"), samples=6, length=40, batch=3), dense
-    )
-    again = source.inputs.reread(rows, dense, out)
-    old, new = map(AutoTokenizer.from_pretrained, pair)
-    metric = source.task.metric(rows[0])
+def opened(folder):
+    """The checkpoint, what its model reads and what it is for."""
+    checkpoint = open_checkpoint(folder)
+    config = load_config(checkpoint)
+    made = empty_model(config, model_class(config, checkpoint))
+    return checkpoint, inputs_of(made, config), task_of(made)
+
+
+def test_loss_is_of_the_same_bytes_and_counts_the_dense_models_tokens(tmp_path):
+    both = pair("llama", "byte_level", tmp_path, initializer_range=0.3)
+    dense, inputs, task = opened(both[0])
+    out = open_checkpoint(both[1])
+    rows, _ = inputs.batches(Calibrate(data=str(tmp_path / "text.txt"), samples=6, length=40, batch=3), dense)
+    again = inputs.reread(rows, dense, out)
+    old, new = map(AutoTokenizer.from_pretrained, both)
+    metric = task.metric(rows[0])
     lost, bits = 0.0, 0
-    before, after = zoo.stock("llama", pair[0]), zoo.stock("llama", pair[1])
+    before, after = zoo.stock("llama", both[0]), zoo.stock("llama", both[1])
     readings = []
     for row, batch in zip(rows, again, strict=True):
         with torch.no_grad():
@@ -66,7 +63,7 @@ def test_loss_is_of_the_same_bytes_and_counts_the_dense_models_tokens(pair):
             mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))[number].bool()
             assert new.decode(batch["input_ids"][number][mask][1:-1]) == text
             assert batch[COUNTED][number] == len(ids) - 1 and batch[BYTES][number] == len(text.encode())
-            lost, bits = lost + nats(pair[1], text, 0), bits + len(text.encode())
+            lost, bits = lost + nats(both[1], text), bits + len(text.encode())
     assert any((batch["input_ids"].shape[1] > 40) for batch in again)
     found = metric.quality(metric.merged([one for _, one in readings]), metric.merged([one for one, _ in readings]))
     perplexity, bytes_ = found.figures
@@ -104,41 +101,21 @@ class Loaded:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_the_report_compares_per_byte_and_shows_what_each_writes_in_its_own_tokens(pair):
-    dense, out = pair
-    report = json.loads((out / "report.json").read_text())
-    first, second = report["quality"]["figures"]
-    assert first["over"].endswith("× 256 tokens of the dense model") and second["title"] == "Bits a byte"
-    assert report["changes"].keys() >= {"perplexity", "bits_per_byte"}
-    for side, folder in (("before", dense), ("after", out)):
-        tokenizer, stock = AutoTokenizer.from_pretrained(folder), zoo.stock("llama", folder)
-        ids = torch.tensor([tokenizer(PROMPTS[0])["input_ids"]])
-        made = stock.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=0)
-        assert report["generated"][0][side] == tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
-    against = evaluate_folder(open_checkpoint(out), Questions(samples=4, length=64), open_checkpoint(dense))
-    assert against["quality"][0]["over"] == "4 × 64 tokens of this model"
-    assert set(against["changes"]) == {"perplexity", "bits_per_byte"}
-    one, other = report["quality"]["figures"][1], against["quality"][1]
-    assert other["value"] / other["dense"] == pytest.approx(one["value"] / one["dense"], rel=0.05)
-
-
 @pytest.mark.parametrize(
     ("name", "kind"), [("t5", "unigram"), ("bert", "word_pieces"), ("bert_encoder", "word_pieces")]
 )
 def test_other_kinds_of_models_are_measured_on_the_same_texts(name, kind, tmp_path):
-    changes = {"decoder_start_token_id": 0} if name == "t5" else {"max_position_embeddings": 512}
-    dense = model(name, kind, tmp_path / "in", **changes)
-    run(recipe(dense, SHARE), dense, tmp_path / "out", Options(evaluate=False))
-    one, other = map(open_checkpoint, (dense, tmp_path / "out"))
+    both = pair(name, kind, tmp_path, **({"decoder_start_token_id": 0} if name == "t5" else {}))
+    one, inputs, _ = opened(both[0])
+    other = open_checkpoint(both[1])
     assert reader(one, one) is None and reader(one, other) is not None
-    source = Model.of(one)
-    rows, _ = source.inputs.batches(Calibrate(data=str(tmp_path / "text.txt"), samples=4, length=24, batch=4), one)
-    (again,) = source.inputs.reread(rows, one, other)
-    old, new = map(AutoTokenizer.from_pretrained, (dense, tmp_path / "out"))
+    rows, _ = inputs.batches(Calibrate(data=str(tmp_path / "text.txt"), samples=4, length=24, batch=4), one)
+    (again,) = inputs.reread(rows, one, other)
+    old, new = map(AutoTokenizer.from_pretrained, both)
     if name == "bert":
-        found = evaluate_folder(other, Questions(samples=4, length=64), one)
+        found = evaluate_folder(other, Questions(data=str(tmp_path / "text.txt"), samples=4, length=32), one)
         (figure,) = found["quality"]
-        assert figure["over"] == "4 × 64 tokens, each model's own" and not found["changes"]
+        assert figure["over"] == "4 × 32 tokens, each model's own" and not found["changes"]
         assert COUNTED not in again and (again[LABELS] >= 0).any()
         return
     for row, one in zip(rows[0]["input_ids"], again["input_ids"], strict=True):

@@ -163,7 +163,7 @@ class TokenLoss(Metric[Losses]):
                 record[BITS] = {"value": value, "bytes": sum(sizes)}
             if (change := ratio_change(beside, bits)) is not None:
                 changes[BITS] = change
-        return Quality(figures, *records, changes, model.mean)
+        return Quality(figures, records[0], records[1], changes, model.mean)
 
 
 def _added(several: Sequence[np.ndarray]) -> np.ndarray:

@@ -33,6 +33,7 @@ class BytePairs(Pieces):
         self.ids: Mapping[str, int] = spec["vocab"]
         self._prefix, self._suffix = spec.get("continuing_subword_prefix") or "", spec.get("end_of_word_suffix") or ""
         self.merges: list[Merge] = [_pair(merge) for merge in spec["merges"]]
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def fixed(self) -> Iterator[int]:
         """The unknown piece; bytes where these stand in for characters, else all characters."""
@@ -79,7 +80,12 @@ class BytePairs(Pieces):
         return {merge: rank for rank, merge in enumerate(self.merges)}
 
     def _last_merge(self, piece: str) -> tuple[str, ...]:
-        """Merge the characters of `piece` alone."""
+        """The last of the merges that put the characters of `piece` together; none where they give something else."""
+        if piece not in self._known:
+            self._known[piece] = self._merge(piece)
+        return self._known[piece]
+
+    def _merge(self, piece: str) -> tuple[str, ...]:
         symbols, last = self._characters(piece), ()
         while len(symbols) > 1:
             pairs = [(self._ranks.get(pair), place) for place, pair in enumerate(pairwise(symbols))]

@@ -14,7 +14,8 @@ from typing import Any
 from compress.errors import InputError
 
 NAMED = re.compile(
-    r"(^|_)tokens?_(id|ids|index|indices|idx)$|^forced_decoder_ids$|^force_words_ids$|^(lang|task|speaker)_to_id$"
+    r"(^|_)tokens?_(id|ids|index|indices|idx)$|^(bos|eos|pad|padding|unk|mask|cls|sep)_(id|index|idx)$|"
+    r"^forced_decoder_ids$|^force_words_ids$|^(lang|task|speaker)_to_id$"
 )
 """Keys of tokens that a model needs: one, a list, lists of lists, or a mapping of names to them."""
 

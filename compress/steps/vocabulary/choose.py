@@ -29,7 +29,6 @@ class Choice:
             for part in pieces.parts(depths[number][1]):
                 uses[pieces.ids[part]] += uses[number]
         useless[list(tokenizer.added.values())] = False
-        self.used = int((uses > 0).sum())
         needed = np.zeros(self.rows, bool)
         open_ = {*tokenizer.fixed(), *named}
         while open_:

@@ -97,7 +97,12 @@ class PruneTokens(ModelStep):
             changed={**dict(_changed(checkpoint.config, config)), **output_format.edits},
             beside=files,
             kept=kept,
-            notes=[*output_format.notes, *_notes(decision, files), *notes_of([*beside, own])],
+            notes=[
+                *output_format.notes,
+                *_notes(decision, files),
+                *notes_of([*beside, own]),
+                *_left(output_format.config, family.size),
+            ],
         )
 
     @staticmethod
@@ -122,6 +127,15 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
             yield from _changed(old, value, f"{path}{key}.")
         elif value != old:
             yield path + key, (old, value)
+
+
+def _left(config: Mapping[str, Any], rows: int, path: str = "config.json: ") -> Iterator[str]:
+    """Numbers of tokens that no size of the model hangs on, a sentence each."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _left(value, rows, f"{path}{key}.")
+        elif str(key).endswith("vocab_size") and value == rows:
+            yield f"{path}{key} is {rows} as before, as no size of the model hangs on it; check whether it should be"
 
 
 def _notes(decision: Decision, files: Mapping[str, str | None]) -> Iterator[str]:
