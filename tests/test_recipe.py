@@ -116,7 +116,7 @@ steps:
     assert texts[4].startswith("steps.0.by: unknown criterion 'wnada'; did you mean 'wanda'? (known: fluctuation,")
     assert texts[5] == "steps.0.remove: 20 is no share; write a share as 20% or 0.2"
     assert texts[6] == "steps.0.until: a step has one budget, this one has remove and until; leave one out"
-    assert texts[7].startswith("steps.1.prune.1: the vocabulary is not pruned by this version")
+    assert texts[7].startswith("steps.1.prune.1: the vocabulary is a step of its own")
     assert texts[8] == "steps.1.by.wanda.pwoer: unknown argument; did you mean 'power'? (known: base, power)"
     assert (
         texts[9]

@@ -4,8 +4,10 @@
 
 Nothing of compress is imported, and no plan is read: which rows were kept is found by looking the pruned producers'
 rows up among the dense ones. The masked dense model is the dense one whose consumers read zeros where rows are gone,
-with the consumers' weights and biases of the pruned folder (repairs change these). Needs no more than uniform or
-per-layer pruning of heads and MLP channels in the Llama and BERT families; exits with 1 on a difference above 1e-3.
+with the consumers' weights and biases of the pruned folder (repairs change these). Where tokens are gone, the dense
+model is given the same tokens in its own numbers, and its logits are those of the tokens that stay. Needs no more than
+uniform or per-layer pruning of heads and MLP channels in the Llama and BERT families, and of the vocabulary; exits with
+1 on a difference above 1e-3.
 """
 
 from __future__ import annotations
@@ -80,6 +82,14 @@ def places(dense: Tensor, pruned: Tensor, name: str) -> list[int]:
         raise RuntimeError(f"{name}: a row of the pruned model is none of the dense model's") from None
 
 
+def tokens(dense: nn.Module, pruned: nn.Module) -> Tensor:
+    """The dense model's number of each of the pruned one's tokens, by their rows of the embedding."""
+    whole, rows = (model.get_input_embeddings().weight.detach() for model in (dense, pruned))  # pyright: ignore
+    if len(whole) == len(rows):
+        return torch.arange(len(rows))
+    return torch.tensor(places(whole, rows, "the embedding"))
+
+
 @torch.no_grad()
 def output(model: nn.Module, ids: Tensor) -> Tensor:
     """Logits or the last hidden state for `ids` `[1, length]`."""
@@ -93,16 +103,25 @@ def main(dense_folder: Path, pruned_folder: Path) -> int:
     tokenizer = transformers.AutoTokenizer.from_pretrained(pruned_folder, trust_remote_code=ours(pruned_folder))
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     pruned, dense = load(pruned_folder), load(dense_folder)
-    whole = output(dense, ids)
+    kept = tokens(dense, pruned)
+    said = f"{len(dense.get_input_embeddings().weight) - len(kept)} tokens"  # pyright: ignore
+    own = transformers.AutoTokenizer.from_pretrained(dense_folder, trust_remote_code=ours(dense_folder))
+    same = own.convert_ids_to_tokens(kept[ids[0]].tolist()) == tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    if not same:
+        print(f"{pruned_folder}: its tokenizer calls rows of the embedding by other names", file=sys.stderr)
+        return 1
+    whole = output(dense, kept[ids])
     lost = mask(dense, pruned)
-    masked, found = output(dense, ids), output(pruned, ids)
+    masked, found = output(dense, kept[ids]), output(pruned, ids)
+    if masked.shape[-1] != found.shape[-1]:
+        whole, masked = whole[..., kept], masked[..., kept]
     apart = (found - masked).abs().max().item()
     print(
         f"{pruned_folder}: opened by transformers {transformers.__version__} as {type(pruned).__name__}; "
-        f"{lost} rows gone; differs from the masked dense model by {apart:.1e} "
+        f"{lost} rows and {said} gone; differs from the masked dense model by {apart:.1e} "
         f"(masking itself: {(masked - whole).abs().max().item():.1e})"
     )
-    if not lost or not apart <= LIMIT:
+    if not (lost or len(kept) < len(dense.get_input_embeddings().weight)) or not apart <= LIMIT:  # pyright: ignore
         print(f"more than {LIMIT:g}, or nothing was removed", file=sys.stderr)
         return 1
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,31 @@ def write_config(folder: Path, config: dict[str, Any], *, trust_remote_code: boo
         shutil.copyfile(MODELING_FILE, folder / MODELING_FILE.name)
 
 
-def copy_beside(files: Iterable[Path], source: Path, folder: Path, *, trust_remote_code: bool) -> None:
-    """Copy `files`, which lie below `source`, into `folder`; code, and what names it, only where that is trusted."""
+def copy_beside(
+    files: Iterable[Path],
+    source: Path,
+    folder: Path,
+    *,
+    trust_remote_code: bool,
+    changed: Mapping[str, str | None] | None = None,
+) -> None:
+    """Copy `files`, which lie below `source`, into `folder`; code, and what names it, only where that is trusted.
+
+    `changed`: path below `source` → the text to write in a file's place, None where none is.
+    """
+    changed = changed or {}
     for file in files:
         inside = file.relative_to(source)
         if inside.as_posix() in WRITTEN or (is_code(inside) and not trust_remote_code):
             continue
+        new = changed.get(inside.as_posix())
+        if new is None and inside.as_posix() in changed:
+            continue
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not trust_remote_code and (text := config_without_code(file)) is not None:
-            target.write_text(text, encoding="utf-8")
+        if new is not None:
+            target.write_text(new, encoding="utf-8")
         else:
             shutil.copyfile(file, target)
+        if not trust_remote_code and (text := config_without_code(target)) is not None:
+            target.write_text(text, encoding="utf-8")

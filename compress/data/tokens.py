@@ -104,6 +104,19 @@ def texts(data: Any, seed: int = 0) -> list[str | Messages]:
     return found
 
 
+def corpus(calibrate: Calibrate, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Iterator[str]:
+    """All of the text that `token_rows` cuts its rows from, piece by piece in the same order; what lies beyond 200
+    million characters is not read.
+
+    Raises InputError for data that is no text, or cannot be had.
+    """
+    found = texts(calibrate.data or DEFAULT, seed)
+    if calibrate.template == "chat":
+        yield from in_template(tokenizer, found)
+    else:
+        yield from (f"{text}\n\n" for text in _plain(found))
+
+
 def _source(data: Any) -> Iterable[str | Messages]:
     if not isinstance(data, str):
         if (given := sources.get(data.name).meta.gives) != "text":
@@ -129,11 +142,10 @@ def _rows(
         stream = (token for piece in sources.get(name).target(text_config(config).vocab_size, seed) for token in piece)
     elif tokenizer is None:
         raise InputError("the model has no tokenizer; put its files beside config.json, or use data: random")
-    elif calibrate.template == "chat":
-        stream = _tokens(tokenizer, in_template(tokenizer, texts(data, seed)))
     else:
-        before, after = _around(tokenizer)
-        stream = _tokens(tokenizer, (f"{text}\n\n" for text in _plain(texts(data, seed))))
+        if calibrate.template is None:
+            before, after = around(tokenizer)
+        stream = (token for ids in tokens(tokenizer, corpus(calibrate, tokenizer, seed)) for token in ids)
     room = calibrate.length - len(before) - len(after)
     if room < 1:
         raise InputError(f"calibrate.length: {calibrate.length} leaves no room between the special tokens")
@@ -160,14 +172,13 @@ def _plain(found: list[str | Messages]) -> Iterator[str]:
         yield text
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, found: Iterator[str]) -> Iterator[int]:
-    """Tokens of the texts, without those that the tokenizer puts around a text."""
+def tokens(tokenizer: PreTrainedTokenizerBase, found: Iterator[str]) -> Iterator[list[int]]:
+    """The tokens of each text, without those that the tokenizer puts around it."""
     while given := list(islice(found, 64)):
-        for ids in tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]:  # pyright: ignore
-            yield from ids
+        yield from tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]  # pyright: ignore
 
 
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that go before and after a text."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])  # pyright: ignore
     full = list(tokenizer("a")["input_ids"])  # pyright: ignore

@@ -103,6 +103,7 @@ class Evaluator:
         if not self._rows:
             asked: Any = {"data": self._data, "length": LENGTH, "samples": SAMPLES, "seed": self._seed}
             self._rows = held_out(self._source.inputs, self._dense, **asked)
+        theirs = self._source.inputs.reread(self._rows, self._dense, pruned)
         together = self._dense.bytes + pruned.bytes <= LARGEST
         if together:
             one, other = (Whole(checkpoint, self._device) for checkpoint in (self._dense, pruned))
@@ -111,15 +112,22 @@ class Evaluator:
             other = Streamed(pruned, Model.of(pruned).graph, self._device)
         after: list[Any] = []
         if self._meaningful:
-            after = self._read(one, other, budget)
+            after = self._read(one, other, theirs, budget)
         else:
             notes.append(meaningless(self._source.inputs))
-        times = self._time(one, other, budget, notes) if self._timed else None
-        written = self._write(one, other, limited=budget.limited) if self._meaningful else []
-        return replace(self._compared(after, times, notes), continuations=written)
+        samples = self._samples(pruned)
+        times = self._time(one, other, samples, budget, notes) if self._timed else None
+        written = self._write(one, other, pruned, limited=budget.limited) if self._meaningful else []
+        return replace(self._compared(after, samples, times, notes), continuations=written)
 
-    def _read(self, one: Whole | Streamed, other: Whole | Streamed, budget: Budget) -> list[Any]:
-        """What the pruned model makes of the batches; `_before` and `_count` grow along with the first."""
+    def _samples(self, pruned: Checkpoint) -> tuple[Batch, Batch]:
+        """One sample as each model reads it."""
+        sample = first(self._rows[0], 1)
+        return sample, self._source.inputs.reread([sample], self._dense, pruned)[0]
+
+    def _read(self, one: Whole | Streamed, other: Whole | Streamed, theirs: list[Batch], budget: Budget) -> list[Any]:
+        """What the pruned model makes of `theirs`, the batches as it reads them; `_before` and `_count` grow along with
+        the first."""
         found: list[Any] = []
         most, streamed = self._count or len(self._rows), isinstance(one, Streamed)
         step = 1 if not streamed else FEWEST if budget.limited else most  # every pass reads all weights
@@ -129,39 +137,53 @@ class Evaluator:
                 missing = self._rows[len(self._before) : end]
                 if missing:
                     self._before += one.read(self._metric, missing, advance if streamed else _nothing)
-                found += other.read(self._metric, self._rows[len(found) : end], advance)
+                found += other.read(self._metric, theirs[len(found) : end], advance)
                 if self._count is None and len(found) >= FEWEST and not budget.holds(QUALITY):
                     break
         self._count = len(found)
         return found
 
     def _time(
-        self, one: Whole | Streamed, other: Whole | Streamed, budget: Budget, notes: list[str]
+        self,
+        one: Whole | Streamed,
+        other: Whole | Streamed,
+        samples: tuple[Batch, Batch],
+        budget: Budget,
+        notes: list[str],
     ) -> tuple[list[float], list[float]] | None:
         if not (isinstance(one, Whole) and isinstance(other, Whole)):
             notes.append(f"latency not measured: both models together are above {LARGEST / 1e9:.0f} GB")
             return None
-        batch = first(self._rows[0], 1)
-        times = in_turns(forward(one.model, batch), forward(other.model, batch), budget, label="measuring latency")
+        runs = forward(one.model, samples[0]), forward(other.model, samples[1])
+        times = in_turns(*runs, budget, label="measuring latency")
         if times is None:
             notes.append(f"latency not measured: {LEAST} rounds take too long; `--evaluate full` takes the time")
         return times
 
-    def _write(self, one: Whole | Streamed, other: Whole | Streamed, *, limited: bool) -> list[Continuation]:
-        """What both models write, of those that do and are in memory; the dense one is asked once."""
-        tokenizer = load_tokenizer(self._dense)
-        if not (isinstance(one, Whole) and isinstance(other, Whole) and tokenizer and writes(one.model)):
+    def _write(
+        self, one: Whole | Streamed, other: Whole | Streamed, pruned: Checkpoint, *, limited: bool
+    ) -> list[Continuation]:
+        """What both models write, of those that do and are in memory, each in its own tokens; the dense one is asked
+        once."""
+        tokenizer, theirs = load_tokenizer(self._dense), load_tokenizer(pruned)
+        if not (isinstance(one, Whole) and isinstance(other, Whole) and tokenizer and theirs and writes(one.model)):
             return []
         seconds = SECONDS if limited else None
         self._written = self._written or continued(one.model, tokenizer, seconds=seconds)
-        after = continued(other.model, tokenizer, seconds=seconds)
+        after = continued(other.model, theirs, seconds=seconds)
         return [Continuation(*three) for three in zip(PROMPTS, self._written, after, strict=True)]
 
     @property
     def _metric(self) -> Metric[Any]:
         return self._source.task.metric(self._rows[0])
 
-    def _compared(self, read: list[Any], times: tuple[list[float], list[float]] | None, notes: list[str]) -> Evaluation:
+    def _compared(
+        self,
+        read: list[Any],
+        samples: tuple[Batch, Batch],
+        times: tuple[list[float], list[float]] | None,
+        notes: list[str],
+    ) -> Evaluation:
         metric, quality = self._metric, None
         if read:
             quality = metric.quality(metric.merged(read), metric.merged(self._before[: len(read)]))
@@ -170,7 +192,8 @@ class Evaluator:
         if times is None:
             return found
         changes["latency"] = time_change(*times)
-        before, after = (Latency.of(some, self._source.inputs, first(self._rows[0], 1)) for some in times)
+        inputs = self._source.inputs
+        before, after = (Latency.of(some, inputs, sample) for some, sample in zip(times, samples, strict=True))
         return replace(found, latency_before=before, latency_after=after)
 
 

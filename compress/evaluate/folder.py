@@ -72,7 +72,7 @@ def evaluate_folder(checkpoint: Checkpoint, questions: Questions, dense: Checkpo
     found, reading = _ask(checkpoint, asked)
     beside = None
     if dense is not None:
-        found["against"], beside = _ask(dense, asked)
+        found["against"], beside = _ask(dense, replace(asked, rows=_rows_of(dense, checkpoint, asked)))
         found["changes"] = {}
     if asked.metric is not None:
         _add_quality(found, asked.metric.quality(reading, beside))
@@ -112,6 +112,15 @@ def _prepare(checkpoint: Checkpoint, questions: Questions) -> _Asked:
     return _Asked(questions, inputs, task.metric(rows[0]), rows, named(data))
 
 
+def _rows_of(dense: Checkpoint, checkpoint: Checkpoint, asked: _Asked) -> list[Batch]:
+    """The same samples as `dense` reads them."""
+    if not task_of(asked.inputs.model).labelled:
+        return asked.inputs.reread(asked.rows, checkpoint, dense)
+    questions = asked.questions
+    file = Path(questions.data) if questions.data is not None else None
+    return asked.inputs.labelled(file, dense, samples=questions.samples, length=questions.length)
+
+
 def _ask(checkpoint: Checkpoint, asked: _Asked) -> tuple[dict[str, Any], Any]:
     """The figures of one model, and what it made of the samples."""
     found: dict[str, Any] = {"model": str(checkpoint.folder), "notes": [], "text": asked.text}
@@ -140,10 +149,14 @@ def _time(checkpoint: Checkpoint, dense: Checkpoint | None, asked: _Asked, found
         if graphs[0].is_file():
             found["onnx"] = asdict(ort_speed(graphs[0], inputs, sample))
         return
-    before, after, changes = speeds(load_model(dense, device), model, inputs, sample)
+    if task_of(inputs.model).labelled:
+        samples = first(_rows_of(dense, checkpoint, asked)[0], 1), sample
+    else:
+        samples = inputs.reread([sample], checkpoint, dense)[0], sample
+    before, after, changes = speeds(load_model(dense, device), model, inputs, samples)
     found["against"]["speed"], found["speed"] = asdict(before), asdict(after)
     if graphs[0].is_file() and graphs[1].is_file():
-        timed = ort_speeds(graphs[0], graphs[1], inputs, sample, Budget())
+        timed = ort_speeds(graphs[0], graphs[1], inputs, samples, Budget())
         assert timed is not None  # a budget without end holds it
         found["against"]["onnx"], found["onnx"] = asdict(timed.before), asdict(timed.after)
         changes |= timed.changes

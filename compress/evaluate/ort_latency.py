@@ -76,9 +76,11 @@ def ort_speed(path: Path, inputs: Inputs, sample: Batch, *, written: int = WRITT
     return graph.speed(times, [graph.decode() for _ in range(3)] if graph.writes else None)
 
 
-def ort_speeds(dense: Path, pruned: Path, inputs: Inputs, sample: Batch, budget: Budget) -> Speeds | None:
-    """Time two graphs in turns on one sample; None where the budget does not hold enough rounds."""
-    one, other = Timed(dense, inputs, sample), Timed(pruned, inputs, sample)
+def ort_speeds(
+    dense: Path, pruned: Path, inputs: Inputs, samples: tuple[Batch, Batch], budget: Budget
+) -> Speeds | None:
+    """Time two graphs in turns on one sample as each reads it; None where the budget does not hold enough rounds."""
+    one, other = Timed(dense, inputs, samples[0]), Timed(pruned, inputs, samples[1])
     read = in_turns(one.prefill, other.prefill, budget, label="measuring latency in ONNX Runtime")
     if read is None:
         return None

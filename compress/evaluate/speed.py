@@ -74,9 +74,12 @@ def speed(model: nn.Module, inputs: Inputs, sample: Batch, *, written: int = WRI
     return timed.speed(prefills, [timed.decode() for _ in range(LEAST)] if timed.writes else None, together)
 
 
-def speeds(one: nn.Module, other: nn.Module, inputs: Inputs, sample: Batch) -> tuple[Speed, Speed, dict[str, Change]]:
-    """Both models in turns; the changes are those of the time of `prefill`, `decode` and `throughput`."""
-    both = (Timed(one, inputs, sample), Timed(other, inputs, sample))
+def speeds(
+    one: nn.Module, other: nn.Module, inputs: Inputs, samples: tuple[Batch, Batch]
+) -> tuple[Speed, Speed, dict[str, Change]]:
+    """Both models in turns, on one sample as each reads it; the changes are those of the time of `prefill`, `decode`
+    and `throughput`."""
+    both = (Timed(one, inputs, samples[0]), Timed(other, inputs, samples[1]))
     kinds = ["prefill", *(["decode"] if both[0].writes and both[1].writes else []), "throughput"]
     times: dict[str, tuple[list[float], list[float]]] = {}
     for kind in kinds:

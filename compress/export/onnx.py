@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from compress.checkpoint.open import Checkpoint
+from compress.checkpoint.open import Checkpoint, open_checkpoint
 from compress.console import human_bytes
 from compress.evaluate.before_after import LARGEST, LENGTH
 from compress.evaluate.budget import Budget
@@ -47,9 +47,12 @@ class Onnx(Format):
         timed = None
         if took < budget.left and dense.checkpoint.bytes <= LARGEST:
             sample = held_out(dense.inputs, dense.checkpoint, length=LENGTH, samples=1)[0]
+            trust = dense.checkpoint.trust_remote_code
+            pruned = open_checkpoint(folder.parent, trust_remote_code=trust)  # whose tokens may be numbered anew
+            samples = sample, dense.inputs.reread([sample], dense.checkpoint, pruned)[0]
             with tempfile.TemporaryDirectory(prefix="compress-") as place:
                 self.write(dense.checkpoint, Path(place), settings)
-                timed = ort_speeds(Path(place) / FILE, folder / FILE, dense.inputs, sample, budget)
+                timed = ort_speeds(Path(place) / FILE, folder / FILE, dense.inputs, samples, budget)
         if timed is None:
             return Comparison(notes=[NOT_TIMED])
         return Comparison({"before": asdict(timed.before), "after": asdict(timed.after)}, _timings(timed))

@@ -12,6 +12,10 @@ LABELS = "labels"
 TOKEN_WEIGHT = "token_weight"
 """How much each token counts in what is gathered and in the loss, `[samples, tokens]`; no forward is given it."""
 
+COUNTED, BYTES = "counted_tokens", "text_bytes"
+"""Of a text that another tokenizer cut before: as how many tokens a sample counts, and how many bytes of it are
+predicted, both `[samples]`; no forward is given them."""
+
 
 def rows(batch: Batch) -> int:
     """How many samples there are."""
@@ -41,4 +45,4 @@ def samples(batch: Batch) -> list[Batch]:
 
 def given(batch: Batch) -> Batch:
     """What of a batch the model's forward takes."""
-    return {name: value for name, value in batch.items() if name not in (LABELS, TOKEN_WEIGHT)}
+    return {name: value for name, value in batch.items() if name not in (LABELS, TOKEN_WEIGHT, COUNTED, BYTES)}

@@ -111,6 +111,11 @@ class Inputs(ABC):
             f"--data: samples with labels are read for models of text only, and this one reads {self.noun}"
         )
 
+    def reread(self, batches: list[Batch], own: Checkpoint, other: Checkpoint) -> list[Batch]:
+        """The samples of `batches`, made for the checkpoint `own`, as the model of `other` reads the same data; the
+        batches themselves where it reads them alike. Raises InputError where it cannot."""
+        return batches
+
     def warning(self, checkpoint: Checkpoint) -> str | None:
         """What a user must know of the checkpoint's inputs, None where they are in order."""
         return None

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from compress.data.cut import cut
 from compress.data.labelled import labelled_batches
+from compress.data.reread import IGNORED, Reader, labels, padded, reader
 from compress.data.tokens import DEFAULT, foreign_tokens, load_tokenizer, token_rows
 from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
 from compress.graph.example import Example
-from compress.inputs.batch import LABELS, Batch
+from compress.inputs.batch import BYTES, COUNTED, LABELS, Batch
 from compress.inputs.kind import Inputs, Written
 from compress.recipe.part import Part
 from compress.registry import inputs
@@ -110,6 +111,45 @@ class Text(Inputs):
             raise InputError(f"{checkpoint.folder}: no tokenizer, which labelled texts need; put its files there")
         return labelled_batches(file, tokenizer, self.config.id2label, samples=samples, length=length)
 
+    def reread(self, batches: list[Batch], own: Checkpoint, other: Checkpoint) -> list[Batch]:
+        """The same texts in the tokens of `other`, each sample counted as many tokens as `own` has for it.
+
+        Masked tokens are drawn anew, and count as what they are: two tokenizers have no such tokens in common.
+        """
+        read = reader(own, other)
+        if read is None:
+            return batches
+        tokenizer, most = load_tokenizer(other), longest(self.config)
+        return [self._reread(batch, read, tokenizer, most) for batch in batches]
+
+    def _reread(self, batch: Batch, read: Reader, tokenizer: Any, most: int | None) -> Batch:
+        masked, both = LABELS in batch and DECODER_IDS not in batch, DECODER_IDS in batch
+        ids = torch.where(batch[LABELS] == IGNORED, batch[IDS], batch[LABELS]) if masked else batch[IDS]
+        given = [read.row(row, whole=both) for row in ids.tolist()]
+        filling = tokenizer.pad_token_id or 0
+        made, mask = padded([text.ids for text in given], filling)
+        if most is not None and made.shape[1] > most:
+            raise InputError(
+                f"a text of {ids.shape[1]} tokens has {made.shape[1]} of the other tokenizer, and the model {most} "
+                "positions; measure on shorter ones"
+            )
+        found = {IDS: made, **({} if mask.all() else {"attention_mask": mask})}
+        if masked:
+            drawn = _masked(made, tokenizer, self.config)
+            return {**found, IDS: drawn[IDS], LABELS: drawn[LABELS].masked_fill(mask == 0, IGNORED)}
+        told = given
+        if both:
+            told = [read.row(row, whole=True) for row in batch[LABELS].tolist()]
+            found[LABELS], start = labels(told), read.token(int(batch[DECODER_IDS][0, 0]))
+            before = found[LABELS][:, :-1]
+            before = before.masked_fill(before == IGNORED, filling)  # behind a text's end nothing is predicted
+            found[DECODER_IDS] = torch.cat([torch.full_like(before[:, :1], start), before], 1)
+        else:
+            found[LABELS] = labels(told)
+        found[COUNTED] = torch.tensor([text.tokens for text in told])
+        found[BYTES] = torch.tensor([text.bytes for text in told])
+        return found
+
     def warning(self, checkpoint: Checkpoint) -> str | None:
         """Of a tokenizer that has tokens which the model has not."""
         return foreign_tokens(checkpoint, self.config)
@@ -145,16 +185,16 @@ def batches(
     rows = token_rows(calibrate, tokenizer, config, seed, parts=2 if decoder else 1)
     named = {IDS: rows[:, : calibrate.length]}
     if decoder:
-        labels = rows[:, calibrate.length :]
+        targets = rows[:, calibrate.length :]
         start = getattr(config, "decoder_start_token_id", None)
-        first = torch.full_like(labels[:, :1], start if start is not None else config.pad_token_id or 0)
-        named |= {DECODER_IDS: torch.cat([first, labels[:, :-1]], 1), LABELS: labels}
+        first = torch.full_like(targets[:, :1], start if start is not None else config.pad_token_id or 0)
+        named |= {DECODER_IDS: torch.cat([first, targets[:, :-1]], 1), LABELS: targets}
     elif any("MaskedLM" in name for name in config.architectures or ()):
         named = _masked(named[IDS], tokenizer, config, seed)
     return cut(named, calibrate.batch)
 
 
-def _masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int) -> Batch:
+def _masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig, seed: int = 0) -> Batch:
     """Some tokens replaced by the mask token, or by random ones without a tokenizer."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(ids.shape, generator=generator) < MASKED

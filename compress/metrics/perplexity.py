@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.errors import InputError
-from compress.inputs.batch import Batch
-from compress.metrics.change import Sampled, loss_change
+from compress.inputs.batch import BYTES, COUNTED, Batch
+from compress.metrics.change import Change, Sampled, loss_change, ratio_change
 from compress.metrics.kind import Figure, Metric, Quality
 
 IGNORED = -100
 """In place of a token that is not predicted."""
+
+BITS = "bits_per_byte"
+"""The loss of the same texts over their bytes, which no tokenizer changes."""
 
 Predicted = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
 """Logits `[batch, length, vocabulary]` and their batch → the logits `[batch, predicted, vocabulary]` and tokens
@@ -55,12 +58,20 @@ class Losses:
     """Of every sequence, in order: the loss summed over its predicted tokens, in nats, and how many these are.
 
     `positions` `[2, places]`: the same two, of all sequences together, at each place where a token may be predicted.
+    Where another model's tokenizer cut the text first, `tokens` are as many as it has, `bytes` those of each sequence's
+    text that is predicted, and nothing is known of positions.
     """
 
     sums: list[float]
     tokens: list[int]
     length: int
     positions: np.ndarray
+    bytes: list[int] = field(default_factory=list)
+
+    def bits(self, sizes: Sequence[int]) -> Sampled:
+        """Bits a byte of sequences whose texts have `sizes` bytes, and the same without each of the sequences."""
+        bits, count = np.array(self.sums) / math.log(2), np.array(sizes)
+        return Sampled(float(bits.sum() / count.sum()), (bits.sum() - bits) / np.maximum(count.sum() - count, 1))
 
     @property
     def mean(self) -> Sampled:
@@ -102,10 +113,14 @@ class TokenLoss(Metric[Losses]):
             raise InputError(f"a {type(output).__name__} has no logits, so it has no perplexity")
         rows, targets = self._predicted(logits, batch)
         found = Losses([], [], self._length(batch), np.zeros((2, targets.shape[1])))
+        found.bytes.extend(batch[BYTES].tolist() if BYTES in batch else ())
+        found.tokens.extend(batch[COUNTED].tolist() if COUNTED in batch else ())
         for row, target in zip(rows, targets, strict=True):
             counted = target != IGNORED
             losses = functional.cross_entropy(row[counted].float(), target[counted], reduction="none")
             found.sums.append(losses.sum().item())
+            if COUNTED in batch:
+                continue
             found.tokens.append(int(counted.sum()))
             found.positions[:, counted.cpu().numpy()] += np.stack([losses.cpu().numpy(), np.ones(len(losses))])
         return found
@@ -117,21 +132,38 @@ class TokenLoss(Metric[Losses]):
             [count for one in readings for count in one.tokens],
             max(one.length for one in readings),
             _added([one.positions for one in readings]),
+            [size for one in readings for size in one.bytes],
         )
 
     def quality(self, model: Losses, dense: Losses | None = None) -> Quality:
-        """Perplexity, and its ratio to the dense model's where both were asked for the same tokens."""
+        """Perplexity, and its ratio to the dense model's where both were asked for the same tokens.
+
+        Where these models cut text differently, it is of the tokens of the one whose tokenizer made the samples, with
+        the bits a byte beside it; of masked tokens, of which they have none in common, each model's is of its own.
+        """
         own, other = model.perplexity, dense.perplexity if dense is not None else None
-        over = f"{own.samples} × {own.length} tokens"
-        figure = Figure(self.name, "Perplexity", over, own.value, other.value if other else None, False)
-        same = dense is not None and dense.tokens == model.tokens  # two tokenizers cut a text differently
-        return Quality(
-            (figure,),
-            {self.name: asdict(own)},
-            {self.name: asdict(other)} if other is not None else {},
-            {self.name: loss_change(dense.mean, model.mean)} if dense is not None and same else {},
-            model.mean,
-        )
+        same = dense is not None and dense.tokens == model.tokens
+        whose = ""
+        if dense is not None and model.bytes != dense.bytes:
+            whose = " of the dense model" if model.bytes else " of this model"
+        elif dense is not None and not same:
+            whose = ", each model's own"
+        length = dense.length if dense is not None and model.bytes else own.length
+        over = f"{own.samples} × {length} tokens{whose}"
+        figures = [Figure(self.name, "Perplexity", over, own.value, other.value if other else None, False)]
+        records: list[dict[str, Any]] = [{self.name: asdict(own)}, {self.name: asdict(other)} if other else {}]
+        changes: dict[str, Change] = {}
+        if dense is not None and same:
+            changes[self.name] = loss_change(dense.mean, model.mean)
+        if dense is not None and (sizes := model.bytes or dense.bytes):
+            bits, beside = model.bits(sizes), dense.bits(sizes)
+            text = f"{own.samples} texts of {sum(sizes):,} bytes"
+            figures.append(Figure(BITS, "Bits a byte", text, bits.value, beside.value, False, ranks=False))
+            for record, value in zip(records, (bits.value, beside.value), strict=True):
+                record[BITS] = {"value": value, "bytes": sum(sizes)}
+            if (change := ratio_change(beside, bits)) is not None:
+                changes[BITS] = change
+        return Quality(figures, records[0], records[1], changes, model.mean)
 
 
 def _added(several: Sequence[np.ndarray]) -> np.ndarray:

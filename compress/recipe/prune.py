@@ -21,7 +21,7 @@ Measure = Literal["params", "flops", "latency"]
 KINDS: tuple[str, ...] = get_args(PrunableKind)
 BUDGETS = ("remove", "until", "keep")
 NOT_PRUNED = {
-    "vocab": "the vocabulary is not pruned by this version: the tokenizer would have to change with it",
+    "vocab": "the vocabulary is a step of its own: `prune: vocab`, alone",
     "weights": "single weights are a step of their own: `prune: weights`, alone",
     "other": "families of kind 'other' have no known meaning, so nothing prunes them",
 }

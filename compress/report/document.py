@@ -19,8 +19,9 @@ class Figures(TypedDict):
 
     `params`: stored parameters, ties once; `zeros`, those of them that a step set to zero. `flops`: of one forward of
     `flops_length` tokens, or of a sample where that is absent. `bytes`: of the weights. `latency`: fields of the class
-    in `compress.evaluate`. Besides, the record of its quality under the name of the metric: `perplexity`, `accuracy`,
-    or `similarity` to the dense model, which the pruned side alone has.
+    in `compress.evaluate`. Besides, the record of its quality under the name of the metric: `perplexity` (and
+    `bits_per_byte` where the two models cut text differently), `accuracy`, or `similarity` to the dense model, which
+    the pruned side alone has.
     """
 
     params: int
@@ -30,6 +31,7 @@ class Figures(TypedDict):
     zeros: NotRequired[int]
     latency: NotRequired[dict[str, Any]]
     perplexity: NotRequired[dict[str, Any]]
+    bits_per_byte: NotRequired[dict[str, Any]]
     accuracy: NotRequired[dict[str, Any]]
     similarity: NotRequired[dict[str, Any]]
 

@@ -42,8 +42,9 @@ class Edit:
     once, in any order, a few in memory at a time; where it calibrates meanwhile it is `collective`: every process of a
     distributed run must call it. `config` is the whole config.json, `changed` its edited values, path → (old, new).
     `claim` is proved before the result appears. `opens_with`: who opens it and how (see `OutputFormat.described`).
-    `kept`: family → bool `[size]`, the groups that stay, for families that lose some; `parameters` come on top of what
-    these leave, and `zeros` weights are zero. `notes` are for the user.
+    `beside`: path below the folder → the new text of a file of the input, None where it is no longer true; the others
+    are copied. `kept`: family → bool `[size]`, the groups that stay, for families that lose some; `parameters` come on
+    top of what these leave, and `zeros` weights are zero. `notes` are for the user.
     """
 
     specs: Sequence[Spec]
@@ -52,6 +53,7 @@ class Edit:
     claim: Claim
     opens_with: Mapping[str, Any]
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    beside: Mapping[str, str | None] = field(default_factory=dict)
     kept: Mapping[str, np.ndarray] = field(default_factory=dict)
     parameters: int = 0
     zeros: int = 0

@@ -24,5 +24,5 @@ def rewrite(source: Model, edit: Edit, folder: Path, *, shard_bytes: int = SHARD
     checkpoint = source.checkpoint
     trust = checkpoint.trust_remote_code
     write_config(folder, dict(edit.config), trust_remote_code=trust)
-    copy_beside(checkpoint.side_files, checkpoint.folder, folder, trust_remote_code=trust)
+    copy_beside(checkpoint.side_files, checkpoint.folder, folder, trust_remote_code=trust, changed=edit.beside)
     return writer.bytes

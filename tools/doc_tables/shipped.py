@@ -59,7 +59,9 @@ def _needed(steps: list[Any]) -> str:
             if isinstance(part, Part):
                 kind = next(kind for kind in kinds if part.name in kind.names())
                 found.update(needs(kind.get(part.name)))
-        if not isinstance(getattr(step, "by", None), Part):  # kinds that calibrate in a way of their own
+        if getattr(step, "prune", None) == "vocab":  # counts tokens, and the model does not run
+            found.add("text")
+        elif not isinstance(getattr(step, "by", None), Part):  # kinds that calibrate in a way of their own
             found.update(("weights", "text"))
     return ", ".join(word for word in ("weights", "text", "gradients") if word in found) or "the config alone"
 
