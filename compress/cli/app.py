@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from compress import console
+from compress.importing import uncollected
 from compress.version import __version__
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -95,9 +97,11 @@ def announce(what: str) -> None:
     console.say(f"compress {__version__}: {shown}")
 
 
-def loading() -> AbstractContextManager[None]:
+@contextmanager
+def loading() -> Iterator[None]:
     """Around imports of what needs torch, which can take a while."""
-    return console.working("loading PyTorch")
+    with console.working("loading PyTorch"), uncollected():
+        yield
 
 
 To = Annotated[Path | None, Parameter(name=["--to", "-o"])]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError, ModelError
+from compress.importing import uncollected
 from compress.model.fields import check_auto_map, check_fields, reason
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ EXTRA_OUTPUTS = ("output_hidden_states", "output_attentions", "output_router_log
 """What a config may ask a forward to return beside its result; a model that is traced or run here does not."""
 
 
+@uncollected()
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     """The checkpoint's config as transformers understands it; how attention and experts are computed is left open.
 
@@ -49,6 +51,7 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     return config
 
 
+@uncollected()
 def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) -> type[nn.Module]:
     """The class that the checkpoint was saved from: `architectures[0]` in transformers, registered, or its own code.
 

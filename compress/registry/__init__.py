@@ -18,6 +18,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.errors import InputError
+from compress.importing import uncollected
 from compress.registry.metadata import (
     AllocatorMetadata,
     CriterionMetadata,
@@ -210,6 +211,7 @@ def _resolve(annotation: Any, target: Callable[..., Any]) -> Any:
     return eval(annotation, vars(sys.modules[inspect.unwrap(target).__module__]))
 
 
+@uncollected()
 def _import_all(package: str) -> None:
     root = importlib.import_module(package)
     for module in pkgutil.iter_modules(getattr(root, "__path__", ()), package + "."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from compress.importing import uncollected
 from compress.report.document import Report
 from compress.report.rows import NO_DIFFERENCE, percent, rows
 from compress.report.templates import templates
@@ -21,7 +22,8 @@ def write_report(folder: Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The report as one HTML page: styles and plots are inside, nothing is fetched."""
-    from compress.report import plots  # matplotlib takes a while
+    with uncollected():
+        from compress.report import plots  # matplotlib takes a while
 
     return (
         templates("compress.report")

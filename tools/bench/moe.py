@@ -69,10 +69,15 @@ def statistics(place: Path, turns: int) -> None:
         watched.append(compress(*command, environment=cache))
         shutil.rmtree(place / "cache")
     rows = [
-        [name, f"{median(r.seconds for r in runs):.1f} s", f"{max(r.peak for r in runs) / 1e9:.2f} GB"]
+        [
+            name,
+            f"{median(r.seconds for r in runs):.1f} s",
+            f"{median(r.cpu for r in runs):.1f} s",
+            f"{max(r.peak for r in runs) / 1e9:.2f} GB",
+        ]
         for name, runs in (("dense forward", plain), ("experts watched and chosen", watched))
     ]
-    table(["run", "wall time", "peak RSS"], rows)
+    table(["run", "wall time", "processor time", "peak RSS"], rows)
     ratio = median(r.seconds for r in watched) / median(r.seconds for r in plain)
     print(f"\n{ratio:.2f} of the dense forward's time ({verdict(ratio, 1.2)})")
 

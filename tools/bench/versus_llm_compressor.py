@@ -133,6 +133,7 @@ def main(peer: str, turns: int, shape: tuple[int, ...]) -> None:
             both(place / MODELS["docs"], "docs", case, peer)
             found, _ = part(__file__, "quality", place / MODELS["docs"])
             seconds = [median(one.seconds for one in some) for some in zip(*runs, strict=True)]
+            cpu = [median(one.cpu for one in some) for some in zip(*runs, strict=True)]
             peaks = [max(one.peak for one in some) for some in zip(*runs, strict=True)]
             time, peak, worse = seconds[1] / seconds[0], peaks[1] / peaks[0], found["ours"] / found["theirs"]
             rows.append(
@@ -140,13 +141,14 @@ def main(peer: str, turns: int, shape: tuple[int, ...]) -> None:
                     label,
                     f"{seconds[0]:.0f} s → {seconds[1]:.0f} s",
                     f"{time:.2f} ({verdict(time, 0.5)})",
+                    f"{cpu[1] / cpu[0]:.2f}",
                     f"{peak:.2f} ({verdict(peak, 0.5)})",
                     f"{found['theirs']:.1f} → {found['ours']:.1f}",
                     f"{worse:.3f} ({verdict(worse, 1.005)})",
                 ]
             )
             print(rows[-1], found, file=sys.stderr, flush=True)
-        table(["", "theirs → ours", "time", "peak memory", "perplexity", "ratio"], rows)
+        table(["", "theirs → ours", "time", "processor time", "peak memory", "perplexity", "ratio"], rows)
     finally:
         shutil.rmtree(place)
 

@@ -1,0 +1,55 @@
+"""compress.importing: the garbage collector rests while large packages load, and is as it was afterwards."""
+
+import gc
+
+import pytest
+import zoo
+
+from compress.importing import uncollected
+from compress.model.build import load_config
+
+
+@pytest.fixture
+def collector():
+    """On, as in any process."""
+    before = gc.isenabled()
+    gc.enable()
+    yield
+    gc.enable() if before else gc.disable()
+
+
+def test_it_rests_inside_and_works_on_afterwards(collector):
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()  # the inner one does not end the outer one's
+    assert gc.isenabled()
+
+
+def test_it_works_on_after_an_error(collector):
+    with pytest.raises(ImportError), uncollected():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off(collector):
+    gc.disable()
+    with uncollected():
+        pass
+    assert not gc.isenabled()
+
+
+def test_reading_a_config_rests_it(collector, tmp_path, monkeypatch):
+    from transformers import AutoConfig
+
+    seen, read = [], AutoConfig.from_pretrained
+
+    def watched(*args, **options):
+        seen.append(gc.isenabled())
+        return read(*args, **options)
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", watched)
+    load_config(zoo.save("llama", tmp_path / "model"))
+    assert seen == [False]
+    assert gc.isenabled()
