@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
-from compress.data.sources.docs import DOCSTRING, docs, paragraphs
+from compress.data.sources.docs import docs, docstrings, paragraphs
 
 TASKS = Path(__file__).resolve().parent.parent / "compress" / "evaluate" / "tasks"
 SEED = 0
@@ -36,8 +36,8 @@ def prose() -> list[str]:
         for name in sorted(files):
             if name.endswith(".py"):
                 source = (Path(folder) / name).read_text(encoding="utf-8", errors="ignore")
-                for match in DOCSTRING.finditer(source):
-                    found.update(dict.fromkeys(text for text in paragraphs(match[2]) if text in held_out))
+                for docstring in docstrings(source):
+                    found.update(dict.fromkeys(text for text in paragraphs(docstring) if text in held_out))
     return list(found)
 
 

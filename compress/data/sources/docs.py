@@ -91,7 +91,7 @@ def _harvest() -> Iterator[str]:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        for docstring in _docstrings(source):
+        for docstring in docstrings(source):
             for paragraph in paragraphs(docstring):
                 # The same words with other names in them are the same paragraph (documented arguments repeat).
                 mark = _number(_letters(paragraph, 60))
@@ -100,7 +100,7 @@ def _harvest() -> Iterator[str]:
                     yield paragraph
 
 
-def _docstrings(source: str) -> Iterator[str]:
+def docstrings(source: str) -> Iterator[str]:
     """What is between triple quotes that begin their line, as those of a string inside an expression do not."""
     end = len(source)
     following = dict.fromkeys(QUOTES, -1)
