@@ -1,11 +1,14 @@
 """compress.importing: the garbage collector rests while large packages load, and is as it was afterwards."""
 
 import gc
+import sys
+from types import ModuleType
 
 import pytest
 import zoo
 
-from compress.importing import uncollected
+from compress import importing
+from compress.importing import MANY, uncollected
 from compress.model.build import load_config
 
 
@@ -53,3 +56,38 @@ def test_reading_a_config_rests_it(collector, tmp_path, monkeypatch):
     load_config(zoo.save("llama", tmp_path / "model"))
     assert seen == [False]
     assert gc.isenabled()
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """How often all there was got frozen."""
+    calls = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append(1))
+    return calls
+
+
+def load(count, monkeypatch):
+    for i in range(count):
+        monkeypatch.setitem(sys.modules, f"loaded_{i}", ModuleType(f"loaded_{i}"))
+
+
+@pytest.mark.parametrize(
+    ("own", "freeze", "count", "times"),
+    [(True, True, MANY, 1), (True, True, MANY - 1, 0), (True, False, MANY, 0), (False, True, MANY, 0)],
+)
+def test_what_many_modules_brought_is_frozen_in_a_process_of_our_own(
+    own, freeze, count, times, collector, frozen, monkeypatch
+):
+    monkeypatch.setattr(importing, "_own", own)
+    with uncollected(freeze=freeze):
+        load(count, monkeypatch)
+    assert len(frozen) == times
+
+
+def test_only_the_command_owns_its_process(frozen, monkeypatch):
+    monkeypatch.setattr(importing, "_own", False)
+    importing.leave()
+    assert not frozen
+    importing.own_process()
+    importing.leave()
+    assert frozen

@@ -100,7 +100,7 @@ def announce(what: str) -> None:
 @contextmanager
 def loading() -> Iterator[None]:
     """Around imports of what needs torch, which can take a while."""
-    with console.working("loading PyTorch"), uncollected():
+    with console.working("loading PyTorch"), uncollected(freeze=True):
         yield
 
 

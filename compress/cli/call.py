@@ -7,7 +7,7 @@ import sys
 
 from cyclopts import CycloptsError
 
-from compress import console
+from compress import console, importing
 from compress.checkpoint import standing
 from compress.checkpoint.signals import Ended, ending_raises
 from compress.cli import auto as _auto
@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages on Linux: fewer faults, less waste
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it would say here is not the user's to mend
-    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+    importing.own_process()
+    code = call(sys.argv[1:] if arguments is None else arguments)
+    importing.leave()
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:

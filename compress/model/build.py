@@ -22,7 +22,7 @@ EXTRA_OUTPUTS = ("output_hidden_states", "output_attentions", "output_router_log
 """What a config may ask a forward to return beside its result; a model that is traced or run here does not."""
 
 
-@uncollected()
+@uncollected(freeze=True)
 def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     """The checkpoint's config as transformers understands it; how attention and experts are computed is left open.
 

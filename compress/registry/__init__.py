@@ -211,7 +211,7 @@ def _resolve(annotation: Any, target: Callable[..., Any]) -> Any:
     return eval(annotation, vars(sys.modules[inspect.unwrap(target).__module__]))
 
 
-@uncollected()
+@uncollected(freeze=True)
 def _import_all(package: str) -> None:
     root = importlib.import_module(package)
     for module in pkgutil.iter_modules(getattr(root, "__path__", ()), package + "."):
