@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from compress.checkpoint.open import open_checkpoint
 from compress.damage.block import pruned_block
-from compress.damage.divergence import divergences
+from compress.damage.divergence import Cut, divergences
 from compress.damage.reconstruction import errors_by_count, reconstruction
 from compress.damage.remembered import Remembered
 from compress.errors import InputError
@@ -76,7 +76,7 @@ def test_divergence_is_that_of_a_model_cut_for_good(name, tmp_path):
     families = [family for family in source.graph.of_kind("heads", "channels") if family.layer in (0, 2)]
     candidates = [{family.name: mask(family, range(family.size // 2))} for family in families]
     candidates.append({key: value for one in candidates for key, value in one.items()})
-    found = divergences(source, batches, candidates)
+    found = divergences(source, batches, [Cut(kept) for kept in candidates])
     dense, stock = (zoo.stock(name, tmp_path) for _ in range(2))
     for kept, value in zip(candidates, found, strict=True):
         stock.load_state_dict(dense.state_dict())
@@ -107,8 +107,8 @@ def test_a_repaired_cut_diverges_less_and_the_block_is_as_it_was(tmp_path):
         return least_squares(weight, bias, keep, x.T @ x / len(x), x.mean(0))
 
     kept = {family.name: mask(family, range(0, family.size, 2))}
-    plain, mended = divergences(source, batches, [kept]), divergences(source, batches, [kept], repair)
-    assert 0 < mended[0] < plain[0]
+    plain, mended = divergences(source, batches, [Cut(kept), Cut(kept, repair)])
+    assert 0 < mended < plain
     model = runnable_model(source.checkpoint)
     weights = Weights(source.checkpoint, model)
     weights.load("model.layers.1")
@@ -124,7 +124,7 @@ def test_experts_and_layers_are_tried_out_too(tmp_path):
     source, batches = Model.of(zoo.save("mixtral", tmp_path / "m")), zoo.batches("mixtral")
     family = next(family for family in source.graph.of_kind("experts") if family.layer == 1)
     layers = next(iter(source.graph.of_kind("layers")))
-    found = divergences(source, batches, [{family.name: mask(family, [0])}, {layers.name: mask(layers, [1])}])
+    found = divergences(source, batches, [Cut({family.name: mask(family, [0])}), Cut({layers.name: mask(layers, [1])})])
     assert (found > 1e-6).all()
     stock, dense = (zoo.stock("mixtral", tmp_path / "m") for _ in range(2))
     stock.model.layers[1].forward = lambda hidden_states, *args, **kwargs: hidden_states
@@ -139,7 +139,7 @@ def test_families_that_span_blocks_are_refused(tmp_path):
     source = Model.of(zoo.save("llama", tmp_path))
     hidden = source.graph.of_kind("hidden")[0]
     with pytest.raises(InputError, match="spans several blocks"):
-        divergences(source, zoo.batches("llama")[:1], [{hidden.name: mask(hidden, [0])}])
+        divergences(source, zoo.batches("llama")[:1], [Cut({hidden.name: mask(hidden, [0])})])
 
 
 def test_what_was_measured_is_remembered(tmp_path, monkeypatch):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from functools import reduce
+from operator import or_
 
 from compress.auto.candidates import RIDGES, Candidate
 from compress.console import say
-from compress.damage.divergence import divergences
+from compress.damage.divergence import Cut, divergences
 from compress.errors import BudgetError, CompressError, InputError, ModelError
 from compress.execution.baseline import Original
-from compress.execution.context import Context
+from compress.execution.context import Context, Needs
 from compress.model.model import Model
 from compress.recipe.schema import Recipe
 from compress.steps.units.decide import bound_repair
@@ -58,26 +58,46 @@ def _tried(
     device: str,
     samples: int,
 ) -> tuple[list[Tried], list[CompressError]]:
-    decided: list[tuple[Candidate, Recipe, dict[str, np.ndarray], Any]] = []
+    decided: list[tuple[Candidate, Recipe, Cut]] = []
     failed: list[CompressError] = []
-    context: Context | None = None
-    for candidate in options:
-        recipe = written(candidate)
-        context = Context(source, source, Original(source.graph, device, recipe.calibrate.length), recipe, device)
-        step: Any = recipe.steps[0]
-        kind = PruneUnits(step)
+    steps = [_Step(source, candidate, written(candidate), device) for candidate in options]
+    together = reduce(or_, (step.needs() for step in steps), Needs())
+    if steps and together.statistics:
+        with suppress(ModelError):  # of one that is not possible, which says so itself
+            steps[0].context.collect(together)  # one pass for what all of them ask for
+    for step in steps:
         try:
-            gathered = kind.gather(context, None)
-            kept = masks(source.graph, kind.decide(context, gathered)["kept"])
+            decided.append((step.candidate, step.recipe, step.decide()))
         except (BudgetError, InputError, ModelError) as error:
             failed.append(error)
-            say(f"{candidate}: not possible ({error})")
-            continue
-        decided.append((candidate, recipe, kept, bound_repair(step, gathered.stats)))
-    found: list[Tried] = []
-    for candidate, recipe, kept, repair in decided:
-        assert context is not None
-        (value,) = divergences(source, context.fresh(samples)[0], [kept], repair, device=device)
-        say(f"{candidate}: the output moves by {value:.3g}")
-        found.append(Tried(candidate, recipe, float(value)))
+            say(f"{step.candidate}: not possible ({error})")
+    if not decided:
+        return [], failed
+    data = steps[0].context.fresh(samples)[0]
+    values = divergences(source, data, [cut for _, _, cut in decided], device=device)
+    found = [Tried(*one[:2], float(value)) for one, value in zip(decided, values, strict=True)]
+    for one in found:
+        say(f"{one.candidate}: the output moves by {one.divergence:.3g}")
     return sorted(found, key=lambda one: one.divergence), failed
+
+
+class _Step:
+    """The one step of a candidate's recipe, about to be decided."""
+
+    def __init__(self, source: Model, candidate: Candidate, recipe: Recipe, device: str) -> None:
+        self.candidate, self.recipe = candidate, recipe
+        self.context = Context(source, source, Original(source.graph, device, recipe.calibrate.length), recipe, device)
+        self._kind = PruneUnits(recipe.steps[0])
+
+    def needs(self) -> Needs:
+        """The statistics that it reads; none where it is not possible, which `decide` says."""
+        try:
+            return self._kind.needs(self.context)
+        except (BudgetError, InputError, ModelError):
+            return Needs()
+
+    def decide(self) -> Cut:
+        """Raises what the step's kind raises."""
+        gathered = self._kind.gather(self.context, None)
+        kept = masks(self.context.source.graph, self._kind.decide(self.context, gathered)["kept"])
+        return Cut(kept, bound_repair(self._kind.step, gathered.stats))

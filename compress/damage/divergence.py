@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,24 +23,29 @@ from compress.tasks.asked import asked
 MASK = "attention_mask"
 
 
+class Cut(NamedTuple):
+    """What is `kept`, family → bool `[size]`, and how what reads a family that loses groups is repaired."""
+
+    kept: Kept
+    repair: Repair | None = None
+
+
 def divergences(
     source: Model,
     batches: Sequence[Batch],
-    candidates: Sequence[Kept],
-    repair: Repair | None = None,
+    cuts: Sequence[Cut],
     *,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Mean over all positions of `Task.distance` between the model's output and that of each candidate, `[candidates]`.
+    """Mean over all positions of `Task.distance` between the model's output and that with each cut, `[cuts]`.
 
-    A candidate is what it keeps, family → bool `[size]`; what reads a family that loses groups is repaired. One pass
-    of the model, a block in memory at a time: a candidate costs the blocks from the first one on that it changes, and
-    memory for one hidden state a position. With several processes each runs its share of the samples.
+    One pass of the model, a block in memory at a time: a cut costs the blocks from the first one on that it changes,
+    and memory for one hidden state a position. With several processes each runs its share of the samples.
 
     Raises InputError for families that span blocks (all but layers), and what `Task.distance` does.
     """
     model = runnable_model(source.checkpoint, dtype := compute_dtype(source.checkpoint, torch.device(device)))
-    sums = torch.zeros(len(candidates) + 1, dtype=torch.float64)  # the last one counts the positions
+    sums = torch.zeros(len(cuts) + 1, dtype=torch.float64)  # the last one counts the positions
 
     def compared(number: int, output: Any, other: Any, batch: Batch) -> None:
         counted = _counted(source.task.distance(output, other).double(), batch)
@@ -53,7 +58,7 @@ def divergences(
             model,
             Weights(source.checkpoint, model),
             source.graph.blocks,
-            variants=[_variant(source, model, kept, repair) for kept in candidates],
+            variants=[_variant(source, model, cut) for cut in cuts],
             compared=compared,
             dtype=dtype,
             device=device,
@@ -63,20 +68,20 @@ def divergences(
     return (sums[:-1] / sums[-1].clamp(min=1)).numpy()
 
 
-def _variant(source: Model, model: torch.nn.Module, kept: Kept, repair: Repair | None) -> Variant:
-    """The model that keeps only `kept`."""
+def _variant(source: Model, model: torch.nn.Module, cut: Cut) -> Variant:
+    """The model with the cut."""
     graph, own = source.graph, dict[str, dict[str, np.ndarray]]()
-    for name, mask in kept.items():
+    for name, mask in cut.kept.items():
         family = graph.families[name]
         if family.kind == "layers" or mask.all():
             continue
         if family.layer is None:
             raise InputError(f"{name} spans several blocks, so what it costs is not measured block by block")
         own.setdefault(graph.blocks[family.layer], {})[name] = mask
-    gone = frozenset(graph.blocks[i] for i in graph.removed_blocks(kept))
+    gone = frozenset(graph.blocks[i] for i in graph.removed_blocks(cut.kept))
 
     def inside(block: str, module: torch.nn.Module) -> Any:
-        return pruned_block(source, model, block, own[block], repair)
+        return pruned_block(source, model, block, own[block], cut.repair)
 
     return Variant(frozenset(own) - gone, inside, gone)
 

@@ -10,7 +10,7 @@ import numpy as np
 from compress.allocate.pools import Pool
 from compress.calibrate import distributed
 from compress.console import task
-from compress.damage.divergence import divergences
+from compress.damage.divergence import Cut, divergences
 from compress.damage.reconstruction import NEEDS, Repaired, consumers, reconstruction
 from compress.damage.remembered import Remembered
 from compress.execution.context import Context
@@ -80,10 +80,10 @@ class CutTrials:
         if wanted:
             with task(label, len(wanted)) as advance:
                 for start in range(0, len(wanted), AT_ONCE):
-                    some = [candidates[i] for i in wanted[start : start + AT_ONCE]]
+                    some = [Cut(candidates[i], self.repair) for i in wanted[start : start + AT_ONCE]]
                     source, device = self.context.source, self.context.device
-                    found = divergences(source, self._data(samples)[0], some, self.repair, device=device)
-                    values = {Remembered.of(kept): float(value) for kept, value in zip(some, found, strict=True)}
+                    found = divergences(source, self._data(samples)[0], some, device=device)
+                    values = {Remembered.of(cut.kept): float(value) for cut, value in zip(some, found, strict=True)}
                     if distributed.rank() == 0:
                         remembered.put(values)
                     else:
