@@ -22,7 +22,7 @@ class Candidate:
     @property
     def overrides(self) -> list[str]:
         """What it changes of the recipe `auto`."""
-        repair = f"{{least_squares: {{ridge: {self.ridge}}}}}" if self.repaired else "null"
+        repair = f"{{least_squares: {{ridge: {self.ridge}, per: input}}}}" if self.repaired else "null"
         return [
             f"steps.0.prune=[{', '.join(self.kinds)}]",
             f"steps.0.by={self.criterion}",
