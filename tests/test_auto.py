@@ -99,6 +99,7 @@ def test_a_time_box_divides_what_there_is(tmp_path, monkeypatch):
         pace(context, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "mixtral"])
 def test_the_best_candidate_is_written(name, tmp_path, capsys):
     zoo.save(name, tmp_path / "in")

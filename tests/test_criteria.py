@@ -227,7 +227,7 @@ def test_every_criterion_is_finite_deterministic_and_follows_a_permutation(name)
     for member in WIDE.members:
         key = member.tensor
         weights[key] = WEIGHTS[key].index_select(member.dim, order)
-        for own in stats.values():
+        for own in (own for statistic, own in stats.items() if statistic != "output_curvature"):
             if key in own and own[key].shape == WEIGHTS[key].shape:
                 own[key] = own[key].index_select(member.dim, order)
             elif key in own and member.role == "in":

@@ -15,7 +15,7 @@ from compress.recipe.read import parse_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs"
-OURS = ("concepts", "methods", "recipes", "troubleshooting")
+OURS = ("auto", "concepts", "methods", "recipes", "troubleshooting")
 YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 SAID = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^    (compress .*)$", re.MULTILINE)

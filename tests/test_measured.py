@@ -117,6 +117,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_measures_once_and_a_second_size_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     zoo.save("llama", tmp_path / "in")
