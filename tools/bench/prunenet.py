@@ -37,7 +37,9 @@ from compress.score.learning import learn
 
 SHARES, SEEDS, DRAWS = (0.2, 0.3, 0.4), (0, 1, 2), 5
 TEXT, LENGTH = ("calibrate.samples=64", "calibrate.length=256"), 256
-BY = ("prunenet", "{prunenet: {draw: 0}}", "random", "magnitude")
+DRAWN = "{prunenet: {draw: 0}}"
+CHOICES = {"prunenet": SEEDS, DRAWN: (0,), "random": SEEDS, "magnitude": (0,)}
+"""Criteria whose perplexity is measured, and with which seeds of the recipe."""
 ERRORS = 2
 """Standard errors to each side of a change."""
 
@@ -120,7 +122,7 @@ def published_draws(learned: Mapping[str, torch.Tensor]) -> Callable[[torch.Gene
     return lambda generator: lambda _, weight: drawn(weight @ learned["direction"] + learned["offset"], generator)
 
 
-def quality(asked: Sequence[str], samples: int) -> None:
+def quality(choices: Mapping[str, Sequence[int]], samples: int) -> None:
     """Print the perplexity of what `compress prunenet-30 SMOLLM2 OUT` writes, and of the same by other criteria."""
     model = smollm2.folder()
     source = Model.of(open_checkpoint(model))
@@ -129,16 +131,14 @@ def quality(asked: Sequence[str], samples: int) -> None:
     dense = read_all(load_model(source.checkpoint), metric, batches)
     rows = []
     for repair in ("null", "least_squares"):
-        for by in asked:
-            given = [*TEXT, f"steps.0.by={by}", f"steps.0.repair={repair}"]
+        for by, seed in ((by, seed) for by, seeds in choices.items() for seed in seeds):
+            given = [*TEXT, f"seed={seed}", f"steps.0.by={by}", f"steps.0.repair={repair}"]
             with tempfile.TemporaryDirectory() as folder:
                 report = compress.run("prunenet-30", model, Path(folder) / "out", set=given, evaluate=False)
                 written = load_model(open_checkpoint(Path(folder) / "out"))
             found = metric.quality(read_all(written, metric, batches), dense)
             before, change = metric.quality(dense, dense).main.value, found.changes[found.main.name]
-            name = (
-                f"prunenet-30{f', by {by}' if by != 'prunenet' else ''}{', least squares' if repair != 'null' else ''}"
-            )
+            name = f"{by}, seed {seed}{', least squares' if repair != 'null' else ''}"
             gone = report["after"]["params"] / report["before"]["params"]
             error = (change.high - change.low) / (2 * ERRORS)
             ratio = (
@@ -146,14 +146,16 @@ def quality(asked: Sequence[str], samples: int) -> None:
             )
             rows.append([name, f"{gone:.1%}", f"{before:.1f} → {found.main.value:,.1f}", ratio])
             print(*rows[-1], file=sys.stderr, flush=True)
-    table(["recipe", "parameters", f"perplexity of {samples} × {LENGTH} tokens", "× dense"], rows)
+    table(["prunenet-30 by", "parameters", f"perplexity of {samples} × {LENGTH} tokens", "× dense"], rows)
 
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("what", choices=["spectra", "quality"])
-    asked.add_argument("--by", nargs="+", default=BY, help="the criteria of `quality`, as recipes write them")
+    asked.add_argument("--by", nargs="+", choices=CHOICES, default=list(CHOICES), help="the criteria of `quality`")
+    asked.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of these seeds, those that it would take")
     asked.add_argument("--samples", type=int, default=32, help="sequences that perplexity is measured on")
     told = asked.parse_args()
-    spectra(Bench(smollm2.folder())) if told.what == "spectra" else quality(told.by, told.samples)
+    chosen = {by: [seed for seed in CHOICES[by] if seed in told.seeds] for by in told.by}
+    spectra(Bench(smollm2.folder())) if told.what == "spectra" else quality(chosen, told.samples)
