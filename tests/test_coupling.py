@@ -107,6 +107,7 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return ((one - other).abs().max() / other.abs().max()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "removal"), pairs(refused=False))
 def test_without_the_groups_it_computes_the_model_with_their_slices_zero(name, removal):
     how, first = opened(name, removal, 0)
@@ -129,6 +130,7 @@ def test_without_the_groups_it_computes_the_model_with_their_slices_zero(name, r
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "removal"), pairs(refused=True))
 def test_what_no_architecture_can_hold_is_refused_with_the_reason(name, removal):
     with pytest.raises(ModelError, match=r"does not run with these shapes, whatever numbers its modules are given"):

@@ -165,6 +165,7 @@ def test_a_run_that_stops_early_says_so(tmp_path, capsys):
     assert "stopped at step 10 of 20: 70.0% of the weights are pruned, not 80.0%" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "every", "words"),
     [

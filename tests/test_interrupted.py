@@ -59,6 +59,7 @@ def test_nothing_was_written(number, command, place, monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_comparison_names_its_finished_results(number, place, monkeypatch, capsys):
     words, code = SIGNALS[number]

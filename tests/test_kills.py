@@ -81,6 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # of a process that is killed the kernel loses nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanging", [True, False], ids=["exchange", "renames"])
 @pytest.mark.parametrize("situation", ["new", "overwritten", pytest.param("compared", marks=pytest.mark.slow)])
 def test_any_kill_leaves_the_old_or_the_new(

@@ -59,6 +59,7 @@ def test_channels_are_always_native(name, tmp_path):
     torch.testing.assert_close(opens(tmp_path, plan, state, dense), logits(dense), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.few(CASES))
 def test_heads_are_native_where_their_width_is_a_number_of_its_own(name, tmp_path):
     case, dense = CASES[name], CASES[name].model()

@@ -226,6 +226,7 @@ def test_ecoflap_runs(tmp_path):
     assert len(set(shares.values())) > 1 and max(shares.values()) <= 0.6 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
 @pytest.mark.parametrize("by", ["magnitude", "sparsegpt", "taylor"])
 def test_other_layouts(name, by, tmp_path):

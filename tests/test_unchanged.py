@@ -74,6 +74,7 @@ def before(monkeypatch, place, name, act):
     monkeypatch.setattr(place, name, hooked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "said"), CHANGES)
 @pytest.mark.parametrize(("place", "name"), [(pipeline, "execute"), (compress.pipeline, "write_report")])
 def test_a_run(change, said, place, name, llama, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ def test_text_that_was_counted_has_the_very_same_pieces(kind, tmp_path):
         assert [new[number] for number in before.encode(text).ids] == after.encode(text).ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25)
 @given(text=st.text(max_size=30) | st.sampled_from(texts()), seed=st.integers(0, 3), share=st.sampled_from([0.2, 0.4]))

@@ -102,6 +102,7 @@ def check(name, dense, out, tables):
     assert "texts read as before" in " ".join(report["notes"])
 
 
+@pytest.mark.slow
 def test_with_other_steps_before_and_after_and_by_plan(tmp_path):
     dense = model("llama", "byte_level", tmp_path / "in", rows=616, num_hidden_layers=1)
     after = "{prune: channels, by: magnitude, remove: 25%}"
