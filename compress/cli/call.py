@@ -23,6 +23,7 @@ from compress.cli.app import app
 from compress.cli.exhausted import exhausted
 from compress.cli.words import check_first, explain
 from compress.errors import CompressError
+from compress.stream.memory import one_arena
 
 assert (
     _auto and _compare and _delta and _evaluate and _export and _look and _prune and _push and _schedule
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes huge pages on Linux: fewer faults, less waste
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it would say here is not the user's to mend
+    one_arena()  # before the first thread: those of the digest would leave heaps that later threads go on filling
     importing.own_process()
     code = call(sys.argv[1:] if arguments is None else arguments)
     importing.leave()
