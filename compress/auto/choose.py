@@ -11,6 +11,7 @@ from operator import or_
 from compress.auto.candidates import RIDGES, Candidate
 from compress.console import say
 from compress.damage.divergence import Cut, divergences
+from compress.damage.remembered import Remembered
 from compress.errors import BudgetError, CompressError, InputError, ModelError
 from compress.execution.baseline import Original
 from compress.execution.context import Context, Needs
@@ -74,8 +75,10 @@ def _tried(
     if not decided:
         return [], failed
     data = steps[0].context.fresh(samples)[0]
-    values = divergences(source, data, [cut for _, _, cut in decided], device=device)
-    found = [Tried(*one[:2], float(value)) for one, value in zip(decided, values, strict=True)]
+    each = [(Remembered.of(cut.kept), candidate.ridge) for candidate, _, cut in decided]
+    different = {key: cut for key, (_, _, cut) in zip(each, decided, strict=True)}  # heads may turn out to stay
+    values = dict(zip(different, divergences(source, data, list(different.values()), device=device), strict=True))
+    found = [Tried(*one[:2], float(values[key])) for one, key in zip(decided, each, strict=True)]
     for one in found:
         say(f"{one.candidate}: the output moves by {one.divergence:.3g}")
     return sorted(found, key=lambda one: one.divergence), failed
