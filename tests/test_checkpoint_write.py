@@ -141,7 +141,8 @@ print((peak() - before) / 16e6)
 @pytest.mark.slow
 def test_memory_stays_at_a_tensor_or_two(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 4, "256 MB were written and read, 16 MB at a time"
+    # Mostly it is 1, but what was freed may be given back late; everything at once would be 16.
+    assert float(run.stdout) < 6, "256 MB were written and read, 16 MB at a time"
 
 
 def test_space_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
