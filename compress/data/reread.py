@@ -53,10 +53,10 @@ class Reader:
         free = whole or bool(self._before)
         first = "" if free else self._text(core[:1])
         end = len(first) if text.startswith(first) else 0
-        made = self._other(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        made = self._other(text, add_special_tokens=False, verbose=False).encodings[0]
         before, after = self._around
-        ids = [*before, *made["input_ids"], *after]
-        starts = [start >= end for start, _ in made["offset_mapping"]]
+        ids = [*before, *made.ids, *after]
+        starts = [start >= end for start, _ in made.offsets]
         predicted = [*([whole] * len(before)), *starts, *([True] * len(after))]
         return Text(ids, predicted, len(row) - (not whole), len(text.encode()) - len(text[:end].encode()))
 

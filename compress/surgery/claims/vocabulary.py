@@ -24,10 +24,8 @@ from compress.surgery.take import take
 from compress.surgery.verify.forward import output
 from compress.surgery.verify.noise import apart
 from compress.surgery.verify.shapes import check_untraced
+from compress.tasks.tokens import IDS
 from compress.tokenizer.file import NAME
-
-IDS = "input_ids"
-"""How the names of a batch's tokens end, whichever side they are given to."""
 
 FOREIGN = (
     "Příliš žluťoučký kůň úpěl ďábelské ódy.",
@@ -76,7 +74,7 @@ class SameOnKept:
         """Both models on tokens that stay, in the numbers of each."""
         places = torch.from_numpy(np.flatnonzero(self.kept))
         new = self._among(source, source.inputs.check())
-        old = {name: places[value] if name.endswith(IDS) else value for name, value in new.items()}
+        old = {name: places[value] if _holds_tokens(name) else value for name, value in new.items()}
         found, again = self._run(written.checkpoint, source, new, twice=True)
         (whole,) = self._run(source.checkpoint, source, old)
         if whole.shape[-1] == len(self.kept) and found.shape[-1] == len(places):
@@ -93,7 +91,7 @@ class SameOnKept:
         said = (
             f"tensors cut bit for bit; output on kept tokens equal to the input's to {off:.0e} (noise {tolerance:.0e})"
         )
-        moved = {name: (value + 1) % len(places) if name.endswith(IDS) else value for name, value in new.items()}
+        moved = {name: (value + 1) % len(places) if _holds_tokens(name) else value for name, value in new.items()}
         (other,) = self._run(written.checkpoint, source, moved)
         if apart(other, whole) <= tolerance:
             said += ", but so it is for other tokens: the check has no power"
@@ -104,7 +102,7 @@ class SameOnKept:
         pad = getattr(source.inputs.tower, "pad_token_id", None)
         places = np.flatnonzero(self.kept)
         usable = torch.from_numpy(np.flatnonzero(places != pad) if len(places) > 1 else np.arange(len(places)))
-        return {name: usable[value % len(usable)] if name.endswith(IDS) else value for name, value in batch.items()}
+        return {name: usable[value % len(usable)] if _holds_tokens(name) else value for name, value in batch.items()}
 
     def _run(self, checkpoint: Any, source: Model, batch: Batch, *, twice: bool = False) -> list[Tensor]:
         model = runnable_model(checkpoint)
@@ -137,6 +135,11 @@ class SameOnKept:
         )
 
 
+def _holds_tokens(name: str) -> bool:
+    """Of a part of a batch, whichever side it is given to."""
+    return name.endswith(IDS)
+
+
 @dataclass(frozen=True)
 class _Tokenizer:
     encode: Callable[[str], list[int]]
@@ -151,7 +154,7 @@ def _tokenizers(checkpoint: Any) -> Iterator[_Tokenizer]:
     if loaded is None:
         raise VerifyError(f"{checkpoint.folder}: no tokenizer was written")
     yield _Tokenizer(
-        lambda text: loaded(text, verbose=False)["input_ids"],
+        lambda text: loaded.encode(text, verbose=False),
         lambda ids: loaded.decode(ids, clean_up_tokenization_spaces=False),
     )
     plain = Tokenizer.from_file(str(checkpoint.folder / NAME))
