@@ -8,7 +8,7 @@ import torch
 import zoo
 from lettered import fewer, model
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BatchEncoding
 
 from compress.checkpoint.open import open_checkpoint
 from compress.data.reread import Reader, reader
@@ -95,7 +95,7 @@ class Loaded:
 
     def __call__(self, text, add_special_tokens=True, **_):
         made = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        return {"input_ids": made.ids, "offset_mapping": made.offsets}
+        return BatchEncoding({"input_ids": made.ids}, made)
 
     def decode(self, ids, **_):
         return self.tokenizer.decode(ids, skip_special_tokens=False)
