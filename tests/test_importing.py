@@ -1,4 +1,4 @@
-"""compress.importing: the garbage collector rests while large packages load, and is as it was afterwards."""
+"""compress.registry.importing: the garbage collector rests while large packages load, and is as it was afterwards."""
 
 import gc
 import sys
@@ -7,9 +7,9 @@ from types import ModuleType
 import pytest
 import zoo
 
-from compress import importing
-from compress.importing import MANY, uncollected
 from compress.model.build import load_config
+from compress.registry import importing
+from compress.registry.importing import MANY, uncollected
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from compress import console
-from compress.importing import uncollected
+from compress.registry.importing import uncollected
 from compress.version import __version__
 
 Flag = Annotated[bool, Parameter(negative=())]

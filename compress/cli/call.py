@@ -7,7 +7,7 @@ import sys
 
 from cyclopts import CycloptsError
 
-from compress import console, importing
+from compress import console
 from compress.checkpoint import standing
 from compress.checkpoint.signals import Ended, ending_raises
 from compress.cli import auto as _auto
@@ -23,6 +23,7 @@ from compress.cli.app import app
 from compress.cli.exhausted import exhausted
 from compress.cli.words import check_first, explain
 from compress.errors import CompressError
+from compress.registry import importing
 from compress.stream.memory import one_arena
 
 assert (

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compress.errors import InputError, ModelError
-from compress.importing import uncollected
 from compress.model.fields import check_auto_map, check_fields, reason
+from compress.registry.importing import uncollected
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

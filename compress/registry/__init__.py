@@ -18,7 +18,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.errors import InputError
-from compress.importing import uncollected
+from compress.registry.importing import uncollected
 from compress.registry.metadata import (
     AllocatorMetadata,
     CriterionMetadata,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from compress.importing import uncollected
+from compress.registry.importing import uncollected
 from compress.report.document import Report
 from compress.report.rows import NO_DIFFERENCE, percent, rows
 from compress.report.templates import templates
