@@ -159,3 +159,6 @@ def test_layers_that_matter_less_lose_more(tmp_path: Path, monkeypatch: pytest.M
 def test_the_allocator_says_what_it_needs():
     assert allocators.get("measured").meta.measures
     assert allocators.get("measured").problems({"points": 0})
+    assert allocators.get("measured").problems({"search": -1}) and not allocators.get("measured").problems(
+        {"search": 0}
+    )

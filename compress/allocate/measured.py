@@ -11,12 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from compress.allocate.milp import exact
-from compress.allocate.pools import Pool
+from compress.allocate.pools import Pool, masks_of
 from compress.allocate.swaps import swapped
 from compress.allocate.trials import Trials
 from compress.registry import allocators
 
 Count = Annotated[int, Field(ge=1)]
+Tries = Annotated[int, Field(ge=0)]
 
 
 @allocators.add("measured", measures=True, paper="2302.04089")
@@ -30,7 +31,7 @@ class Measured:
     exchanges of a level between two pools are tried out on the whole model.
     """
 
-    def __init__(self, *, levels: Count = 8, points: Count = 60, samples: Count = 4, search: int = 8) -> None:
+    def __init__(self, *, levels: Count = 8, points: Count = 60, samples: Count = 4, search: Tries = 8) -> None:
         self.levels, self.points, self.samples, self.search = levels, points, samples, search
         self.damage: list[np.ndarray] = []
 
@@ -73,7 +74,7 @@ class Measured:
         candidates = [kept, *moves]
 
         def tried(some: Sequence[list[int]]) -> np.ndarray:
-            return trials.divergence([_masks(pools, counts) for counts in some], self.samples, "trying exchanges")
+            return trials.divergence([masks_of(pools, counts) for counts in some], self.samples, "trying exchanges")
 
         values = tried(candidates)
         better = [i for i in np.argsort(values) if values[i] < values[0]]
@@ -123,10 +124,6 @@ def _curve(error: np.ndarray, found: dict[int, float], usual: float) -> np.ndarr
     x, y = np.array([0.0, *(e for e, _ in known)]), np.maximum.accumulate([0.0, *(v for _, v in known)])
     beyond = y[-1] / x[-1] if x[-1] > 0 else usual
     return np.where(error <= x[-1], np.interp(error, x, y), y[-1] + (error - x[-1]) * beyond)
-
-
-def _masks(pools: Sequence[Pool], kept: Sequence[int]) -> dict[str, np.ndarray]:
-    return {name: mask for pool, n in zip(pools, kept, strict=True) for name, mask in pool.masks(n).items()}
 
 
 def _together(kept: list[int], moves: Sequence[list[int]]) -> list[int]:

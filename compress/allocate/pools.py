@@ -77,6 +77,11 @@ def make_pools(
     ]
 
 
+def masks_of(pools: Iterable[Pool], kept: Iterable[int]) -> dict[str, np.ndarray]:
+    """What all families keep, bool `[size]` each, when each pool keeps so many bundles."""
+    return {name: mask for pool, n in zip(pools, kept, strict=True) for name, mask in pool.masks(n).items()}
+
+
 def ranking(family: Family, scores: np.ndarray) -> np.ndarray:
     """Groups, best first, `[size]`; those of a family with `runs` in turn, so that every run keeps as many."""
     if family.router_groups == 1:

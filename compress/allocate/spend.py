@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from compress.allocate.costs import Kept, Measure, measured, prices
-from compress.allocate.pools import Pool, Widths, make_pools
+from compress.allocate.pools import Pool, Widths, make_pools, masks_of
 from compress.allocate.trials import Trials
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph
@@ -85,7 +85,7 @@ def allocate(
     unit = measure if isinstance(measure, str) else "latency"
 
     def left(kept: list[int]) -> float:
-        return size({**already, **_masks(pools, kept)})
+        return size({**already, **masks_of(pools, kept)})
 
     def named(value: float) -> str:
         shown = f"{value:,.0f}" if isinstance(measure, str) else f"{value:.3g}"
@@ -109,7 +109,7 @@ def allocate(
     value, bundle = left(kept), max(float(pool.cost[pool.minimum :].max(initial=0)) for pool in pools)
     if value > target * (1 + 1e-9) or target - value > max(bundle, 1e-9 * now):
         raise BudgetError(f"{allocator.name} cannot leave {named(target)}; the nearest it can is {named(value)}")
-    masks = _masks(pools, kept)
+    masks = masks_of(pools, kept)
     lost = graph.removed_blocks({**already, **masks})
     return {f.name: masks[f.name] for f in families if f.layer is None or f.layer not in lost}
 
@@ -194,7 +194,3 @@ def _least(families: list[Family]) -> str:
     if not picked:
         return "every family must keep a group"
     return f"the router of {picked[0].name} picks so many that {picked[0].min_kept} must stay"
-
-
-def _masks(pools: Iterable[Pool], kept: Iterable[int]) -> dict[str, np.ndarray]:
-    return {name: mask for pool, n in zip(pools, kept, strict=True) for name, mask in pool.masks(n).items()}

@@ -37,8 +37,8 @@ def choose(
     written: Callable[[Candidate], Recipe],
     device: str,
     samples: int,
-) -> tuple[Tried, list[Tried]]:
-    """The best candidate, and all that were tried, best first; `written` says which recipe a candidate is.
+) -> list[Tried]:
+    """All that were tried, best first; `written` says which recipe a candidate is.
 
     First every one of `options`, then the best with other ridges. Each is printed. Raises what the first of them raises
     where none is possible.
@@ -49,7 +49,7 @@ def choose(
     if found[0].candidate.repaired:
         others = [replace(found[0].candidate, ridge=ridge) for ridge in RIDGES if ridge != found[0].candidate.ridge]
         found = sorted([*found, *_tried(source, others, written, device, samples)[0]], key=lambda one: one.divergence)
-    return found[0], found
+    return found
 
 
 def _tried(

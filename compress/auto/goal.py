@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from compress.errors import BudgetError, InputError
 from compress.model.model import Model
@@ -38,7 +39,7 @@ class Goal:
         if self.latency is not None:
             return "latency", _share("--latency", self.latency)
         if self.remove is not None:
-            blocks = sum(_count(shape) for name, shape in graph.shapes({}).items() if graph.block_of(name) is not None)
+            blocks = sum(prod(shape) for name, shape in graph.shapes({}).items() if graph.block_of(name) is not None)
             return "params", 1 - _share("--remove", self.remove) * blocks / total
         if self.params is not None:
             now, wanted, unit = total, quantity("--params", self.params), "parameters"
@@ -66,10 +67,3 @@ def _share(option: str, text: str) -> float:
     if not 0 < share < 1:
         raise InputError(f"{option} {text}: a share lies between 0 % and 100 %; write 30% or 0.3")
     return share
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

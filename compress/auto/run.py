@@ -22,9 +22,6 @@ from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
 
-LENGTH = 256
-"""Tokens of a sequence in the recipe `auto`."""
-
 Widths = Literal["uniform", "per-layer"]
 
 
@@ -67,7 +64,8 @@ def auto(
     device = options.where
     how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes)
     say(f"{how.samples} samples, {len(ways)} ways to try; about {human_seconds(how.seconds)}")
-    best, tried = choose(source, ways, partial(written, how=how), device, how.tried)
+    tried = choose(source, ways, partial(written, how=how), device, how.tried)
+    best = tried[0]
     about = f"chosen by trial among {len(tried)}: {best.candidate}; it moved the output by {best.divergence:.3g}"
     say(f"the best: {best.candidate}")
     recipe = best.recipe.model_copy(update={"about": about})
@@ -88,7 +86,7 @@ def _recipe(
     given.append(f"steps.0.widths={widths}")
     if data is not None:
         given.append(f"calibrate.data={data}")
-    if longest is not None and longest < LENGTH:
+    if longest is not None and longest < read_recipe("auto").calibrate.length:
         given.append(f"calibrate.length={longest}")
     if how is not None:
         given += [f"calibrate.samples={how.samples}", f"calibrate.gradients={how.gradients}"]
