@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from compress import runtime as runtime
     from compress.api import Options as Options
     from compress.api import apply as apply
+    from compress.api import auto as auto
     from compress.api import compare as compare
     from compress.api import inspect as inspect
     from compress.api import load as load
     from compress.api import plan as plan
     from compress.api import run as run
 
-__all__ = ["Options", "apply", "compare", "inspect", "load", "plan", "run", "runtime"]
+__all__ = ["Options", "apply", "auto", "compare", "inspect", "load", "plan", "run", "runtime"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `make demo` runs: the README's first recipe on two real models, and proof that others can open the result.
+"""What `make demo` runs: the README's first command on two real models, and proof that others can open the result.
 
 Both were trained by others and come out of packages, without a hub: a language model and a sentence encoder.
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "channels-20"
+AUTO = ("auto", "--remove", "20%", "--minutes", "1")
 
 
 HARVEST = "from compress.data.sources.docs import harvest; harvest()"
@@ -41,15 +41,16 @@ def together(*commands: tuple[str, ...]) -> list[str]:
     return said
 
 
-def main(recipe: str = RECIPE) -> None:
-    """Prune both models by `recipe`, open each result with stock transformers in a process of its own, and show what
-    the language model writes before and after."""
+def main(recipe: str | None = None) -> None:
+    """Prune both models by `compress auto` or a `recipe`, open each result with stock transformers in a process of its
+    own, and show what the language model writes before and after."""
     tools = {"smollm2-135m": "tools/smollm2.py", "minilm": "tools/minilm.py"}
     *made, _ = together(*((sys.executable, tool) for tool in tools.values()), (sys.executable, "-c", HARVEST))
     models = {name: said.strip().splitlines()[-1] for name, said in zip(tools, made, strict=True)}
-    outputs = {name: str(Path("out") / f"{name}-{Path(recipe).stem}") for name in models}
+    (how, *options), name_of = ((recipe,), Path(recipe).stem) if recipe else (AUTO, AUTO[0])
+    outputs = {name: str(Path("out") / f"{name}-{name_of}") for name in models}
     for name, dense in models.items():
-        run(sys.executable, "-m", "compress", recipe, dense, outputs[name], "--force")
+        run(sys.executable, "-m", "compress", how, dense, outputs[name], *options, "--force")
     opening = [(sys.executable, "tools/open_stock.py", dense, outputs[name]) for name, dense in models.items()]
     for command, said in zip(opening, together(*opening), strict=True):
         show(*command)

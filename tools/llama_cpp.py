@@ -1,11 +1,11 @@
-"""A pruned model of uniform widths in llama.cpp: its own converter, its own runtime, the same greedy tokens?
+"""What `compress auto` makes of SmolLM2-135M in llama.cpp: its own converter, its own runtime, the same greedy tokens?
 
-    python -m venv peer && peer/bin/pip install llama-cpp-python          # compiles for a quarter of an hour
+    python -m venv peer && peer/bin/pip install xllamacpp                 # llama.cpp, built
     pip download --no-deps --no-binary :all: llama-cpp-python && tar xf llama_cpp_python-*.tar.gz
     pip install gguf sentencepiece                                        # for the converter
-    python tools/llama_cpp.py peer/bin/python llama_cpp_python-*/vendor/llama.cpp
+    python tools/llama_cpp.py peer/bin/python llama_cpp_python-*/vendor/llama.cpp [FOLDER]
 
-Prunes the small Llama of `train_llama.py` by recipes/magnitude-20.yaml, which keeps whole heads in every layer.
+A folder that was pruned already is taken in place of a new one.
 """
 
 from __future__ import annotations
@@ -18,54 +18,59 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import smollm2
 import torch
-from train_llama import __file__ as training
-from train_llama import folder
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from compress.pipeline import Options, run
-
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "magnitude-20.yaml"
-PROMPT, STEPS = [5, 77, 300, 1200, 41, 9], 64
+TEXTS = ("The opposite of hot is", "The first president of the United States was", "def add(a, b):")
+STEPS = 64
 CONVERT = """
 import runpy, sys
 sys.path[:0] = [".", "gguf-py"]
 import conversion.base
-# The converter knows tokenizers by a hash of what they give, and ours is not on its list; tokens go in as numbers here.
-conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+# The converter knows tokenizers by a hash of what they give, and a rewritten one is not on its list; tokens go in as
+# numbers here.
+conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "smollm"
 sys.argv = ["convert_hf_to_gguf.py", *sys.argv[1:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 GENERATE = """
 import json, sys
-import numpy as np
-from llama_cpp import Llama
-file, prompt, steps = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-model, written = Llama(file, n_ctx=256, logits_all=True, verbose=False), []
-model.eval(prompt)
-for _ in range(steps):
-    written.append(int(np.argmax(model.scores[model.n_tokens - 1])))
-    model.eval(written[-1:])
-print(json.dumps(written))
+import xllamacpp
+file, prompts, steps = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.warmup = file, 256, 1, False
+server = xllamacpp.Server(params)
+for prompt in prompts:
+    asked = {"prompt": prompt, "n_predict": steps, "temperature": 0, "top_k": 1, "return_tokens": True}
+    print(json.dumps(server.handle_completions({**asked, "ignore_eos": True})["tokens"]))
 """
 
 
-def main(peer: str, source: Path, place: Path) -> bool:
-    subprocess.run([sys.executable, training], stdout=subprocess.DEVNULL, check=True)
-    run(RECIPE, folder(), place / "out", Options(evaluate=False))
-    model: Any = AutoModelForCausalLM.from_pretrained(place / "out").eval()
-    given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    wanted = model.generate(torch.tensor([PROMPT]), **given)[0, len(PROMPT) :].tolist()
+def main(peer: str, source: Path, pruned: Path | None, place: Path) -> bool:
+    """Print how many tokens are the same; whether all are."""
+    if pruned is None:
+        pruned = place / "out"
+        command = ["auto", smollm2.folder(), pruned, "--remove", "20%", "--no-evaluate"]
+        subprocess.run([sys.executable, "-m", "compress", *map(str, command)], check=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(pruned)
+    prompts = [tokenizer(text)["input_ids"] for text in TEXTS]
     file = place / "model.gguf"
-    command = [sys.executable, "-c", CONVERT, place / "out", "--outtype", "f32", "--outfile", file]
+    command = [sys.executable, "-c", CONVERT, pruned, "--outtype", "f32", "--outfile", file]
     subprocess.run(list(map(str, command)), cwd=source, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    command = [peer, "-c", GENERATE, str(file), json.dumps(PROMPT), str(STEPS)]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
-    same = sum(one == other for one, other in zip(found, wanted, strict=True))
-    print(f"{same} of {STEPS} greedy tokens are those of transformers")
-    return found == wanted
+    command = [peer, "-c", GENERATE, str(file), json.dumps(prompts), str(STEPS)]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()
+    alike = []
+    for prompt, line in zip(prompts, lines[-len(prompts) :], strict=True):
+        given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        wanted = model.generate(torch.tensor([prompt]), **given)[0, len(prompt) :].tolist()
+        alike.append(sum(one == other for one, other in zip(json.loads(line), wanted, strict=True)))
+    print(f"{', '.join(map(str, alike))} of {STEPS} greedy tokens each are those of transformers")
+    return min(alike) == STEPS
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(not main(sys.argv[1], Path(sys.argv[2]), Path(temporary)))
+        given = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+        sys.exit(not main(sys.argv[1], Path(sys.argv[2]), given, Path(temporary)))

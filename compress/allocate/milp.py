@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from compress.allocate.pools import Pool
 from compress.errors import BudgetError
@@ -131,6 +129,9 @@ def _solve(chains: list[Chain], need: float, unit: int, seconds: float) -> list[
     A share in [0, 1] per open bundle and a whole number per chain, their sum. Where values rise within a chain, a
     whole number fills the shares in order by itself; elsewhere the shares are whole, each at most the one before.
     """
+    from scipy import sparse  # both are slow to import, and few runs get here
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     value = np.concatenate([chain.value[chain.low : chain.high] for chain in chains])
     cost = np.concatenate([chain.cost[chain.low : chain.high] for chain in chains])
     owner = np.repeat(np.arange(len(chains)), [chain.high - chain.low for chain in chains])

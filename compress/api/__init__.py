@@ -1,4 +1,4 @@
-"""What Python code calls: `compress.run`, `plan`, `apply`, `inspect`, `compare` and `load`.
+"""What Python code calls: `compress.run`, `auto`, `plan`, `apply`, `inspect`, `compare` and `load`.
 
 The functions of the command, under its names; `import compress` finds them here when one is first asked for.
 """
@@ -7,5 +7,6 @@ from compress.api.loading import load
 from compress.api.looking import compare, inspect
 from compress.api.options import Options
 from compress.api.pruning import apply, plan, run
+from compress.api.searching import auto
 
-__all__ = ["Options", "apply", "compare", "inspect", "load", "plan", "run"]
+__all__ = ["Options", "apply", "auto", "compare", "inspect", "load", "plan", "run"]

@@ -55,8 +55,6 @@ def auto(
     """
     announce(f"auto: {model} → {out}")
     with loading():
-        from compress.auto.goal import Goal
-        from compress.auto.run import auto as choose
-    goal = Goal(remove, params, bytes, latency)
-    report = choose(model, out, goal, options(opening, writing), minutes=minutes, widths=widths, data=data)
-    finish(report, out)
+        from compress.api import auto as search
+    given = {"remove": remove, "params": params, "bytes": bytes, "latency": latency}
+    finish(search(model, out, options(opening, writing), **given, minutes=minutes, widths=widths, data=data), out)

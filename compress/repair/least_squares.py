@@ -41,9 +41,14 @@ def least_squares(
     inner = gram[keep][:, keep]
     # Never singular: an input that is always zero has an empty row, and even `ridge: 0` must not divide by it.
     inner.diagonal().add_(damping.clamp_min(max(1e-10 * inner.diagonal().mean().item(), 1e-30)))
-    moved = torch.linalg.solve(inner, gram[keep][:, ~keep] @ w[:, ~keep].T).T
     new = torch.zeros_like(w)
-    new[:, keep] = w[:, keep] + moved
+    new[:, keep] = w[:, keep] + _solve(inner, gram[keep][:, ~keep] @ w[:, ~keep].T).T
     if not centred or bias is None:
         return new.to(weight.dtype), bias
     return new.to(weight.dtype), (bias.double() + (w - new) @ mean).to(bias.dtype)
+
+
+def _solve(inner: Tensor, right: Tensor) -> Tensor:
+    """The symmetric system's solution, by Cholesky, or where rounding left the matrix indefinite by elimination."""
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    return torch.linalg.solve(inner, right) if failed else torch.cholesky_solve(right, factor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from compress.model.model import Model
@@ -21,6 +20,8 @@ def align(source: Model, kept: Mapping[str, np.ndarray], mixes: Mapping[str, np.
     products of their weights add up to most (arXiv 2209.04836, §3.2); the cost is cubic in the inner width. The
     experts of one layer are in memory at a time.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and seldom needed
+
     found = {}
     for name, mix in mixes.items():
         inner = inner_family(source.graph, name)

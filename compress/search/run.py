@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from compress.auto.candidates import Candidate, candidates
-from compress.auto.choose import choose
-from compress.auto.goal import Goal
-from compress.auto.pace import Pace, pace
 from compress.checkpoint.write import check_target
 from compress.console import human_seconds, say
 from compress.errors import BudgetError
@@ -21,8 +16,10 @@ from compress.pipeline import run
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
-
-Widths = Literal["uniform", "per-layer"]
+from compress.search.candidates import Candidate, Widths, first, rounds
+from compress.search.choose import choose
+from compress.search.goal import Goal
+from compress.search.pace import Pace, pace
 
 
 def auto(
@@ -37,9 +34,9 @@ def auto(
 ) -> Report:
     """Make the model `model_in` as small as the `goal` says, by the best recipe that is found in `minutes`.
 
-    Candidates (kinds of units, criterion, ridge) meet the same budget; each is decided by measured allocation and tried
-    out on samples of its own. The best one's recipe is run, and lies in the new folder `model_out`. Calibrated on
-    `data`, by default what suits the model.
+    Candidates (kinds of units, criterion, widths, ridge) meet the same budget; each is decided by measured allocation
+    and tried out on samples of its own. The best one's recipe is run, and lies in the new folder `model_out`. It is
+    calibrated on `data`, by default what suits the model.
 
     Raises InputError for a time too short for one pass, BudgetError where no candidate can meet the goal, and what
     `compress.pipeline.run` does.
@@ -50,7 +47,7 @@ def auto(
     refuse_rules(checkpoint, str(model_in))
     source = Model.of(checkpoint)
     measure, share = goal.kept(source)
-    ways = list(candidates(source.graph))
+    ways = first(source)
     if not ways:
         raise BudgetError(
             f"{model_in}: no heads, channels or experts are free to be removed; `compress inspect` says why"
@@ -58,13 +55,13 @@ def auto(
     longest = source.inputs.longest(checkpoint)
 
     def written(candidate: Candidate, how: Pace | None) -> Recipe:
-        return _recipe(candidate, measure, share, widths, data, how, longest).on(source.inputs.data)
+        return _recipe(candidate, measure, share, data, how, longest).on(source.inputs.data)
 
     usual = written(ways[0], None)
     device = options.where
     how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes)
-    say(f"{how.samples} samples, {len(ways)} ways to try; about {human_seconds(how.seconds)}")
-    tried = choose(source, ways, partial(written, how=how), device, how.tried)
+    say(f"{how.samples} samples, {len(ways)} ways to begin with; about {human_seconds(how.seconds)}")
+    tried = choose(source, ways, rounds(source, widths), partial(written, how=how), device, how.tried)
     best = tried[0]
     about = f"chosen by trial among {len(tried)}: {best.candidate}; it moved the output by {best.divergence:.3g}"
     say(f"the best: {best.candidate}")
@@ -76,14 +73,12 @@ def _recipe(
     candidate: Candidate,
     measure: str,
     share: float,
-    widths: Widths,
     data: str | None,
     how: Pace | None,
     longest: int | None,
 ) -> Recipe:
     """The recipe `auto` as this candidate has it."""
     given = [*candidate.overrides, "steps.0.remove=null", f"steps.0.keep={{{measure}: {100 * share:.6g}%}}"]
-    given.append(f"steps.0.widths={widths}")
     if data is not None:
         given.append(f"calibrate.data={data}")
     if longest is not None and longest < read_recipe("auto").calibrate.length:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
-from compress.auto.candidates import RIDGES, Candidate
 from compress.console import say
 from compress.damage.divergence import Cut, divergences
 from compress.damage.remembered import Remembered
@@ -17,6 +16,7 @@ from compress.execution.baseline import Original
 from compress.execution.context import Context, Needs
 from compress.model.model import Model
 from compress.recipe.schema import Recipe
+from compress.search.candidates import Candidate
 from compress.steps.units.decide import bound_repair
 from compress.steps.units.masks import masks
 from compress.steps.units.step import PruneUnits
@@ -31,24 +31,29 @@ class Tried:
     divergence: float
 
 
+Rounds = Sequence[Callable[[Candidate], Iterable[Candidate]]]
+
+
 def choose(
     source: Model,
-    options: Sequence[Candidate],
+    first: Sequence[Candidate],
+    rounds: Rounds,
     written: Callable[[Candidate], Recipe],
     device: str,
     samples: int,
 ) -> list[Tried]:
     """All that were tried, best first; `written` says which recipe a candidate is.
 
-    First every one of `options`, then the best with other ridges. Each is printed. Raises what the first of them raises
-    where none is possible.
+    The `first` ones, then round by round what is near the best until then. Each is printed. Raises what the first of
+    all raises where none of the first is possible.
     """
-    found, failed = _tried(source, options, written, device, samples)
+    found, failed = _tried(source, first, written, device, samples)
     if not found:
         raise failed[0]
-    if found[0].candidate.repaired:
-        others = [replace(found[0].candidate, ridge=ridge) for ridge in RIDGES if ridge != found[0].candidate.ridge]
-        found = sorted([*found, *_tried(source, others, written, device, samples)[0]], key=lambda one: one.divergence)
+    for near in rounds:
+        others = list(near(found[0].candidate))
+        more, _ = _tried(source, others, written, device, samples) if others else ([], [])
+        found = sorted([*found, *more], key=lambda one: one.divergence)
     return found
 
 
@@ -63,7 +68,7 @@ def _tried(
     failed: list[CompressError] = []
     steps = [_Step(source, candidate, written(candidate), device) for candidate in options]
     together = reduce(or_, (step.needs() for step in steps), Needs())
-    if steps and together.statistics:
+    if together.statistics:
         with suppress(ModelError):  # of one that is not possible, which says so itself
             steps[0].context.collect(together)  # one pass for what all of them ask for
     for step in steps:

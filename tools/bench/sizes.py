@@ -1,0 +1,171 @@
+"""Perplexity against size on SmolLM2-135M: `compress auto`, recipes, and other people's programs, nothing trained.
+
+    pip install --no-deps torch-pruning==1.6.1
+    python tools/bench/sizes.py               # two hours; goes on where it was stopped, with what FILE has already
+    python tools/bench/sizes.py auto slicegpt # only these, the rest as FILE has it
+    python tools/bench/sizes.py --read        # the table and the plot again
+
+10, 20, 30 and 50 % of the blocks' parameters go. Everyone calibrates on the same 64 × 256 tokens of `docs` and is
+measured on the same 32 × 256 of `manuals`, another kind of prose, and 16 × 256 of what `docs` keeps back, the same.
+FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like are their published formulas as recipes; Torch-Pruning is itself;
+SliceGPT is written anew in `peers/`. Results are kept in docs/sizes.json, the plot in docs/sizes.png.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import smollm2
+import torch
+from apart import ROOT, compress, table
+from peers import slicegpt, torch_pruning_llama
+from sizes_plot import draw
+from torch import nn
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+import compress as package
+from compress.evaluate.read import quality_of
+from compress.inputs.text import batches
+from compress.metrics.change import ERRORS
+from compress.recipe import Calibrate
+from compress.recipe.part import Part
+
+FILE, PLOT = ROOT / "docs" / "sizes.json", ROOT / "docs" / "sizes.png"
+SHARES = (0.1, 0.2, 0.3, 0.5)
+TEXTS = {"manuals": (Part("manuals"), 32), "docs": (Part("docs", {"split": "test"}), 16)}
+LENGTH, SAMPLES = 256, 64
+AS_THEY_ARE = (
+    *("channels-20", "measured-20", "obs-50", "flap-20", "flap-uniform-20", "cfsp-20", "llm-pruner-20"),
+    *("layers-25", "taylor-20", "amp-30", "exact-flops-30"),
+)
+REPAIRED = ("flap-20", "flap-uniform-20", "cfsp-20", "taylor-20")
+Maker = Callable[[float, Path], nn.Module]
+"""Makes the model with a share of its blocks gone, in a folder or in memory."""
+
+
+def auto(share: float, out: Path, *words: str) -> nn.Module:
+    """What the command makes when it is told nothing else."""
+    compress("auto", smollm2.folder(), out, "--remove", f"{share:.0%}", "--no-evaluate", "-q", *words)
+    return package.load(out)
+
+
+def recipe(share: float, out: Path, name: str, settings: Sequence[str] = ()) -> nn.Module:
+    """What a shipped recipe makes at this size."""
+    given = [f"calibrate.samples={SAMPLES}", f"calibrate.length={LENGTH}", "steps.0.remove=null"]
+    given += [f"steps.0.keep={{params: {1 - share * _blocks():.2%}}}", *settings]
+    compress(name, smollm2.folder(), out, "--no-evaluate", "-q", *(word for one in given for word in ("--set", one)))
+    return package.load(out)
+
+
+def peer(share: float, _: Path, prune: Callable[..., None]) -> nn.Module:
+    """What another program makes of the model in memory."""
+    model = LlamaForCausalLM.from_pretrained(smollm2.folder(), dtype=torch.float32).eval()
+    prune(model, [batch["input_ids"] for batch in _tokens(Part("docs"), SAMPLES)], share)
+    return model
+
+
+def methods() -> Iterator[tuple[str, Maker]]:
+    """All by name."""
+    yield "auto", auto
+    yield "auto, per-layer", lambda share, out: auto(share, out, "--widths", "per-layer")
+    for name in AS_THEY_ARE:
+        yield name, partial(recipe, name=name)
+    for name in REPAIRED:
+        yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
+    for criterion in torch_pruning_llama.CRITERIA:
+        pruned = partial(torch_pruning_llama.prune, criterion=criterion, heads=False)
+        yield f"Torch-Pruning, channels by {criterion}", partial(peer, prune=pruned)
+    pruned = partial(torch_pruning_llama.prune, criterion="taylor", heads=True)
+    yield "Torch-Pruning, heads and channels", partial(peer, prune=pruned)
+    yield "SliceGPT", partial(peer, prune=slicegpt.prune)
+
+
+@cache
+def _blocks() -> float:
+    """The share of the model's parameters that lies in its blocks."""
+    model = _dense()
+    inside = sum(one.numel() for one in model.model.layers.parameters())
+    return inside / sum(one.numel() for one in model.parameters())
+
+
+@cache
+def _dense() -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(smollm2.folder(), dtype=torch.float32).eval()
+
+
+@cache
+def _tokens(data: Part, samples: int) -> list[dict[str, Any]]:
+    asked = Calibrate(data=data, samples=samples, length=LENGTH)
+    return batches(asked, AutoTokenizer.from_pretrained(smollm2.folder()), _dense().config)[0]
+
+
+def measured(model: nn.Module) -> dict[str, Any]:
+    """Perplexity as a multiple of the dense model's and its standard error, by text."""
+    found = {}
+    for name, (data, samples) in TEXTS.items():
+        change = quality_of(model, _tokens(data, samples), dense=_dense()).changes["perplexity"]
+        found[name] = [change.value, (change.high - change.low) / (2 * ERRORS)]
+    return found
+
+
+def run(name: str, make: Maker, share: float) -> dict[str, Any]:
+    """One row. A size that a method cannot reach is a row that says so."""
+    row: dict[str, Any] = {"method": name, "share": share}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = make(share, Path(folder) / "out")
+        except (SystemExit, ValueError, RuntimeError) as error:
+            return {**row, "error": str(error).strip().splitlines()[0]}
+        row["params"] = sum(one.numel() for one in {id(one): one for one in model.parameters()}.values())
+        row |= measured(model)
+    del model
+    gc.collect()  # Torch-Pruning's graph holds its model in cycles
+    return row
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """One table for each text, best first at 20 %, and the plot."""
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    for text in TEXTS:
+        at = {(row["method"], row["share"]): row[text] for row in rows if text in row}
+        lines = []
+        for name in sorted(names, key=lambda name: at.get((name, 0.2), [float("inf")])[0]):
+            cells = (at.get((name, share)) for share in SHARES)
+            lines.append([name, *(f"{value[0]:.2f} ± {value[1]:.2f}" if value else "–" for value in cells)])
+        print(f"\n× the dense perplexity on `{text}`\n")
+        table(["", *(f"{share:.0%} gone" for share in SHARES)], lines)
+    draw(rows, "manuals", PLOT)
+
+
+def main(*words: str) -> None:
+    """Run what is missing or named, and show all of it."""
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = json.loads(FILE.read_text()) if FILE.exists() else []
+    if words != ("--read",):
+        made = dict(methods())
+        if unknown := [word for word in words if not any(name.startswith(word) for name in made)]:
+            sys.exit(f"{unknown[0]}: no such method; choose from {', '.join(made)}")
+        chosen = [name for name in made if any(name.startswith(word) for word in words)]
+        rows = [row for row in rows if row["method"] not in chosen]
+        for share in SHARES:
+            for name, make in made.items():
+                if (name, share) in {(row["method"], row["share"]) for row in rows} or (words and name not in chosen):
+                    continue
+                rows.append(run(name, make, share))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+                FILE.write_text(json.dumps(rows, indent=1) + "\n")
+    show(rows)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
