@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Literal
 
-from compress.api.options import OptionFields, Options, chosen
+from compress.api.options import Options
 from compress.report import Report
 from compress.search.goal import Goal
 from compress.search.run import auto as search
@@ -23,17 +23,16 @@ def auto(
     minutes: float | None = None,
     widths: Literal["uniform", "per-layer"] = "uniform",
     data: str | None = None,
-    **fields: Unpack[OptionFields],
 ) -> Report:
     """Make a model as small as asked by what turns out best on it; the same as the command `compress auto MODEL OUT`.
 
-        report = compress.auto("my-model", "my-model-small", remove="20%", evaluate=False)
+        report = compress.auto("my-model", "my-model-small", remove="20%")
         report["after"]["params"]
 
     Args:
         model: A folder with config.json and safetensors, or a hub id (`owner/name`, `owner/name@revision`).
         out: The folder to write. It appears when everything is done and verified, the recipe in it.
-        options: How to go about it; the defaults without.
+        options: How to go about it; the defaults without. Its `latency` says whether latency is measured.
         remove: Share of the blocks' parameters that goes, `"30%"`. One of this and the next three is given.
         params: Parameters that may be left in all, `"100M"`.
         bytes: Bytes of weights that may be left, `"200MB"`.
@@ -41,7 +40,6 @@ def auto(
         minutes: How long all of it may take, about.
         widths: `uniform` gives an ordinary checkpoint; with `per-layer` each layer gets its own width.
         data: What to calibrate on: a source by name, a file or folder, or a dataset of the hub.
-        **fields: Fields of `Options` as keyword arguments; they win over `options`.
 
     Returns:
         What report.json holds, as `run` does.
@@ -53,4 +51,4 @@ def auto(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
     """
     goal = Goal(remove, params, bytes, latency)
-    return search(model, out, goal, chosen(options, fields), minutes=minutes, widths=widths, data=data)
+    return search(model, out, goal, options, minutes=minutes, widths=widths, data=data)

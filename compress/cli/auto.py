@@ -56,5 +56,16 @@ def auto(
     announce(f"auto: {model} → {out}")
     with loading():
         from compress.api import auto as search
-    given = {"remove": remove, "params": params, "bytes": bytes, "latency": latency}
-    finish(search(model, out, options(opening, writing), **given, minutes=minutes, widths=widths, data=data), out)
+    report = search(
+        model,
+        out,
+        options(opening, writing),
+        remove=remove,
+        params=params,
+        bytes=bytes,
+        latency=latency,
+        minutes=minutes,
+        widths=widths,
+        data=data,
+    )
+    finish(report, out)

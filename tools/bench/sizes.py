@@ -34,16 +34,23 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 import compress as package
-from compress.evaluate.read import quality_of
+from compress.evaluate.read import read_all
 from compress.inputs.text import batches
 from compress.metrics.change import ERRORS
+from compress.metrics.kind import Metric
 from compress.recipe import Calibrate
 from compress.recipe.part import Part
+from compress.tasks.choose import task_of
 
 FILE, PLOT = ROOT / "docs" / "sizes.json", ROOT / "docs" / "sizes.png"
 SHARES = (0.1, 0.2, 0.3, 0.5)
-TEXTS = {"manuals": (Part("manuals"), 32), "docs": (Part("docs", {"split": "test"}), 16)}
 LENGTH, SAMPLES = 256, 64
+TEXTS = {
+    "calibration": (Part("docs"), SAMPLES),
+    "manuals": (Part("manuals"), 32),
+    "docs": (Part("docs", {"split": "test"}), 16),
+}
+MEASURED = ("manuals", "docs")
 AS_THEY_ARE = (
     *("channels-20", "measured-20", "obs-50", "flap-20", "flap-uniform-20", "cfsp-20", "llm-pruner-20"),
     *("layers-25", "taylor-20", "amp-30", "exact-flops-30"),
@@ -70,7 +77,7 @@ def recipe(share: float, out: Path, name: str, settings: Sequence[str] = ()) -> 
 def peer(share: float, _: Path, prune: Callable[..., None]) -> nn.Module:
     """What another program makes of the model in memory."""
     model = LlamaForCausalLM.from_pretrained(smollm2.folder(), dtype=torch.float32).eval()
-    prune(model, [batch["input_ids"] for batch in _tokens(Part("docs"), SAMPLES)], share)
+    prune(model, [batch["input_ids"] for batch in _tokens("calibration")], share)
     return model
 
 
@@ -104,17 +111,28 @@ def _dense() -> LlamaForCausalLM:
 
 
 @cache
-def _tokens(data: Part, samples: int) -> list[dict[str, Any]]:
+def _tokens(text: str) -> list[dict[str, Any]]:
+    data, samples = TEXTS[text]
     asked = Calibrate(data=data, samples=samples, length=LENGTH)
     return batches(asked, AutoTokenizer.from_pretrained(smollm2.folder()), _dense().config)[0]
+
+
+@cache
+def _read(text: str) -> Any:
+    return read_all(_dense(), _metric(text), _tokens(text))
+
+
+def _metric(text: str) -> Metric[Any]:
+    return task_of(_dense()).metric(_tokens(text)[0])
 
 
 def measured(model: nn.Module) -> dict[str, Any]:
     """Perplexity as a multiple of the dense model's and its standard error, by text."""
     found = {}
-    for name, (data, samples) in TEXTS.items():
-        change = quality_of(model, _tokens(data, samples), dense=_dense()).changes["perplexity"]
-        found[name] = [change.value, (change.high - change.low) / (2 * ERRORS)]
+    for text in MEASURED:
+        metric = _metric(text)
+        change = metric.quality(read_all(model, metric, _tokens(text)), _read(text)).changes["perplexity"]
+        found[text] = [change.value, (change.high - change.low) / (2 * ERRORS)]
     return found
 
 
@@ -136,7 +154,7 @@ def run(name: str, make: Maker, share: float) -> dict[str, Any]:
 def show(rows: list[dict[str, Any]]) -> None:
     """One table for each text, best first at 20 %, and the plot."""
     names = list(dict.fromkeys(row["method"] for row in rows))
-    for text in TEXTS:
+    for text in MEASURED:
         at = {(row["method"], row["share"]): row[text] for row in rows if text in row}
         lines = []
         for name in sorted(names, key=lambda name: at.get((name, 0.2), [float("inf")])[0]):
