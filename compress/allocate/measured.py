@@ -19,6 +19,9 @@ from compress.registry import allocators
 Count = Annotated[int, Field(ge=1)]
 Tries = Annotated[int, Field(ge=0)]
 
+NEAREST = 4
+"""Widths of one pool that are measured at most: those far from what is asked for decide nothing."""
+
 
 @allocators.add("measured", measures=True, paper="2302.04089")
 class Measured:
@@ -41,7 +44,7 @@ class Measured:
             self.damage = [trials.own_error(pools[0])]
             return
         share = budget / max(sum(float(pool.cost.sum()) for pool in pools), 1e-300)
-        each = max(self.points // max(len(pools), 1), 1)
+        each = min(max(self.points // max(len(pools), 1), 1), NEAREST)
         tried = [self._levels(pool, share, each, trials) for pool in pools]
         # Where there are more pools than points, those with the largest share of the cost are measured.
         largest = sorted(range(len(pools)), key=lambda i: -float(pools[i].cost.sum()))[: self.points]

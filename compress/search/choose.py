@@ -47,6 +47,8 @@ def choose(
     The `first` ones, then round by round what is near the best until then. Each is printed. Raises what the first of
     all raises where none of the first is possible.
     """
+    foreseen = [*first, *(candidate for near in rounds for one in first for candidate in near(one))]
+    _gather([_Step(source, candidate, written(candidate), device) for candidate in foreseen])
     found, failed = _tried(source, first, written, device, samples)
     if not found:
         raise failed[0]
@@ -55,6 +57,14 @@ def choose(
         more, _ = _tried(source, others, written, device, samples) if others else ([], [])
         found = sorted([*found, *more], key=lambda one: one.divergence)
     return found
+
+
+def _gather(steps: Sequence[_Step]) -> None:
+    """One pass through the model for the statistics that any of them asks for; they are kept in the cache."""
+    together = reduce(or_, (step.needs() for step in steps), Needs())
+    if together.statistics:
+        with suppress(ModelError):  # of one that is not possible, which says so itself
+            steps[0].context.collect(together)
 
 
 def _tried(
@@ -67,10 +77,6 @@ def _tried(
     decided: list[tuple[Candidate, Recipe, Cut]] = []
     failed: list[CompressError] = []
     steps = [_Step(source, candidate, written(candidate), device) for candidate in options]
-    together = reduce(or_, (step.needs() for step in steps), Needs())
-    if together.statistics:
-        with suppress(ModelError):  # of one that is not possible, which says so itself
-            steps[0].context.collect(together)  # one pass for what all of them ask for
     for step in steps:
         try:
             decided.append((step.candidate, step.recipe, step.decide()))

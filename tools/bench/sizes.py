@@ -6,7 +6,7 @@
     python tools/bench/sizes.py --read        # the table and the plot again
 
 10, 20, 30 and 50 % of the blocks' parameters go. Everyone calibrates on the same 64 × 256 tokens of `docs` and is
-measured on the same 32 × 256 of `manuals`, another kind of prose, and 16 × 256 of what `docs` keeps back, the same.
+measured on the same 32 × 256 of `manuals`, another kind of prose.
 FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like are their published formulas as recipes; Torch-Pruning is itself;
 SliceGPT is written anew in `peers/`. Results are kept in docs/sizes.json, the plot in docs/sizes.png.
 """
@@ -44,23 +44,18 @@ from compress.tasks.choose import task_of
 
 FILE, PLOT = ROOT / "docs" / "sizes.json", ROOT / "docs" / "sizes.png"
 SHARES = (0.1, 0.2, 0.3, 0.5)
+FIRST = (0.2, 0.5, 0.3, 0.1)
+"""The order in which they are run."""
 LENGTH, SAMPLES = 256, 64
-TEXTS = {
-    "calibration": (Part("docs"), SAMPLES),
-    "manuals": (Part("manuals"), 32),
-    "docs": (Part("docs", {"split": "test"}), 16),
-}
-MEASURED = ("manuals", "docs")
-AS_THEY_ARE = (
-    *("channels-20", "measured-20", "obs-50", "flap-20", "flap-uniform-20", "cfsp-20", "llm-pruner-20"),
-    *("layers-25", "taylor-20", "amp-30", "exact-flops-30"),
-)
-REPAIRED = ("flap-20", "flap-uniform-20", "cfsp-20", "taylor-20")
+CALIBRATION, PROSE = ("docs", SAMPLES), ("manuals", 32)
+PUBLISHED = ("flap-20", "llm-pruner-20", "layers-25", "cfsp-20", "flap-uniform-20", "taylor-20", "amp-30")
+OURS = ("channels-20", "measured-20", "obs-50", "exact-flops-30")
+REPAIRED = ("cfsp-20", "flap-20", "flap-uniform-20")
 Maker = Callable[[float, Path], nn.Module]
 """Makes the model with a share of its blocks gone, in a folder or in memory."""
 
 
-def auto(share: float, out: Path, *words: str) -> nn.Module:
+def auto(share: float, out: Path, words: Sequence[str] = ()) -> nn.Module:
     """What the command makes when it is told nothing else."""
     compress("auto", smollm2.folder(), out, "--remove", f"{share:.0%}", "--no-evaluate", "-q", *words)
     return package.load(out)
@@ -77,24 +72,26 @@ def recipe(share: float, out: Path, name: str, settings: Sequence[str] = ()) -> 
 def peer(share: float, _: Path, prune: Callable[..., None]) -> nn.Module:
     """What another program makes of the model in memory."""
     model = LlamaForCausalLM.from_pretrained(smollm2.folder(), dtype=torch.float32).eval()
-    prune(model, [batch["input_ids"] for batch in _tokens("calibration")], share)
+    prune(model, [batch["input_ids"] for batch in _tokens(*CALIBRATION)], share)
     return model
 
 
 def methods() -> Iterator[tuple[str, Maker]]:
     """All by name."""
     yield "auto", auto
-    yield "auto, per-layer", lambda share, out: auto(share, out, "--widths", "per-layer")
-    for name in AS_THEY_ARE:
-        yield name, partial(recipe, name=name)
-    for name in REPAIRED:
-        yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
     for criterion in torch_pruning_llama.CRITERIA:
         pruned = partial(torch_pruning_llama.prune, criterion=criterion, heads=False)
         yield f"Torch-Pruning, channels by {criterion}", partial(peer, prune=pruned)
     pruned = partial(torch_pruning_llama.prune, criterion="taylor", heads=True)
     yield "Torch-Pruning, heads and channels", partial(peer, prune=pruned)
     yield "SliceGPT", partial(peer, prune=slicegpt.prune)
+    for name in PUBLISHED[:3] + OURS[:1]:
+        yield name, partial(recipe, name=name)
+    for name in REPAIRED:
+        yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
+    yield "auto, widths by layer", partial(auto, words=("--widths", "per-layer"))
+    for name in OURS[1:] + PUBLISHED[3:]:
+        yield name, partial(recipe, name=name)
 
 
 @cache
@@ -111,29 +108,25 @@ def _dense() -> LlamaForCausalLM:
 
 
 @cache
-def _tokens(text: str) -> list[dict[str, Any]]:
-    data, samples = TEXTS[text]
-    asked = Calibrate(data=data, samples=samples, length=LENGTH)
+def _tokens(data: str, samples: int) -> list[dict[str, Any]]:
+    asked = Calibrate(data=Part(data), samples=samples, length=LENGTH)
     return batches(asked, AutoTokenizer.from_pretrained(smollm2.folder()), _dense().config)[0]
 
 
 @cache
-def _read(text: str) -> Any:
-    return read_all(_dense(), _metric(text), _tokens(text))
+def _metric() -> Metric[Any]:
+    return task_of(_dense()).metric(_tokens(*PROSE)[0])
 
 
-def _metric(text: str) -> Metric[Any]:
-    return task_of(_dense()).metric(_tokens(text)[0])
+@cache
+def _read() -> Any:
+    return read_all(_dense(), _metric(), _tokens(*PROSE))
 
 
-def measured(model: nn.Module) -> dict[str, Any]:
-    """Perplexity as a multiple of the dense model's and its standard error, by text."""
-    found = {}
-    for text in MEASURED:
-        metric = _metric(text)
-        change = metric.quality(read_all(model, metric, _tokens(text)), _read(text)).changes["perplexity"]
-        found[text] = [change.value, (change.high - change.low) / (2 * ERRORS)]
-    return found
+def measured(model: nn.Module) -> tuple[float, float]:
+    """Perplexity as a multiple of the dense model's, and its standard error."""
+    change = _metric().quality(read_all(model, _metric(), _tokens(*PROSE)), _read()).changes["perplexity"]
+    return change.value, (change.high - change.low) / (2 * ERRORS)
 
 
 def run(name: str, make: Maker, share: float) -> dict[str, Any]:
@@ -143,26 +136,27 @@ def run(name: str, make: Maker, share: float) -> dict[str, Any]:
         try:
             model = make(share, Path(folder) / "out")
         except (SystemExit, ValueError, RuntimeError) as error:
-            return {**row, "error": str(error).strip().splitlines()[0]}
+            return {**row, "failed": str(error).strip().splitlines()[0]}
         row["params"] = sum(one.numel() for one in {id(one): one for one in model.parameters()}.values())
-        row |= measured(model)
+        row["ratio"], row["error"] = measured(model)
     del model
     gc.collect()  # Torch-Pruning's graph holds its model in cycles
     return row
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """One table for each text, best first at 20 %, and the plot."""
+    """The table, best first at 20 %, and the plot."""
     names = list(dict.fromkeys(row["method"] for row in rows))
-    for text in MEASURED:
-        at = {(row["method"], row["share"]): row[text] for row in rows if text in row}
-        lines = []
-        for name in sorted(names, key=lambda name: at.get((name, 0.2), [float("inf")])[0]):
-            cells = (at.get((name, share)) for share in SHARES)
-            lines.append([name, *(f"{value[0]:.2f} ± {value[1]:.2f}" if value else "–" for value in cells)])
-        print(f"\n× the dense perplexity on `{text}`\n")
-        table(["", *(f"{share:.0%} gone" for share in SHARES)], lines)
-    draw(rows, "manuals", PLOT)
+    at = {(row["method"], row["share"]): row for row in rows if "ratio" in row}
+    lines = []
+    for name in sorted(names, key=lambda name: at[name, 0.2]["ratio"] if (name, 0.2) in at else float("inf")):
+        found = [at.get((name, share)) for share in SHARES]
+        lines.append([name, *(f"{one['ratio']:.2f} ± {one['error']:.2f}" if one else "–" for one in found)])
+    table(["× the dense perplexity", *(f"{share:.0%} gone" for share in SHARES)], lines)
+    for row in rows:
+        if "failed" in row:
+            print(f"\n{row['method']}, {row['share']:.0%}: {row['failed']}")
+    draw(rows, PLOT)
 
 
 def main(*words: str) -> None:
@@ -175,7 +169,7 @@ def main(*words: str) -> None:
             sys.exit(f"{unknown[0]}: no such method; choose from {', '.join(made)}")
         chosen = [name for name in made if any(name.startswith(word) for word in words)]
         rows = [row for row in rows if row["method"] not in chosen]
-        for share in SHARES:
+        for share in sorted(SHARES, key=FIRST.index):
             for name, make in made.items():
                 if (name, share) in {(row["method"], row["share"]) for row in rows} or (words and name not in chosen):
                     continue

@@ -26,14 +26,14 @@ LINES = {
 OTHERS, INK, MOST = "#c9d0da", "#333a45", 60.0
 
 
-def draw(rows: Sequence[dict[str, Any]], text: str, file: Path) -> None:
-    """Write the plot of `rows` (`method`, `share`, and by text a ratio and its error) on `text`."""
-    measured = [row for row in rows if text in row]
+def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write the plot of `rows`: `method`, `share`, and where it was measured `ratio`."""
+    measured = [row for row in rows if "ratio" in row]
     figure = Figure(figsize=(8.6, 4.8), layout="constrained", dpi=150)
     axes = figure.subplots()
-    _others(axes, measured, text)
+    _others(axes, measured)
     for label, (pattern, colour, width) in LINES.items():
-        points = best([row for row in measured if fnmatch(row["method"], pattern)], text)
+        points = best([row for row in measured if fnmatch(row["method"], pattern)])
         shown = [(share, value) for share, value in points if value <= MOST]
         if not shown:
             continue
@@ -53,18 +53,18 @@ def draw(rows: Sequence[dict[str, Any]], text: str, file: Path) -> None:
     figure.savefig(file)
 
 
-def best(rows: Sequence[dict[str, Any]], text: str) -> list[tuple[float, float]]:
+def best(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
     """The least ratio at every share."""
     shares = sorted({row["share"] for row in rows})
-    return [(share, min(row[text][0] for row in rows if row["share"] == share)) for share in shares]
+    return [(share, min(row["ratio"] for row in rows if row["share"] == share)) for share in shares]
 
 
-def _others(axes: Axes, rows: Sequence[dict[str, Any]], text: str) -> None:
+def _others(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     """Every other method as a grey line."""
     patterns = [pattern for pattern, _, _ in LINES.values()]
     for method in dict.fromkeys(row["method"] for row in rows):
         if any(fnmatch(method, pattern) for pattern in patterns):
             continue
-        points = [(row["share"], row[text][0]) for row in rows if row["method"] == method and row[text][0] <= MOST]
+        points = [(row["share"], row["ratio"]) for row in rows if row["method"] == method and row["ratio"] <= MOST]
         if points:
             axes.plot(*zip(*sorted(points), strict=True), color=OTHERS, linewidth=1, zorder=1)
