@@ -88,34 +88,65 @@ def test_candidates_are_those_of_the_free_kinds(tmp_path):
 
 def test_later_rounds_are_near_the_best_so_far(tmp_path):
     source, best = Model.of(zoo.save("llama", tmp_path / "llama")), Candidate(("channels",), "wanda")
-    freer, repaired = rounds(source, "uniform")
+    repaired, freer = rounds(source, "uniform")
     (joined,) = freer(best)
     assert joined == Candidate(("heads", "channels"), "wanda")
     assert [one.ridge for one in repaired(joined)] == [ridge for ridge in RIDGES if ridge != joined.ridge]
-    freer, _ = rounds(source, "per-layer")
+    _, freer = rounds(source, "per-layer")
     assert [(one.kinds, one.widths) for one in freer(best)] == [
         (("channels",), "per-layer"),
         (("heads", "channels"), "per-layer"),
     ]
     mixtral = Model.of(zoo.save("mixtral", tmp_path / "mixtral"))
-    freer, repaired = rounds(mixtral, "uniform")
+    repaired, freer = rounds(mixtral, "uniform")
     experts = Candidate(("experts",), "reap", None)
     assert not list(repaired(experts)) and not list(freer(experts))
     (joined,) = freer(Candidate(("channels",), "wanda", None))
     assert joined.kinds == ("heads", "channels") and joined.ridge is not None  # heads can be made up for
 
 
-def test_a_time_box_divides_what_there_is(tmp_path, monkeypatch):
-    source = Model.of(zoo.save("llama", tmp_path))
+@pytest.fixture
+def context(tmp_path):
+    source = Model.of(zoo.save("llama", tmp_path / "in"))
     given = parse_recipe("calibrate: {data: random, length: 12}\nsteps: [{prune: channels, by: wanda, remove: 20%}]")
-    context = Context(source, source, Original(source.graph), given, "cpu")
-    ticks = iter(range(0, 10_000, 2))  # a second for each of two samples
-    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: float(next(ticks)))
-    short, long = pace(context, 3.0), pace(context, 10.0)
-    assert FEWEST <= short.samples < long.samples and short.seconds <= 180 and long.seconds <= 600
-    assert long.seconds > 590 or long.samples == pace_module.MOST  # one more sample would be too many
-    with pytest.raises(InputError, match=r"--minutes 0.5: too short for one pass, which takes about .* --minutes \d"):
-        pace(context, 0.5)
+    return Context(source, source, Original(source.graph), given, "cpu")
+
+
+def test_speed_is_told_from_passes_of_one_and_of_three_samples(context, monkeypatch):
+    ticks = iter([0.0, 3.0, 10.0, 15.0])  # three seconds of one sample, five of three
+    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: next(ticks))
+    assert pace_module.Speed.of(context) == pace_module.Speed(load=2.0, each=1.0)
+
+
+def test_a_time_box_divides_what_there_is(context, monkeypatch):
+    monkeypatch.setattr(pace_module.Speed, "of", lambda _: pace_module.Speed(load=1.0, each=1.0))
+    for name, value in {"SAMPLES": 64, "GRADIENTS": 16, "TRIED": 4}.items():
+        monkeypatch.setattr(pace_module, name, value)
+    boxes = [0.5, 1, 2, 4, 60]
+    found = [pace(context, minutes) for minutes in boxes]
+    assert [one.rounds for one in found] == [0, 1, 2, 3, 3]
+    assert found[-1].samples == pace_module.MOST
+    for minutes, one in zip(boxes, found, strict=True):
+        assert one.seconds - pace_module.APART <= 60 * minutes
+        assert one.samples >= (pace_module.ENOUGH if one.rounds else FEWEST)
+    assert pace(context, 4, "per-layer").rounds == 2  # with widths by layer the last round takes longer
+    assert pace(context, None).rounds == 3
+    with pytest.raises(InputError, match=r"--minutes 0.1: too short for one pass, which takes about .* --minutes 1"):
+        pace(context, 0.1)
+
+
+def test_without_time_for_trials_the_usual_way_is_taken(tmp_path, monkeypatch, capsys):
+    zoo.save("llama", tmp_path / "in")
+    monkeypatch.setattr(pace_module.Speed, "of", lambda _: pace_module.Speed(load=0.0, each=1.0))
+    report = auto(tmp_path / "in", tmp_path / "out", Goal(remove="25%"), OPTIONS, data="random", minutes=0.4)
+    assert report["after"]["params"] < report["before"]["params"]
+    said = capsys.readouterr().err
+    assert "no time for trials" in said and "the output moves by" not in said
+    assert read_recipe(tmp_path / "out" / "recipe.yaml").about == f"the usual choice, without trials: {first_way()}"
+
+
+def first_way() -> str:
+    return f"channels by {USUAL[0]}, ridge {RIDGES[1]}"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What `compress auto` makes of SmolLM2-135M in llama.cpp: its own converter, its own runtime, the same greedy tokens?
+"""What `compress auto` makes of SmolLM2-135M in llama.cpp: its own converter, its own runtime, the same text?
 
     python -m venv peer && peer/bin/pip install xllamacpp                 # llama.cpp, built
     pip download --no-deps --no-binary :all: llama-cpp-python && tar xf llama_cpp_python-*.tar.gz
@@ -42,13 +42,13 @@ params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_parallel, params.warmup = file, 256, 1, False
 server = xllamacpp.Server(params)
 for prompt in prompts:
-    asked = {"prompt": prompt, "n_predict": steps, "temperature": 0, "top_k": 1, "return_tokens": True}
-    print(json.dumps(server.handle_completions({**asked, "ignore_eos": True})["tokens"]))
+    asked = {"prompt": prompt, "max_tokens": steps, "temperature": 0, "top_k": 1, "ignore_eos": True}
+    print(json.dumps(server.handle_completions(asked)["choices"][0]["text"]))
 """
 
 
 def main(peer: str, source: Path, pruned: Path | None, place: Path) -> bool:
-    """Print how many tokens are the same; whether all are."""
+    """Print what both write, greedily; whether it is the same."""
     if pruned is None:
         pruned = place / "out"
         command = ["auto", smollm2.folder(), pruned, "--remove", "20%", "--no-evaluate"]
@@ -61,13 +61,14 @@ def main(peer: str, source: Path, pruned: Path | None, place: Path) -> bool:
     subprocess.run(list(map(str, command)), cwd=source, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     command = [peer, "-c", GENERATE, str(file), json.dumps(prompts), str(STEPS)]
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()
-    alike = []
-    for prompt, line in zip(prompts, lines[-len(prompts) :], strict=True):
+    alike = True
+    for text, prompt, line in zip(TEXTS, prompts, lines[-len(prompts) :], strict=True):
         given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-        wanted = model.generate(torch.tensor([prompt]), **given)[0, len(prompt) :].tolist()
-        alike.append(sum(one == other for one, other in zip(json.loads(line), wanted, strict=True)))
-    print(f"{', '.join(map(str, alike))} of {STEPS} greedy tokens each are those of transformers")
-    return min(alike) == STEPS
+        wanted = tokenizer.decode(model.generate(torch.tensor([prompt]), **given)[0, len(prompt) :])
+        print(f"{text} …\n  transformers: {wanted!r}\n  llama.cpp:    {json.loads(line)!r}")
+        alike &= json.loads(line) == wanted
+    print("the same" if alike else "NOT the same")
+    return alike
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What may be asked of a model, round by round: criteria first, then more kinds of units and widths, then repairs."""
+"""What may be asked of a model, round by round: criteria first, then repairs, then more kinds of units and widths."""
 
 from __future__ import annotations
 
@@ -68,20 +68,21 @@ def first(source: Model) -> list[Candidate]:
 def rounds(source: Model, widths: Widths) -> tuple[Callable[[Candidate], Iterator[Candidate]], ...]:
     """What is tried after the `first` ones: two functions from the best until then to what lies near it.
 
-    With more freedom, widths by layer where these are wanted and heads beside channels; then with other ridges.
+    First other ridges, which cost little; then more freedom, widths by layer where these are wanted and heads beside
+    channels, which takes trials to decide.
     """
 
     def freer(best: Candidate) -> Iterator[Candidate]:
         if widths != best.widths:
             yield replace(best, widths=widths)
         if best.kinds[0] in JOINED and _free(source).issuperset(JOINED):
-            yield replace(best, kinds=JOINED, widths=widths, ridge=_ridge(source, JOINED))
+            yield replace(best, kinds=JOINED, widths=widths, ridge=best.ridge or _ridge(source, JOINED))
 
     def repaired(best: Candidate) -> Iterator[Candidate]:
         if best.ridge is not None:
             yield from (replace(best, ridge=ridge) for ridge in RIDGES if ridge != best.ridge)
 
-    return freer, repaired
+    return repaired, freer
 
 
 def _ridge(source: Model, kinds: tuple[str, ...]) -> float | None:

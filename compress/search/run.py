@@ -32,7 +32,8 @@ def auto(
     widths: Widths = "uniform",
     data: str | None = None,
 ) -> Report:
-    """Make the model `model_in` as small as the `goal` says, by the best recipe that is found in `minutes`.
+    """Make the model `model_in` as small as the `goal` says, by the best recipe that is found in `minutes` or so; what
+    comes after is the cut, its verification and the evaluation.
 
     Candidates (kinds of units, criterion, widths, ridge) meet the same budget; each is decided by measured allocation
     and tried out on samples of its own. The best one's recipe is run, and lies in the new folder `model_out`. It is
@@ -59,13 +60,19 @@ def auto(
 
     usual = written(ways[0], None)
     device = options.where
-    how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes)
-    say(f"{how.samples} samples, {len(ways)} ways to begin with; about {human_seconds(how.seconds)}")
-    tried = choose(source, ways, rounds(source, widths), partial(written, how=how), device, how.tried)
-    best = tried[0]
-    about = f"chosen by trial among {len(tried)}: {best.candidate}; it moved the output by {best.divergence:.3g}"
-    say(f"the best: {best.candidate}")
-    recipe = best.recipe.model_copy(update={"about": about})
+    how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes, widths)
+    said = f"up to {how.rounds} rounds of trials" if how.rounds else "no time for trials"
+    say(f"{how.samples} samples, {said}; about {human_seconds(how.seconds)} in all")
+    if how.rounds:
+        near = rounds(source, widths)[: how.rounds - 1]
+        tried = choose(source, ways, near, partial(written, how=how), device, how.tried)
+        best, recipe = tried[0].candidate, tried[0].recipe
+        about = f"chosen by trial among {len(tried)}: {best}; it moved the output by {tried[0].divergence:.3g}"
+    else:
+        best, recipe = ways[0], written(ways[0], how)
+        about = f"the usual choice, without trials: {best}"
+    say(f"the best: {best}" if how.rounds else about)
+    recipe = recipe.model_copy(update={"about": about})
     return run(recipe, model_in, model_out, options, Shared(source, None, recipe.calibrate.length))
 
 
