@@ -1,14 +1,13 @@
 """Perplexity against size on SmolLM2-135M: `compress auto`, recipes, and other people's programs, nothing trained.
 
     pip install --no-deps torch-pruning==1.6.1
-    python tools/bench/sizes.py               # two hours; goes on where it was stopped, with what FILE has already
-    python tools/bench/sizes.py auto slicegpt # only these, the rest as FILE has it
+    python tools/bench/sizes.py               # four hours; goes on where it was stopped
+    python tools/bench/sizes.py auto SliceGPT # these only; what docs/sizes.json has stays
     python tools/bench/sizes.py --read        # the table and the plot again
 
 10, 20, 30 and 50 % of the blocks' parameters go. Everyone calibrates on the same 64 × 256 tokens of `docs` and is
-measured on the same 32 × 256 of `manuals`, another kind of prose.
-FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like are their published formulas as recipes; Torch-Pruning is itself;
-SliceGPT is written anew in `peers/`. Results are kept in docs/sizes.json, the plot in docs/sizes.png.
+measured on the same 32 × 256 of `manuals`, another kind of prose. FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like are their published formulas as recipes; Torch-Pruning is itself;
+SliceGPT is written anew in `peers/`. The plot is docs/sizes.png.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def methods() -> Iterator[tuple[str, Maker]]:
         yield name, partial(recipe, name=name)
     for name in REPAIRED:
         yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
-    yield "auto, widths by layer", partial(auto, words=("--widths", "per-layer"))
+    yield "by layer: auto", partial(auto, words=("--widths", "per-layer"))
     for name in OURS[1:] + PUBLISHED[3:]:
         yield name, partial(recipe, name=name)
 
@@ -160,22 +159,20 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main(*words: str) -> None:
-    """Run what is missing or named, and show all of it."""
+    """Run what is missing, of the named methods where some are, and show all there is."""
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = json.loads(FILE.read_text()) if FILE.exists() else []
     if words != ("--read",):
         made = dict(methods())
         if unknown := [word for word in words if not any(name.startswith(word) for name in made)]:
             sys.exit(f"{unknown[0]}: no such method; choose from {', '.join(made)}")
-        chosen = [name for name in made if any(name.startswith(word) for word in words)]
-        rows = [row for row in rows if row["method"] not in chosen]
+        wanted = [name for name in made if not words or name.startswith(words)]
         for share in sorted(SHARES, key=FIRST.index):
-            for name, make in made.items():
-                if (name, share) in {(row["method"], row["share"]) for row in rows} or (words and name not in chosen):
-                    continue
-                rows.append(run(name, make, share))
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-                FILE.write_text(json.dumps(rows, indent=1) + "\n")
+            for name in wanted:
+                if not any(row["method"] == name and row["share"] == share for row in rows):
+                    rows.append(run(name, made[name], share))
+                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+                    FILE.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
 
 
