@@ -5,7 +5,7 @@
     pip install gguf sentencepiece                                        # for the converter
     python tools/llama_cpp.py peer/bin/python llama_cpp_python-*/vendor/llama.cpp [FOLDER]
 
-A folder that was pruned already is taken in place of a new one.
+FOLDER, pruned already, is taken in place of a new one; that of `compress vocab` opens too.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def main(peer: str, source: Path, pruned: Path | None, place: Path) -> bool:
     subprocess.run(list(map(str, command)), cwd=source, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     command = [peer, "-c", GENERATE, str(file), json.dumps(prompts), str(STEPS)]
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()
+    # Neither may end a text.
+    ends = [tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|endoftext|>")]
+    given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "pad_token_id": 0, "suppress_tokens": ends}
     alike = True
     for text, prompt, line in zip(TEXTS, prompts, lines[-len(prompts) :], strict=True):
-        given: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
         wanted = tokenizer.decode(model.generate(torch.tensor([prompt]), **given)[0, len(prompt) :])
         print(f"{text} …\n  transformers: {wanted!r}\n  llama.cpp:    {json.loads(line)!r}")
         alike &= json.loads(line) == wanted

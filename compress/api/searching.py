@@ -37,7 +37,7 @@ def auto(
         params: Parameters that may be left in all, `"100M"`.
         bytes: Bytes of weights that may be left, `"200MB"`.
         latency: Share of the measured time of its projections on this machine that may be left, `"0.6"`.
-        minutes: How long all of it may take, about.
+        minutes: How long finding out may take, about; the cut, its verification and the evaluation come on top.
         widths: `uniform` gives an ordinary checkpoint; with `per-layer` each layer gets its own width.
         data: What to calibrate on: a source by name, a file or folder, or a dataset of the hub.
 

@@ -46,7 +46,8 @@ def auto(
     latency
         Share of the measured time of its projections on this machine that may be left: 0.6.
     minutes
-        How long all of it may take, about; by it goes how much is calibrated on and tried.
+        How long finding out may take, about; by it goes how much is calibrated on and tried. The cut, its verification
+        and the evaluation come on top.
     widths
         `uniform` gives an ordinary checkpoint; with `per-layer` each layer gets its own width, which is better and
         needs a modeling file.

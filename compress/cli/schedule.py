@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from compress import console
 from compress.cli.app import Talk
 from compress.cli.prune import planning
 from compress.train.scaling import BESIROGLU, ScalingLaw
-
-SUFFIXES = {"": 1.0, "%": 0.01, "k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 
 
 @planning.command(name="--schedule")
@@ -48,29 +45,22 @@ def schedule(
         Coefficients of L = E + A / N^alpha + B / D^beta, in nats a token.
     """
     from compress.errors import InputError
+    from compress.recipe.quantity import count, fraction
     from compress.train.ramp import CubicRamp
     from compress.train.scaling import SparseRun
 
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: at least 1")
-    ramp = CubicRamp(quantity("sparsity", sparsity), quantity("start", start), quantity("end", end))
-    share = quantity("prunable", prunable)
-    run = SparseRun(quantity("parameters", parameters), quantity("tokens", tokens), ramp, share)
+    shares = {"sparsity": sparsity, "start": start, "end": end}
+    ramp = CubicRamp(*(fraction(f"--{name}", text) for name, text in shares.items()))
+    run = SparseRun(
+        count("--parameters", parameters), count("--tokens", tokens), ramp, fraction("--prunable", prunable)
+    )
     found = run.forecast(law)
     if steps is not None:
         for row in found["schedule"]:
             row["step"] = round(row["progress"] * steps)
     console.result(_shown(found), found)
-
-
-def quantity(flag: str, text: str) -> float:
-    """`1B`, `2.5e9`, `80%` as a number. Raises InputError for anything else."""
-    from compress.errors import InputError
-
-    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([%kMBGT]?)\s*", text)
-    if match is None:
-        raise InputError(f"--{flag} {text}: is no number; write 80%, 0.8, 350M, 20B or 1.5T")
-    return float(match[1]) * SUFFIXES[match[2]]
 
 
 def _shown(found: dict[str, Any]) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 
 from compress.errors import BudgetError, InputError
 from compress.model.model import Model
+from compress.recipe.quantity import count, share, size
 
-SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 WAYS = "--remove 30%, --params 100M, --bytes 200MB or --latency 0.6"
 
 
@@ -37,33 +36,16 @@ class Goal:
         graph = model.graph
         total = graph.parameters()
         if self.latency is not None:
-            return "latency", _share("--latency", self.latency)
+            return "latency", share("--latency", self.latency)
         if self.remove is not None:
             blocks = sum(prod(shape) for name, shape in graph.shapes({}).items() if graph.block_of(name) is not None)
-            return "params", 1 - _share("--remove", self.remove) * blocks / total
+            return "params", 1 - share("--remove", self.remove) * blocks / total
         if self.params is not None:
-            now, wanted, unit = total, quantity("--params", self.params), "parameters"
+            now, wanted, unit = total, count("--params", self.params), "parameters"
         else:
-            now, wanted, unit = model.checkpoint.bytes, quantity("--bytes", str(self.bytes)), "bytes"
+            now, wanted, unit = model.checkpoint.bytes, size("--bytes", str(self.bytes)), "bytes"
         if wanted >= now:
             raise BudgetError(
                 f"nothing to remove: {wanted:,.0f} {unit} may be left and {now:,} are there; ask for less"
             )
         return "params", wanted / now
-
-
-def quantity(option: str, text: str) -> float:
-    """`100M`, `1.5B`, `200MB`, `800000` as a number. Raises InputError naming the option."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)([bB]?)\s*", text)
-    if match is None or float(match[1]) <= 0:
-        raise InputError(f"{option} {text}: no such number; write it as 100M, 1.5B or 200MB")
-    suffix = match[2] or (match[3] if option == "--params" else "")
-    return float(match[1]) * SUFFIXES[suffix.lower()]
-
-
-def _share(option: str, text: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
-    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
-    if not 0 < share < 1:
-        raise InputError(f"{option} {text}: a share lies between 0 % and 100 %; write 30% or 0.3")
-    return share

@@ -1,13 +1,14 @@
 """Perplexity against size on SmolLM2-135M: `compress auto`, recipes, and other people's programs, nothing trained.
 
-    pip install --no-deps torch-pruning==1.6.1
-    python tools/bench/sizes.py               # four hours; goes on where it was stopped
-    python tools/bench/sizes.py auto SliceGPT # these only; what docs/sizes.json has stays
-    python tools/bench/sizes.py --read        # the table and the plot again
+    pip install --no-deps --target peers torch-pruning==1.6.1 && rm -r peers/*.dist-info   # its readme is no `manuals`
+    PYTHONPATH=peers python tools/bench/sizes.py  # four hours; goes on where it was stopped
+    python tools/bench/sizes.py auto SliceGPT     # these only; what docs/sizes.json has stays
+    python tools/bench/sizes.py --read            # the table and the plot again
 
 10, 20, 30 and 50 % of the blocks' parameters go. Everyone calibrates on the same 64 × 256 tokens of `docs` and is
-measured on the same 32 × 256 of `manuals`, another kind of prose. FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like are their published formulas as recipes; Torch-Pruning is itself;
-SliceGPT is written anew in `peers/`. The plot is docs/sizes.png.
+measured on the same 32 × 256 of `manuals`, another kind of prose. FLAP, LLM-Pruner, ShortGPT (`layers-25`) and the like
+are their published formulas as recipes; Torch-Pruning is itself; SliceGPT is written anew in `peers/`. The plot is
+docs/sizes.png.
 """
 
 from __future__ import annotations
