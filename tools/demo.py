@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-AUTO = ("auto", "--remove", "20%", "--minutes", "1")
+MINUTES = {"smollm2-135m": "1", "minilm": "0.3"}
+"""How long `compress auto` may look for the best recipe."""
 
 
 HARVEST = "from compress.data.sources.docs import harvest; harvest()"
@@ -47,10 +48,10 @@ def main(recipe: str | None = None) -> None:
     tools = {"smollm2-135m": "tools/smollm2.py", "minilm": "tools/minilm.py"}
     *made, _ = together(*((sys.executable, tool) for tool in tools.values()), (sys.executable, "-c", HARVEST))
     models = {name: said.strip().splitlines()[-1] for name, said in zip(tools, made, strict=True)}
-    (how, *options), name_of = ((recipe,), Path(recipe).stem) if recipe else (AUTO, AUTO[0])
-    outputs = {name: str(Path("out") / f"{name}-{name_of}") for name in models}
+    outputs = {name: str(Path("out") / f"{name}-{Path(recipe or 'auto').stem}") for name in models}
     for name, dense in models.items():
-        run(sys.executable, "-m", "compress", how, dense, outputs[name], *options, "--force")
+        goal = () if recipe else ("--remove", "20%", "--minutes", MINUTES[name])
+        run(sys.executable, "-m", "compress", recipe or "auto", dense, outputs[name], *goal, "--force")
     opening = [(sys.executable, "tools/open_stock.py", dense, outputs[name]) for name, dense in models.items()]
     for command, said in zip(opening, together(*opening), strict=True):
         show(*command)
