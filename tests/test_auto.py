@@ -127,10 +127,13 @@ def test_a_time_box_divides_what_there_is(context, monkeypatch):
 def test_without_time_for_trials_the_usual_way_is_taken(tmp_path, monkeypatch, capsys):
     zoo.save("llama", tmp_path / "in")
     monkeypatch.setattr(pace_module.Speed, "of", lambda _: pace_module.Speed(load=0.0, each=1.0))
-    report = auto(tmp_path / "in", tmp_path / "out", Goal(remove="25%"), OPTIONS, data="random", minutes=0.4)
+    given = {"data": "random", "minutes": 0.4, "widths": "per-layer"}
+    report = auto(tmp_path / "in", tmp_path / "out", Goal(remove="25%"), OPTIONS, **given)
     assert report["after"]["params"] < report["before"]["params"]
     said = capsys.readouterr().err
-    assert "no time for trials" in said and "the output moves by" not in said
+    for part in ("no time for trials", "no time to try widths by layer"):
+        assert part in said
+    assert "the output moves by" not in said
     assert read_recipe(tmp_path / "out" / "recipe.yaml").about == f"the usual choice, without trials: {first_way()}"
 
 
@@ -152,7 +155,7 @@ def test_the_best_candidate_is_written(name, tmp_path, capsys):
         if ": the output moves by " in line
     }
     best = min(tried, key=lambda key: tried[key])
-    assert f"the best: {best}" in said and len(tried) >= 2
+    assert f"chosen by trial among {len(tried)}: {best}" in said and len(tried) >= 2
     written = read_recipe(tmp_path / "out" / "recipe.yaml")
     assert written.about.startswith("chosen by trial") and best in written.about
     assert " and ".join(written.steps[0].prune) + f" by {written.steps[0].by.name}" in best

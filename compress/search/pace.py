@@ -23,6 +23,8 @@ FORWARD, BACKWARD, REPAIR = 1.2, 3.5, 2.0
 CUTS: dict[Widths, tuple[int, ...]] = {"uniform": (0, 4, 7, 26), "per-layer": (0, 4, 7, 150)}
 """Cuts that are tried in no round, the first, the first two and all three."""
 
+ROUNDS = 3
+
 APART = 45.0
 """Seconds of what comes after: the cut and its verification, and the evaluation."""
 
@@ -60,10 +62,10 @@ def pace(context: Context, minutes: float | None, widths: Widths = "uniform") ->
     Rather a round less than too few samples. Raises InputError where not even the fewest samples without any trial do,
     saying how long these take.
     """
-    speed, most = Speed.of(context), len(CUTS[widths]) - 1
+    speed = Speed.of(context)
     if minutes is None:
-        return _pace(most, SAMPLES, speed, widths)
-    for rounds in range(most, -1, -1):
+        return _pace(ROUNDS, SAMPLES, speed, widths)
+    for rounds in range(ROUNDS, -1, -1):
         found = [_pace(rounds, samples, speed, widths) for samples in range(FEWEST, MOST + 1)]
         fits = [one for one in found if one.seconds - APART <= minutes * 60]
         if fits and (fits[-1].samples >= ENOUGH or rounds == 0):

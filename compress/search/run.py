@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from compress.checkpoint.write import check_target
-from compress.console import human_seconds, say
+from compress.console import human_seconds, say, warn
 from compress.errors import BudgetError
 from compress.execution.baseline import Original
 from compress.execution.context import Context
@@ -19,7 +19,7 @@ from compress.report import Report
 from compress.search.candidates import Candidate, Widths, first, rounds
 from compress.search.choose import choose
 from compress.search.goal import Goal
-from compress.search.pace import Pace, pace
+from compress.search.pace import ROUNDS, Pace, pace
 
 
 def auto(
@@ -58,20 +58,20 @@ def auto(
     def written(candidate: Candidate, how: Pace | None) -> Recipe:
         return _recipe(candidate, measure, share, data, how, longest).on(source.inputs.data)
 
-    usual = written(ways[0], None)
-    device = options.where
+    usual, device = written(ways[0], None), options.where
     how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes, widths)
-    said = f"up to {how.rounds} rounds of trials" if how.rounds else "no time for trials"
+    said = f"{how.rounds} rounds of trials" if how.rounds else "no time for trials"
     say(f"{how.samples} samples, {said}; about {human_seconds(how.seconds)} in all")
+    if widths != "uniform" and how.rounds < ROUNDS:
+        warn("no time to try widths by layer: all layers keep the same; give it more --minutes")
     if how.rounds:
         near = rounds(source, widths)[: how.rounds - 1]
         tried = choose(source, ways, near, partial(written, how=how), device, how.tried)
-        best, recipe = tried[0].candidate, tried[0].recipe
+        recipe, best = tried[0].recipe, tried[0].candidate
         about = f"chosen by trial among {len(tried)}: {best}; it moved the output by {tried[0].divergence:.3g}"
     else:
-        best, recipe = ways[0], written(ways[0], how)
-        about = f"the usual choice, without trials: {best}"
-    say(f"the best: {best}" if how.rounds else about)
+        recipe, about = written(ways[0], how), f"the usual choice, without trials: {ways[0]}"
+    say(about)
     recipe = recipe.model_copy(update={"about": about})
     return run(recipe, model_in, model_out, options, Shared(source, None, recipe.calibrate.length))
 
