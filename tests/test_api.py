@@ -22,7 +22,7 @@ from compress.errors import InputError, ModelError
 from compress.recipe.read import read_recipe
 from compress.runtime import attach
 
-FUNCTIONS = ("apply", "compare", "inspect", "load", "plan", "run")
+FUNCTIONS = ("apply", "auto", "compare", "inspect", "load", "plan", "run")
 THIRTY = ["steps.0.remove=30%"]
 
 
