@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import lcm
-from typing import Literal
 
 import numpy as np
 
 from compress.graph.families import Family
+from compress.recipe.prune import Widths
 
-Widths = Literal["uniform", "per-layer"]
 Price = Callable[[Family, np.ndarray], np.ndarray]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from compress.allocate.costs import Kept, Measure, measured, prices
-from compress.allocate.pools import Pool, Widths, make_pools, masks_of
+from compress.allocate.pools import Pool, make_pools, masks_of
 from compress.allocate.trials import Trials
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from compress.api.options import Options
+from compress.recipe.prune import Widths
 from compress.report import Report
 from compress.search.goal import Goal
 from compress.search.run import auto as search
@@ -21,7 +21,7 @@ def auto(
     bytes: str | None = None,
     latency: str | None = None,
     minutes: float | None = None,
-    widths: Literal["uniform", "per-layer"] = "uniform",
+    widths: Widths = "uniform",
     data: str | None = None,
 ) -> Report:
     """Make a model as small as asked by what turns out best on it; the same as the command `compress auto MODEL OUT`.

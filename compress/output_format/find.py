@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import transformers
@@ -17,6 +17,7 @@ from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import NativePlan, find_native, plain
 from compress.output_format.probe import attention_shapes
+from compress.recipe.prune import Widths
 
 Kept = Mapping[str, np.ndarray]
 NO_REPAIR = ("hidden", "vocab", "layers", "other")
@@ -45,7 +46,7 @@ class OutputFormat:
 
 
 def find_output_format(
-    source: Model, kept: Kept, *, adds_bias: bool = False, widths: Literal["uniform", "per-layer"] = "uniform"
+    source: Model, kept: Kept, *, adds_bias: bool = False, widths: Widths = "uniform"
 ) -> OutputFormat:
     """How the model that keeps `kept` is to be written; `adds_bias`: every repaired weight gets a bias.
 

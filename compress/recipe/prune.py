@@ -18,6 +18,7 @@ from compress.registry.scope import Scope
 PrunableKind = Literal["heads", "queries", "head_dim", "channels", "hidden", "experts", "layers"]
 Merge = Literal["average", "frequency", "selective"]
 Measure = Literal["params", "flops", "latency"]
+Widths = Literal["uniform", "per-layer"]
 KINDS: tuple[str, ...] = get_args(PrunableKind)
 BUDGETS = ("remove", "until", "keep")
 NOT_PRUNED = {
@@ -111,7 +112,7 @@ class Prune(BaseModel):
         default=1,
         description="The number of units that a layer keeps is a multiple of this; of several kinds, of channels.",
     )
-    widths: Literal["uniform", "per-layer"] = Field(
+    widths: Widths = Field(
         default="uniform",
         description="Whether all layers keep the same number of units. `uniform` gives an ordinary checkpoint; with "
         "`per-layer` a modeling file may have to go along.",

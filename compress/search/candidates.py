@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from compress.damage.reconstruction import consumers
 from compress.model.model import Model
-
-Widths = Literal["uniform", "per-layer"]
+from compress.recipe.prune import Widths
 
 RIDGES = (0.03, 0.1, 0.3)
 """Of least squares: little for much and like text, more for little."""

@@ -9,7 +9,7 @@ from compress.console import human_seconds
 from compress.damage.divergence import divergences
 from compress.errors import InputError
 from compress.execution.context import Context
-from compress.search.candidates import Widths
+from compress.recipe.prune import Widths
 
 SAMPLES, GRADIENTS, TRIED = 64, 16, 4
 """Samples that are calibrated on, those of them that are run backwards, and those that trials are measured on."""

@@ -13,10 +13,11 @@ from compress.execution.context import Context
 from compress.execution.run import Options, Shared, open_input, refuse_rules
 from compress.model.model import Model
 from compress.pipeline import run
+from compress.recipe.prune import Widths
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
-from compress.search.candidates import Candidate, Widths, first, rounds
+from compress.search.candidates import Candidate, first, rounds
 from compress.search.choose import choose
 from compress.search.goal import Goal
 from compress.search.pace import ROUNDS, Pace, pace
