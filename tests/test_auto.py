@@ -16,6 +16,7 @@ from compress.model.model import Model
 from compress.pipeline import Options
 from compress.recipe.read import parse_recipe, read_recipe
 from compress.search import pace as pace_module
+from compress.search import run as run_module
 from compress.search.candidates import RIDGES, USUAL, Candidate, first, rounds
 from compress.search.goal import Goal
 from compress.search.pace import FEWEST, pace
@@ -27,8 +28,9 @@ OPTIONS = Options(device="cpu", evaluate=False)
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
-    for name, value in {"SAMPLES": 4, "GRADIENTS": 2, "TRIED": 2}.items():
-        monkeypatch.setattr(pace_module, name, value)
+    few = ["calibrate.samples=4", "calibrate.gradients=2"]
+    monkeypatch.setattr(run_module, "read_recipe", lambda name, given=(): read_recipe(name, [*few, *given]))
+    monkeypatch.setattr(pace_module, "TRIED", 2)
 
 
 def test_goals_are_shares_of_the_whole(tmp_path):
@@ -97,7 +99,9 @@ def test_later_rounds_are_near_the_best_so_far(tmp_path):
 @pytest.fixture
 def context(tmp_path):
     source = Model.of(zoo.save("llama", tmp_path / "in"))
-    given = parse_recipe("calibrate: {data: random, length: 12}\nsteps: [{prune: channels, by: wanda, remove: 20%}]")
+    given = parse_recipe(
+        "calibrate: {data: random, length: 12, samples: 64, gradients: 16}\nsteps: [{prune: channels, by: wanda, remove: 20%}]"
+    )
     return Context(source, source, Original(source.graph), given, "cpu")
 
 
@@ -109,19 +113,18 @@ def test_speed_is_told_from_passes_of_one_and_of_three_samples(context, monkeypa
 
 def test_a_time_box_divides_what_there_is(context, monkeypatch):
     monkeypatch.setattr(pace_module.Speed, "of", lambda _: pace_module.Speed(load=1.0, each=1.0))
-    for name, value in {"SAMPLES": 64, "GRADIENTS": 16, "TRIED": 4}.items():
-        monkeypatch.setattr(pace_module, name, value)
+    monkeypatch.setattr(pace_module, "TRIED", 4)
     boxes = [0.5, 1, 2, 4, 60]
-    found = [pace(context, minutes) for minutes in boxes]
+    found = [pace(context, minutes, 3) for minutes in boxes]
     assert [one.rounds for one in found] == [0, 1, 2, 3, 3]
     assert found[-1].samples == pace_module.MOST
     for minutes, one in zip(boxes, found, strict=True):
         assert one.seconds - pace_module.APART <= 60 * minutes
         assert one.samples >= (pace_module.ENOUGH if one.rounds else FEWEST)
-    assert pace(context, 4, "per-layer").rounds == 2  # with widths by layer the last round takes longer
-    assert pace(context, None).rounds == 3
+    assert pace(context, 4, 3, "per-layer").rounds == 2  # with widths by layer the last round takes longer
+    assert pace(context, None, 3).samples == 64
     with pytest.raises(InputError, match=r"--minutes 0.1: too short for one pass, which takes about .* --minutes 1"):
-        pace(context, 0.1)
+        pace(context, 0.1, 3)
 
 
 def test_without_time_for_trials_the_usual_way_is_taken(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from compress.allocate.pools import Pool, make_pools, masks_of
 from compress.allocate.trials import Trials
 from compress.errors import BudgetError, InputError
 from compress.graph.families import Family, Graph
+from compress.recipe.prune import Widths
 
 if TYPE_CHECKING:
     from compress.registry import Entry

@@ -10,9 +10,10 @@ from compress.damage.divergence import divergences
 from compress.errors import InputError
 from compress.execution.context import Context
 from compress.recipe.prune import Widths
+from compress.search.candidates import RIDGES
 
-SAMPLES, GRADIENTS, TRIED = 64, 16, 4
-"""Samples that are calibrated on, those of them that are run backwards, and those that trials are measured on."""
+TRIED = 4
+"""Samples that trials are measured on, of the usual number that is calibrated on."""
 
 FEWEST, ENOUGH, MOST = 8, 16, 256
 """Samples that are calibrated on: at the least; for which a round of trials is given up; whatever the time."""
@@ -20,8 +21,8 @@ FEWEST, ENOUGH, MOST = 8, 16, 256
 FORWARD, BACKWARD, REPAIR = 1.2, 3.5, 2.0
 """In forwards of a sample: one with its statistics, one there and back, and solving anew what a cut's blocks read."""
 
-CUTS: dict[Widths, tuple[int, ...]] = {"uniform": (0, 4, 7, 26), "per-layer": (0, 4, 7, 150)}
-"""Cuts that are tried in no round, the first, the first two and all three."""
+FREER: dict[Widths, int] = {"uniform": 19, "per-layer": 143}
+"""Cuts that the last round tries, most of them to decide."""
 
 ROUNDS = 3
 
@@ -56,32 +57,37 @@ class Speed:
         return Speed(max(one - each, 0.0), each)
 
 
-def pace(context: Context, minutes: float | None, widths: Widths = "uniform") -> Pace:
+def pace(context: Context, minutes: float | None, ways: int, widths: Widths = "uniform") -> Pace:
     """What fits into so many `minutes` of finding out; without them all rounds, and the usual samples.
 
-    Rather a round less than too few samples. Raises InputError where not even the fewest samples without any trial do,
-    saying how long these take.
+    The usual ones are those of the context's recipe, and `ways` as many candidates as the first round tries. Rather a
+    round less than too few samples. Raises InputError where not even the fewest samples without any trial do, saying
+    how long these take.
     """
-    speed = Speed.of(context)
+    speed, usual = Speed.of(context), context.recipe.calibrate
+    cuts = (1 + ways, len(RIDGES) - 1, FREER[widths])  # among the first the model as it is
+
+    def taking(rounds: int, samples: int) -> Pace:
+        share = samples / usual.samples
+        gradients, tried = (
+            max(round((usual.gradients or usual.samples) * share), 2),
+            max(round(TRIED * min(share, 2)), 2),
+        )
+        forwards = samples * FORWARD + gradients * BACKWARD + sum(cuts[:rounds]) * (tried + REPAIR)
+        return Pace(rounds, samples, gradients, tried, APART + (2 + 2 * rounds) * speed.load + forwards * speed.each)
+
     if minutes is None:
-        return _pace(ROUNDS, SAMPLES, speed, widths)
+        return taking(ROUNDS, usual.samples)
     for rounds in range(ROUNDS, -1, -1):
-        found = [_pace(rounds, samples, speed, widths) for samples in range(FEWEST, MOST + 1)]
+        found = [taking(rounds, samples) for samples in range(FEWEST, MOST + 1)]
         fits = [one for one in found if one.seconds - APART <= minutes * 60]
         if fits and (fits[-1].samples >= ENOUGH or rounds == 0):
             return fits[-1]
-    least = _pace(0, FEWEST, speed, widths).seconds - APART
+    least = taking(0, FEWEST).seconds - APART
     raise InputError(
         f"--minutes {minutes:g}: too short for one pass, which takes about {human_seconds(least)} on this model and "
         f"machine; give it --minutes {least / 60 + 0.5:.0f}"
     )
-
-
-def _pace(rounds: int, samples: int, speed: Speed, widths: Widths) -> Pace:
-    share = samples / SAMPLES
-    gradients, tried = max(round(GRADIENTS * share), 2), max(round(TRIED * min(share, 2)), 2)
-    forwards = samples * FORWARD + gradients * BACKWARD + CUTS[widths][rounds] * (tried + REPAIR)
-    return Pace(rounds, samples, gradients, tried, APART + (2 + 2 * rounds) * speed.load + forwards * speed.each)
 
 
 def _seconds(context: Context, samples: int) -> float:

@@ -60,7 +60,7 @@ def auto(
         return _recipe(candidate, measure, share, data, how, longest).on(source.inputs.data)
 
     usual, device = written(ways[0], None), options.where
-    how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes, widths)
+    how = pace(Context(source, source, Original(source.graph, device), usual, device), minutes, len(ways), widths)
     said = f"{how.rounds} rounds of trials" if how.rounds else "no time for trials"
     say(f"{how.samples} samples, {said}; about {human_seconds(how.seconds)} in all")
     if widths != "uniform" and how.rounds < ROUNDS:
