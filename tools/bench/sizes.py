@@ -20,6 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,8 @@ from compress.recipe.part import Part
 from compress.tasks.choose import task_of
 
 FILE, PLOT = ROOT / "docs" / "sizes.json", ROOT / "docs" / "sizes.png"
-SHARES = (0.1, 0.2, 0.3, 0.5)
-FIRST = (0.2, 0.5, 0.3, 0.1)
-"""The order in which they are run."""
+SHARES = (0.2, 0.5, 0.3, 0.1)
+"""In the order in which they are run."""
 LENGTH, SAMPLES = 256, 64
 CALIBRATION, PROSE = ("docs", SAMPLES), ("manuals", 32)
 PUBLISHED = ("flap-20", "llm-pruner-20", "layers-25", "cfsp-20", "flap-uniform-20", "taylor-20", "amp-30")
@@ -150,9 +150,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     at = {(row["method"], row["share"]): row for row in rows if "ratio" in row}
     lines = []
     for name in sorted(names, key=lambda name: at[name, 0.2]["ratio"] if (name, 0.2) in at else float("inf")):
-        found = [at.get((name, share)) for share in SHARES]
+        found = [at.get((name, share)) for share in sorted(SHARES)]
         lines.append([name, *(f"{one['ratio']:.2f} ± {one['error']:.2f}" if one else "–" for one in found)])
-    table(["× the dense perplexity", *(f"{share:.0%} gone" for share in SHARES)], lines)
+    table(["× the dense perplexity", *(f"{share:.0%} gone" for share in sorted(SHARES))], lines)
     for row in rows:
         if "failed" in row:
             print(f"\n{row['method']}, {row['share']:.0%}: {row['failed']}")
@@ -168,7 +168,9 @@ def main(*words: str) -> None:
         if unknown := [word for word in words if not any(name.startswith(word) for name in made)]:
             sys.exit(f"{unknown[0]}: no such method; choose from {', '.join(made)}")
         wanted = [name for name in made if not words or name.startswith(words)]
-        for share in sorted(SHARES, key=FIRST.index):
+        if any("Torch" in name for name in wanted) and find_spec("torch_pruning") is None:
+            sys.exit("Torch-Pruning is not there; how to install it stands at the top of this file")
+        for share in SHARES:
             for name in wanted:
                 if not any(row["method"] == name and row["share"] == share for row in rows):
                     rows.append(run(name, made[name], share))
