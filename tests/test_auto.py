@@ -100,7 +100,8 @@ def test_later_rounds_are_near_the_best_so_far(tmp_path):
 def context(tmp_path):
     source = Model.of(zoo.save("llama", tmp_path / "in"))
     given = parse_recipe(
-        "calibrate: {data: random, length: 12, samples: 64, gradients: 16}\nsteps: [{prune: channels, by: wanda, remove: 20%}]"
+        "calibrate: {data: random, length: 12, samples: 64, gradients: 16}\n"
+        "steps: [{prune: channels, by: wanda, remove: 20%}]"
     )
     return Context(source, source, Original(source.graph), given, "cpu")
 

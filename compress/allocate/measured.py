@@ -27,11 +27,11 @@ NEAREST = 4
 class Measured:
     """Measures how the output moves when each pool alone is cut, and takes the counts whose sum of it is least.
 
-    Of every pool the error inside its blocks is computed at all widths. At up to `points` of them, around the share
-    that is to go, on a grid of `levels` widths of a pool, forwards of `samples` held-out samples measure how far the
-    model's output moves (KL divergence of logits, else 1 − cosine); the former says how it goes on in between. What
-    several pools cost together is taken to be the sum, which the integer program makes least; at the end `search`
-    exchanges of a level between two pools are tried out on the whole model.
+    Of every pool the error inside its blocks is computed at all widths. At up to `points` of them, at most four of a
+    pool, around the share that is to go, on a grid of `levels` widths of a pool, forwards of `samples` held-out samples
+    measure how far the model's output moves (KL divergence of logits, else 1 − cosine); the former says how it goes on
+    in between. What several pools cost together is taken to be the sum, which the integer program makes least; at the
+    end `search` exchanges of a level between two pools are tried out on the whole model.
     """
 
     def __init__(self, *, levels: Count = 8, points: Count = 60, samples: Count = 4, search: Tries = 8) -> None:

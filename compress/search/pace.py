@@ -69,10 +69,8 @@ def pace(context: Context, minutes: float | None, ways: int, widths: Widths = "u
 
     def taking(rounds: int, samples: int) -> Pace:
         share = samples / usual.samples
-        gradients, tried = (
-            max(round((usual.gradients or usual.samples) * share), 2),
-            max(round(TRIED * min(share, 2)), 2),
-        )
+        gradients = max(round((usual.gradients or usual.samples) * share), 2)
+        tried = max(round(TRIED * min(share, 2)), 2)
         forwards = samples * FORWARD + gradients * BACKWARD + sum(cuts[:rounds]) * (tried + REPAIR)
         return Pace(rounds, samples, gradients, tried, APART + (2 + 2 * rounds) * speed.load + forwards * speed.each)
 
