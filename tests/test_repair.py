@@ -108,3 +108,12 @@ def test_dead_inputs_and_nothing_removed(name):
     torch.testing.assert_close(bias, B)
     half = entry.target(W.bfloat16(), B.bfloat16(), KEEP, *given)
     assert half[0].dtype == half[1].dtype == torch.bfloat16
+
+
+def test_least_squares_of_a_matrix_that_rounding_left_indefinite():
+    gram = torch.tensor([[1, 1 + 1e-4, 0.6], [1 + 1e-4, 1, 0.5], [0.6, 0.5, 1]])
+    keep, weight = torch.tensor([True, True, False]), torch.tensor([[0.0, 0.0, 1.0]])
+    assert torch.linalg.eigvalsh(gram[:2, :2])[0] < 0  # no Cholesky factor
+    found, _ = lstsq(weight, None, keep, gram, torch.zeros(3), ridge=0.0)
+    torch.testing.assert_close(found[:, :2] @ gram[:2, :2], gram[2:, :2], atol=1e-3, rtol=0)
+    assert found[0, 2] == 0
