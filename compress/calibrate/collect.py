@@ -134,8 +134,8 @@ def _passes(
             task("differentiating") as advance,
         ):
             per_sample = any("fisher" in statistics.get(name).meta.sums for name in backward)
-            if per_sample:
-                own = [one for batch in own for one in samples(batch)]
+            # Also where no squares ask for it: the logits of a large vocabulary are there several times on the way back.
+            own = [one for batch in own for one in samples(batch)]
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
             for i, some in enumerate(rounds):
                 final = i == len(rounds) - 1
