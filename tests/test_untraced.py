@@ -264,8 +264,8 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 
 
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
-    from compress.surgery import rewrite as writing
     from compress.stream.stream import Stream
+    from compress.surgery import rewrite as writing
     from compress.surgery.verify import forward
 
     def wrong(source, edit, folder):

@@ -14,8 +14,8 @@ from transformers.cache_utils import DynamicLayer
 from compress.errors import VerifyError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.surgery.claims import masked as verifying
 from compress.surgery import rewrite as writing
+from compress.surgery.claims import masked as verifying
 from compress.surgery.verify.noise import Reordered, apart
 
 QUICK = Options(evaluate=False)

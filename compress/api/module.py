@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -10,7 +11,9 @@ from typing import Any, Generic, TypeVar, cast
 from torch import Tensor, nn
 
 from compress.api.pruning import read
+from compress.api.rounds import in_rounds
 from compress.checkpoint.held import HeldCheckpoint
+from compress.checkpoint.write import new_folder
 from compress.errors import InputError
 from compress.evaluate.before_after import Evaluation
 from compress.execution.document import Plan
@@ -20,6 +23,7 @@ from compress.inputs.given import Given
 from compress.model.changes import Changes
 from compress.model.model import Model
 from compress.model.skeleton import held_module
+from compress.model.stored import StoredModule
 from compress.recipe.schema import Recipe
 from compress.report import Report
 from compress.report.of_run import report_of
@@ -40,6 +44,42 @@ class Pruned(Generic[Net]):
     report: Report
     changes: tuple[Changes, ...]
 
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        build: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> None:
+        """Write the module as it is now, trained further or not, into a new folder that `compress.load` opens.
+
+            small.save("small-net", build="my_package.nets:make_net", arguments={"depth": 12})
+            compress.load("small-net", build="my_package.nets:make_net", arguments={"depth": 12})
+
+        It gets model.safetensors, module.json (what makes the smaller module of the dense one), plan.json,
+        recipe.yaml and report.json; nothing is pickled, and no code is stored.
+
+        Args:
+            folder: The folder to write; it appears when all is written.
+            build: What makes the dense module, as a name for `compress.load` to mention: `package.module:function`,
+                `timm:NAME` or `torchvision:NAME`.
+            arguments: What it is called with: plain values.
+            force: Replace an earlier folder of ours.
+
+        Raises:
+            InputError: The folder cannot be written, or the arguments cannot be stored.
+        """
+        with new_folder(Path(folder), force=force) as place:
+            stored = StoredModule(type(self.module).__name__, self.changes, build, arguments or {})
+            stored.write(place, self.module)
+            (place / "plan.json").write_text(self.plan.dump(), encoding="utf-8")
+            (place / "recipe.yaml").write_text(self.plan.recipe, encoding="utf-8")
+            report = {**self.report, "load": self.report["load"].format(folder=str(folder))}
+            (place / "report.json").write_text(
+                json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+
 
 def prune(
     module: Net,
@@ -48,6 +88,8 @@ def prune(
     *,
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
+    train: Callable[[Net], object] | None = None,
+    rounds: int = 1,
     set: Sequence[str] = (),
     device: str = "cpu",
 ) -> Pruned[Net]:
@@ -64,6 +106,8 @@ def prune(
         data: Batches for recipes that read data, each of the form of `example_inputs`, or a pair of such and a target;
             they take the place of what the recipe names. The first `calibrate.samples` are run.
         loss: For criteria that read gradients: `(output, target)` → the mean loss over the samples.
+        train: Called with the smaller module after each round, to train it in place.
+        rounds: In how many rounds the recipe's budget is spent, each on what training made of the one before.
         set: Fields of the recipe to change, as `compress.run` takes them.
         device: A torch device to compute on.
 
@@ -76,34 +120,46 @@ def prune(
         BudgetError: The budget cannot be met.
         VerifyError: The smaller module does not compute what the given one does with the removed parts masked.
     """
-    asked = read(recipe, set)
-    arguments = Arguments.of(module, example_inputs)
-    given = Given(arguments, [] if data is None else data, loss)
-    dense = held_module(module, given)
-    check_forward(dense, module, "given")
-    checkpoint, report, plan, changes = _run(dense, asked, device)
-    made = module_of(checkpoint, module)
-    check_forward(checkpoint, made, "pruned")
-    return Pruned(cast(Net, made), plan, report, changes)
+    recipe = _usable(read(recipe, set), rounds)
+    given = Given(Arguments.of(module, example_inputs), [] if data is None else data, loss)
+    checkpoint = held_module(module, given)
+    check_forward(checkpoint, module, "given")
+    run = Run(
+        in_rounds(recipe, rounds), type(module).__name__, Options(device=device, evaluate=False), Model.of(checkpoint)
+    )
+    changes: list[Changes] = []
+    for number in range(rounds):
+        if number:
+            run.source = Model.of(checkpoint)
+        checkpoint = _steps(run, number * len(recipe.steps), len(recipe.steps), changes)
+        module = cast(Net, module_of(checkpoint, module))
+        check_forward(checkpoint, module, "pruned")
+        if train is not None:
+            train(module)
+            checkpoint = held_module(module, given)
+    made = run.plan()
+    report = report_of(run, made, Evaluation(), Path("{folder}"))
+    return Pruned(module, made, report, tuple(changes))
 
 
-def _run(
-    checkpoint: HeldCheckpoint, recipe: Recipe, device: str
-) -> tuple[HeldCheckpoint, Report, Plan, tuple[Changes, ...]]:
-    """Every step of the recipe, each on what the one before it left."""
-    if recipe.export is not None:
-        raise InputError("export: a module in memory is exported by torch.export or torch.onnx; leave it out")
-    model_steps(recipe)
-    recipe = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"data": None})})
-    name = str(checkpoint.folder)
-    run = Run(recipe, name, Options(device=device, evaluate=False), Model.of(checkpoint))
-    changes = []
-    for number in range(len(recipe.steps)):
+def _steps(run: Run, first: int, count: int, changes: list[Changes]) -> HeldCheckpoint:
+    """So many steps of the run's recipe, each on what the one before it left; adds to the `changes`."""
+    checkpoint = cast(HeldCheckpoint, run.source.checkpoint)
+    for number in range(first, first + count):
+        if number > first:
+            run.source = Model.of(checkpoint)
         place = InMemory()
         execute(run, number, place)
         changes.append(place.changes)
         checkpoint = cast(HeldCheckpoint, place.opened(run.source).checkpoint)
-        if number + 1 < len(recipe.steps):
-            run.source = Model.of(checkpoint)
-    made = run.plan()
-    return checkpoint, report_of(run, made, Evaluation(), Path(name)), made, tuple(changes)
+    return checkpoint
+
+
+def _usable(recipe: Recipe, rounds: int) -> Recipe:
+    """The recipe without the data that it names. Raises InputError for what a module in memory cannot do."""
+    if rounds < 1:
+        raise InputError(f"rounds: {rounds}; at least 1")
+    if recipe.export is not None:
+        raise InputError("export: a module in memory is exported by torch.export or torch.onnx; leave it out")
+    model_steps(recipe)
+    return recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"data": None})})

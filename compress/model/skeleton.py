@@ -46,14 +46,16 @@ class Skeleton:
     def empty(self) -> nn.Module:
         """A copy to be traced: all on the meta device, called by the names of `given`'s tensors."""
         memo: dict[int, Any] = {
-            id(tensor): torch.empty_like(tensor, device="meta") for tensor in _loose(self.module) if not tensor.is_meta
+            id(tensor): torch.empty_like(tensor, device="meta")
+            for tensor in loose_tensors(self.module)
+            if not tensor.is_meta
         }
         return self._called(copy.deepcopy(self.module, memo), None)
 
     def runnable(self, dtype: torch.dtype) -> nn.Module:
         """A copy to be given weights as `dtype` and run, called by the names of `given`'s tensors."""
         own = main_dtype(self.module)
-        cast = [tensor for tensor in _loose(self.module) if tensor.dtype == own]
+        cast = [tensor for tensor in loose_tensors(self.module) if tensor.dtype == own]
         memo: dict[int, Any] = {id(tensor): tensor.detach().to(dtype, copy=True) for tensor in cast}
         return self._called(copy.deepcopy(self.module, memo), dtype)
 
@@ -114,7 +116,7 @@ def _without_weights(module: nn.Module, stored: set[int]) -> nn.Module:
     for buffer in module.buffers():
         if id(buffer) in stored:
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    for tensor in _loose(module):
+    for tensor in loose_tensors(module):
         memo.setdefault(id(tensor), tensor.detach().clone())
     try:
         return copy.deepcopy(module, memo)
@@ -122,10 +124,12 @@ def _without_weights(module: nn.Module, stored: set[int]) -> nn.Module:
         raise InputError(f"{type(module).__name__}: cannot be copied without its weights: {error}") from error
 
 
-def _loose(module: nn.Module) -> Iterator[Tensor]:
-    """Buffers, and tensors that are attributes of modules, or lie in lists and the like there."""
+def loose_tensors(module: nn.Module, *, stored: bool = True) -> Iterator[Tensor]:
+    """Buffers, and tensors that are attributes of modules, or lie in lists and the like there; all of it, or what is
+    not `stored` in a state dict."""
+    known = set() if stored else {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
     for part in module.modules():
-        yield from (buffer for buffer in part._buffers.values() if buffer is not None)
+        yield from (buffer for buffer in part._buffers.values() if buffer is not None and id(buffer) not in known)
         own: Mapping[str, Any] = vars(part)
         values = [value for name, value in own.items() if name not in ("_parameters", "_buffers", "_modules")]
         yield from (

@@ -80,7 +80,7 @@ def check_forward(checkpoint: HeldCheckpoint, module: nn.Module, which: str) -> 
         for part, mode in modes.items():
             part.training = mode
     wanted, found, again = (task.compared(output).cpu() for output in (wanted, found, again))
-    allowed = ROUNDING * torch.finfo(dtype).eps
+    allowed = ROUNDING * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     if (off := apart(again, found)) > allowed:
         raise VerifyError(
             f"the {which} module gives another output each time, {off:.1e} apart; so nothing can be verified"
