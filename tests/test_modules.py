@@ -211,6 +211,7 @@ def test_arguments_of_any_form_and_what_is_not_stored(tmp_path):
         compress.prune(dense, {**inputs, "x": 1, "labels": 2, "extra": {}}, CHANNELS)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 def test_a_forward_that_cannot_be_verified_is_refused():
     class Noisy(nets.Mlp):
         def forward(self, x):

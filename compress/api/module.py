@@ -24,7 +24,9 @@ from compress.model.changes import Changes
 from compress.model.model import Model
 from compress.model.skeleton import held_module
 from compress.model.stored import StoredModule
+from compress.recipe.read import parse_recipe
 from compress.recipe.schema import Recipe
+from compress.recipe.source import to_yaml
 from compress.report import Report
 from compress.report.of_run import report_of
 from compress.steps.execute import execute
@@ -84,7 +86,7 @@ class Pruned(Generic[Net]):
 def prune(
     module: Net,
     example_inputs: Any,
-    recipe: str | Path | Recipe,
+    recipe: str | Path | Recipe | Sequence[Mapping[str, Any]],
     *,
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
@@ -102,7 +104,8 @@ def prune(
         example_inputs: What its forward is called with: a tensor, a tuple of arguments or a dict of them. The first
             dimension of the tensors is the sample. The pruned module is compared on them with the given one whose
             removed parts are masked.
-        recipe: The name of a recipe that ships, the path of a YAML file, or a recipe that was read.
+        recipe: The name of a recipe that ships, the path of a YAML file, a recipe that was read, or its steps:
+            `[{"prune": "channels", "by": "magnitude", "remove": "30%"}]`.
         data: Batches for recipes that read data, each of the form of `example_inputs`, or a pair of such and a target;
             they take the place of what the recipe names. The first `calibrate.samples` are run.
         loss: For criteria that read gradients: `(output, target)` → the mean loss over the samples.
@@ -120,6 +123,8 @@ def prune(
         BudgetError: The budget cannot be met.
         VerifyError: The smaller module does not compute what the given one does with the removed parts masked.
     """
+    if not isinstance(recipe, str | Path | Recipe):
+        recipe = parse_recipe(to_yaml({"steps": [dict(step) for step in recipe]}))
     recipe = _usable(read(recipe, set), rounds)
     given = Given(Arguments.of(module, example_inputs), [] if data is None else data, loss)
     checkpoint = held_module(module, given)
