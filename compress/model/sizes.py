@@ -13,8 +13,8 @@ KNOWN = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, _No
 def agree(module: nn.Module, given: Tensor | None = None) -> None:
     """Set a module's sizes to those of its tensors and of what it is `given`, `[samples, channels, …]`.
 
-    Where that leaves no choice: a grouped convolution has as many groups as the channels that arrive are times those
-    that a filter reads. How many groups a group norm has then stays open, and is as it was.
+    A grouped convolution has as many groups as the channels that arrive are times those that a filter reads; a
+    transposed one as many as its bias is times those that a filter writes. Of a group norm whole groups go.
     """
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
@@ -29,10 +29,13 @@ def agree(module: nn.Module, given: Tensor | None = None) -> None:
         held = weight if weight is not None else module.running_mean
         module.num_features = held.shape[0] if held is not None else _channels(module, given, module.num_features)
     elif isinstance(module, nn.GroupNorm):
-        module.num_channels = len(weight) if weight is not None else _channels(module, given, module.num_channels)
+        channels = len(weight) if weight is not None else _channels(module, given, module.num_channels)
+        module.num_groups, module.num_channels = module.num_groups * channels // module.num_channels, channels
     elif isinstance(module, _ConvTransposeNd):
         module.in_channels = module.weight.shape[0]
-        if module.groups > 1 and module.weight.shape[1] == 1:
+        if module.groups > 1 and module.bias is not None:
+            module.groups = len(module.bias) // module.weight.shape[1]
+        elif module.groups > 1 and module.weight.shape[1] == 1:
             module.groups = module.in_channels
         module.out_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, _ConvNd):
