@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -30,7 +30,7 @@ from compress.recipe.source import to_yaml
 from compress.report import Report
 from compress.report.of_run import report_of
 from compress.steps.execute import execute
-from compress.steps.kinds import model_steps
+from compress.steps.kinds import check_plan, model_steps
 from compress.surgery.rebuild import InMemory, check_forward, module_of
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -45,6 +45,7 @@ class Pruned(Generic[Net]):
     plan: Plan
     report: Report
     changes: tuple[Changes, ...]
+    _arguments: Arguments = field(repr=False)
 
     def save(
         self,
@@ -59,8 +60,8 @@ class Pruned(Generic[Net]):
             small.save("small-net", build="my_package.nets:make_net", arguments={"depth": 12})
             compress.load("small-net", build="my_package.nets:make_net", arguments={"depth": 12})
 
-        It gets model.safetensors, module.json (what makes the smaller module of the dense one), plan.json,
-        recipe.yaml and report.json; nothing is pickled, and no code is stored.
+        It gets model.safetensors, module.json (what makes the smaller module of the dense one), what the module answers
+        to its example, plan.json, recipe.yaml and report.json; nothing is pickled, and no code is stored.
 
         Args:
             folder: The folder to write; it appears when all is written.
@@ -74,7 +75,7 @@ class Pruned(Generic[Net]):
         """
         with new_folder(Path(folder), force=force) as place:
             stored = StoredModule(type(self.module).__name__, self.changes, build, arguments or {})
-            stored.write(place, self.module)
+            stored.write(place, self.module, self._arguments.call(self._arguments.example, None))
             (place / "plan.json").write_text(self.plan.dump(), encoding="utf-8")
             (place / "recipe.yaml").write_text(self.plan.recipe, encoding="utf-8")
             report = {**self.report, "load": self.report["load"].format(folder=str(folder))}
@@ -86,7 +87,7 @@ class Pruned(Generic[Net]):
 def prune(
     module: Net,
     example_inputs: Any,
-    recipe: str | Path | Recipe | Sequence[Mapping[str, Any]],
+    recipe: str | Path | Recipe | Plan | Sequence[Mapping[str, Any]],
     *,
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
@@ -105,7 +106,8 @@ def prune(
             dimension of the tensors is the sample. The pruned module is compared on them with the given one whose
             removed parts are masked.
         recipe: The name of a recipe that ships, the path of a YAML file, a recipe that was read, or its steps:
-            `[{"prune": "channels", "by": "magnitude", "remove": "30%"}]`.
+            `[{"prune": "channels", "by": "magnitude", "remove": "30%"}]`. Or the plan of such a module: then what it
+            decided is done again.
         data: Batches for recipes that read data, each of the form of `example_inputs`, or a pair of such and a target;
             they take the place of what the recipe names. The first `calibrate.samples` are run.
         loss: For criteria that read gradients: `(output, target)` → the mean loss over the samples.
@@ -123,20 +125,23 @@ def prune(
         BudgetError: The budget cannot be met.
         VerifyError: The smaller module does not compute what the given one does with the removed parts masked.
     """
-    if not isinstance(recipe, str | Path | Recipe):
-        recipe = parse_recipe(to_yaml({"steps": [dict(step) for step in recipe]}))
-    recipe = _usable(read(recipe, set), rounds)
-    given = Given(Arguments.of(module, example_inputs), [] if data is None else data, loss)
+    plan = recipe if isinstance(recipe, Plan) else None
+    recipe = _usable(_read(recipe, set), rounds)
+    given = Given(arguments := Arguments.of(module, example_inputs), [] if data is None else data, loss)
     checkpoint = held_module(module, given)
+    if plan is not None:
+        check_plan(recipe, plan)
+        if plan.digest != checkpoint.digest:
+            raise InputError(f"the plan: was made for other weights of a {plan.model}; plan anew")
     check_forward(checkpoint, module, "given")
-    run = Run(
-        in_rounds(recipe, rounds), type(module).__name__, Options(device=device, evaluate=False), Model.of(checkpoint)
-    )
+    recipe, count = in_rounds(recipe, rounds), len(recipe.steps)
+    options = Options(device=device, evaluate=False)
+    run = Run(recipe, type(module).__name__, options, Model.of(checkpoint), given=plan)
     changes: list[Changes] = []
     for number in range(rounds):
         if number:
             run.source = Model.of(checkpoint)
-        checkpoint = _steps(run, number * len(recipe.steps), len(recipe.steps), changes)
+        checkpoint = _steps(run, number * count, count, changes)
         module = cast(Net, module_of(checkpoint, module))
         check_forward(checkpoint, module, "pruned")
         if train is not None:
@@ -144,7 +149,7 @@ def prune(
             checkpoint = held_module(module, given)
     made = run.plan()
     report = report_of(run, made, Evaluation(), Path("{folder}"))
-    return Pruned(module, made, report, tuple(changes))
+    return Pruned(module, made, report, tuple(changes), arguments)
 
 
 def _steps(run: Run, first: int, count: int, changes: list[Changes]) -> HeldCheckpoint:
@@ -158,6 +163,15 @@ def _steps(run: Run, first: int, count: int, changes: list[Changes]) -> HeldChec
         changes.append(place.changes)
         checkpoint = cast(HeldCheckpoint, place.opened(run.source).checkpoint)
     return checkpoint
+
+
+def _read(recipe: Any, changes: Sequence[str]) -> Recipe:
+    """A recipe in any of its forms."""
+    if isinstance(recipe, Plan):
+        return parse_recipe(recipe.recipe, name="the plan's recipe", overrides=changes)
+    if isinstance(recipe, str | Path | Recipe):
+        return read(recipe, changes)
+    return parse_recipe(to_yaml({"steps": [dict(step) for step in recipe]}), name="recipe", overrides=changes)
 
 
 def _usable(recipe: Recipe, rounds: int) -> Recipe:

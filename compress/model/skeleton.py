@@ -55,8 +55,10 @@ class Skeleton:
     def runnable(self, dtype: torch.dtype) -> nn.Module:
         """A copy to be given weights as `dtype` and run, called by the names of `given`'s tensors."""
         own = main_dtype(self.module)
-        cast = [tensor for tensor in loose_tensors(self.module) if tensor.dtype == own]
-        memo: dict[int, Any] = {id(tensor): tensor.detach().to(dtype, copy=True) for tensor in cast}
+        memo: dict[int, Any] = {
+            id(x): x if x.is_meta else x.detach().to("cpu", dtype if x.dtype == own else x.dtype, copy=True)
+            for x in loose_tensors(self.module)
+        }
         return self._called(copy.deepcopy(self.module, memo), dtype)
 
     def _called(self, module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
@@ -83,6 +85,10 @@ def held_module(module: nn.Module, given: Given) -> HeldCheckpoint:
     """
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(f"{type(module).__name__}: a ScriptModule has no forward in Python; give the module itself")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise InputError(f"{type(module).__name__}: wraps a module; give that, its `.module`")
+    if hasattr(module, "_orig_mod"):
+        raise InputError(f"{type(module).__name__}: was compiled; give the module itself, its `._orig_mod`")
     stored: dict[int, str] = {}
     held: dict[str, Tensor] = {}
     known = {id(x) for x in (*module.parameters(), *module.buffers())}

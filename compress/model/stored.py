@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.checkpoint.open import open_tensors
@@ -15,8 +16,10 @@ from compress.checkpoint.weight_files import SAFE, weight_files
 from compress.checkpoint.write import ShardWriter
 from compress.errors import InputError, ModelError
 from compress.files.ordinary import check_ordinary
+from compress.model.answers import check_answer, write_answer
 from compress.model.builders import Build, builder, built
 from compress.model.changes import Changes, fill
+from compress.model.skeleton import main_dtype
 
 FILE = "module.json"
 VERSION = 1
@@ -29,15 +32,17 @@ SHARD = 5_000_000_000
 @dataclass(frozen=True)
 class StoredModule:
     """What module.json holds: the name of the module's class, the `changes` step by step, and what made the dense
-    module, as far as it has a name: `build` with its `arguments`."""
+    module, as far as it has a name: `build` with its `arguments`. `example`: what the answer beside the weights is to,
+    see `compress.model.answers`."""
 
     cls: str
     changes: Sequence[Changes]
     build: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    example: Any = None
 
-    def write(self, folder: Path, module: nn.Module) -> None:
-        """Write the weights of `module` and module.json into an existing `folder`."""
+    def write(self, folder: Path, module: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Write the weights of `module`, what it answers to the arguments `call`, and module.json into `folder`."""
         tensors = first_names(module)
         specs = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
         with ShardWriter(folder, specs, shard_bytes=SHARD) as writer:
@@ -49,6 +54,7 @@ class StoredModule:
             "build": self.build,
             "arguments": dict(self.arguments),
             "changes": [changes.data() for changes in self.changes],
+            "example": write_answer(folder, module, *call),
         }
         try:
             text = json.dumps(held, indent=1, ensure_ascii=False)
@@ -66,7 +72,7 @@ class StoredModule:
             if held["version"] != VERSION:
                 raise InputError(f"{file}: of version {held['version']}, this program reads {VERSION}; prune anew")
             changes = [Changes.read(one) for one in held["changes"]]
-            return cls(held["class"], changes, held["build"], held["arguments"])
+            return cls(held["class"], changes, held["build"], held["arguments"], held["example"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{file}: not what makes a pruned module ({error})") from None
 
@@ -75,7 +81,7 @@ class StoredModule:
         and the stored weights.
 
         Raises InputError where nothing says how to build it, or that does not work, ModelError where it makes another
-        module than was pruned.
+        module than was pruned, which what it answers to the example tells.
         """
         if build is None:
             hint = f" (it was saved as made by {self.build!r})" if self.build else ""
@@ -89,6 +95,8 @@ class StoredModule:
         for changes in self.changes:
             changes.apply(module)
         fill(module, self._tensors(folder, module))
+        if self.example is not None:
+            check_answer(folder, module, self.example, main_dtype(module) or torch.float32)
         return module.eval()
 
     def _tensors(self, folder: Path, module: nn.Module) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from compress.output_format.integers import Choice, choices, integers
 Kept = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
-MOST = 400
+MOST = 100
 """Sets of attributes that are tried."""
 
 

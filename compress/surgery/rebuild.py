@@ -10,17 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.checkpoint.held import HeldCheckpoint, hold
-from compress.errors import VerifyError
+from compress.errors import InputError, VerifyError
+from compress.model.answers import allowed, answer
 from compress.model.changes import Changes, fill
 from compress.model.model import Model
 from compress.model.skeleton import Skeleton, main_dtype
 from compress.model.weights import Weights, runnable_model
 from compress.surgery.edit import Edit, Written
 from compress.surgery.verify.noise import apart
-from compress.tasks.choose import task_of
-
-ROUNDING = 1000
-"""How many times its dtype's precision a module may be off itself where sums are made in another order."""
 
 
 @dataclass
@@ -45,7 +42,11 @@ class InMemory:
         if lost := specs.keys() - self.tensors.keys():
             raise ValueError(f"{len(lost)} tensors were never produced, among them {min(lost)}")
         self.tensors = {name: self.tensors[name] for name in specs}
-        self.changes = Changes.read(edit.config)
+        try:
+            self.changes = Changes.read(edit.config)
+        except InputError:
+            asked = ", ".join(edit.config)
+            raise InputError(f"a module in memory has no config to write {asked} into; leave the step out") from None
 
     def opened(self, source: Model) -> Written:
         """The checkpoint of the edited module."""
@@ -70,22 +71,13 @@ def check_forward(checkpoint: HeldCheckpoint, module: nn.Module, which: str) -> 
     Weights(checkpoint, own).load("", torch.float32)
     batch, dtype = skeleton.given.check(), main_dtype(module) or torch.float32
     device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
-    modes = {part: part.training for part in module.modules()}
     args, kwargs = skeleton.given.arguments.call({name: value.to(device) for name, value in batch.items()}, None)
-    task = task_of(own)
-    try:
-        with torch.no_grad():
-            wanted, (found, again) = own(**batch), [module.eval()(*args, **kwargs) for _ in range(2)]
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    wanted, found, again = (task.compared(output).cpu() for output in (wanted, found, again))
-    allowed = ROUNDING * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-    if (off := apart(again, found)) > allowed:
+    wanted, (found, again) = answer(own, (), batch), (answer(module, args, kwargs) for _ in range(2))
+    if (off := apart(again, found)) > allowed(dtype):
         raise VerifyError(
             f"the {which} module gives another output each time, {off:.1e} apart; so nothing can be verified"
         )
-    if found.shape != wanted.shape or not (off := apart(found, wanted)) <= allowed:
+    if found.shape != wanted.shape or not (off := apart(found, wanted)) <= allowed(dtype):
         raise VerifyError(
             f"the {which} module, called with example_inputs, gives an output that is {off:.1e} of its largest value "
             f"away from the one that was looked at; its forward may depend on more than its inputs and weights"

@@ -32,7 +32,7 @@ class GivenTask(Task):
 
     def compared(self, output: Any) -> Tensor:
         """All floating-point tensors of the output as one vector."""
-        return torch.cat([tensor.detach().float().reshape(-1) for tensor in _floating(output)])
+        return compared(output)
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """The loss that was given. Raises InputError without one, or without targets."""
@@ -52,6 +52,11 @@ class GivenTask(Task):
     def distance(self, one: Any, other: Any) -> Tensor:
         """1 − cos of a sample's results, `[batch]`."""
         return cosine_distance(self.result(one).flatten(1), self.result(other).flatten(1))
+
+
+def compared(output: Any) -> Tensor:
+    """Every floating-point number of an output, `[numbers]`, float32. Raises ModelError where there is none."""
+    return torch.cat([tensor.detach().float().reshape(-1) for tensor in _floating(output)])
 
 
 def _floating(output: Any) -> list[Tensor]:
