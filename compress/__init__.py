@@ -9,15 +9,17 @@ from compress.version import __version__ as __version__
 if TYPE_CHECKING:
     from compress import runtime as runtime
     from compress.api import Options as Options
+    from compress.api import Pruned as Pruned
     from compress.api import apply as apply
     from compress.api import auto as auto
     from compress.api import compare as compare
     from compress.api import inspect as inspect
     from compress.api import load as load
     from compress.api import plan as plan
+    from compress.api import prune as prune
     from compress.api import run as run
 
-__all__ = ["Options", "apply", "auto", "compare", "inspect", "load", "plan", "run", "runtime"]
+__all__ = ["Options", "Pruned", "apply", "auto", "compare", "inspect", "load", "plan", "prune", "run", "runtime"]
 
 
 def __getattr__(name: str) -> Any:

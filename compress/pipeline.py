@@ -29,6 +29,7 @@ from compress.report.of_run import report_of
 from compress.steps.execute import execute
 from compress.steps.foresee import foreseen
 from compress.steps.kinds import artifact_step, check_plan, stages
+from compress.surgery.rewrite import InFolder
 
 __all__ = ["Options", "apply", "plan", "run", "share"]
 
@@ -231,7 +232,7 @@ def _export(run: Run, folder: Path, found: Evaluation, seconds: float | None) ->
 def _step(run: Run, number: int, folder: Path | None) -> None:
     """Decide one step and, with a folder, execute it there and go on from what was written."""
     with run.source.checkpoint.unchanged():
-        execute(run, number, folder)
+        execute(run, number, None if folder is None else InFolder(folder))
     if folder is not None and number + 1 < len(run.recipe.steps):
         run.open(distributed.agreed(str(folder)))
 

@@ -128,8 +128,8 @@ def test_mistakes_are_said(place):
         compress.plan(read_recipe("magnitude-20"), "my-model", set=THIRTY)
     with pytest.raises(InputError, match="no such folder"):
         compress.load("./nothing")
-    with pytest.raises(AttributeError, match="no attribute 'prune'"):
-        compress.prune  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(AttributeError, match="no attribute 'shrink'"):
+        compress.shrink  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.slow

@@ -271,14 +271,14 @@ def _wider(folder):
     [(_flip, "not the kept part"), (_other_activation, "masked dense model"), (_wider, "config.json asks for")],
 )
 def test_a_wrong_result_is_found_and_kept_aside(spoil, words, llama, tmp_path, monkeypatch):
-    from compress.steps import execute
+    from compress.surgery import rewrite as writing
 
     def wrong(source, edit, folder):
         rewrite(source, edit, folder)
         spoil(folder)
 
-    rewrite = execute.rewrite
-    monkeypatch.setattr(execute, "rewrite", wrong)
+    rewrite = writing.rewrite
+    monkeypatch.setattr(writing, "rewrite", wrong)
     with pytest.raises(VerifyError, match=words):
         run(recipe("{prune: channels, by: random, remove: 20%}"), llama, tmp_path / "out", QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out.partial"]

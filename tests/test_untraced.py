@@ -264,8 +264,8 @@ def test_text_pruned_beside_a_vision_tower_sees_images_as_the_masked_model_does(
 
 
 def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
-    from compress.steps import execute
     from compress.stream.stream import Stream
+    from compress.surgery import rewrite as writing
     from compress.surgery.verify import forward
 
     def wrong(source, edit, folder):
@@ -275,8 +275,8 @@ def test_a_changed_tower_is_found_however_large_it_is(saved, monkeypatch):
         tensors[name][0, 0] += 1
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
-    rewrite = execute.rewrite
-    monkeypatch.setattr(execute, "rewrite", wrong)
+    rewrite = writing.rewrite
+    monkeypatch.setattr(writing, "rewrite", wrong)
     monkeypatch.setattr(forward, "Stream", partial(Stream, large=0))  # such modules are not read before they run
     with pytest.raises(VerifyError, match=r"linear_1\.weight, which no forward runs"):
         run(HALF, saved, saved.parent / "out", QUICK)

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from compress.errors import VerifyError
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
-from compress.steps import execute
+from compress.surgery import rewrite as writing
 from compress.surgery.claims import masked as verifying
 from compress.surgery.verify.noise import Reordered, apart
 
@@ -52,8 +52,8 @@ def plant(monkeypatch, spoil):
         rewrite(source, edit, folder)
         spoil(folder)
 
-    rewrite = execute.rewrite
-    monkeypatch.setattr(execute, "rewrite", wrong)
+    rewrite = writing.rewrite
+    monkeypatch.setattr(writing, "rewrite", wrong)
 
 
 def scale_logits(error):

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from compress.checkpoint.open import open_checkpoint
 from compress.evaluate.load import load_model
+from compress.model.builders import Build
+from compress.model.stored import FILE, StoredModule
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
+
+
+@overload
+def load(
+    model: str | Path,
+    *,
+    build: Build | str,
+    arguments: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | Literal["auto"] = "auto",
+) -> nn.Module: ...
+
+
+@overload
+def load(
+    model: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    rules: bool = True,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    revision: str | None = None,
+    base: str | None = None,
+) -> PreTrainedModel: ...
 
 
 def load(
@@ -23,11 +52,15 @@ def load(
     allow_pickle: bool = False,
     revision: str | None = None,
     base: str | None = None,
-) -> PreTrainedModel:
+    build: Build | str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> PreTrainedModel | nn.Module:
     """Load a model, pruned or not, by the class that it was saved from; it then obeys its runtime rules.
 
         model = compress.load("my-model-small")
         model.generate(**tokenizer("The", return_tensors="pt"))
+
+        net = compress.load("my-net-small", build=make_net)  # what `compress.prune` made of a module, saved
 
     Args:
         model: A folder, or a hub id (`owner/name`, `owner/name@revision`).
@@ -39,14 +72,23 @@ def load(
         allow_pickle: Open weights that are pickled; a pickle can run code.
         revision: Branch, tag or commit of a hub model.
         base: Of a LoRA adapter: the model that it is merged into, where its config does not name it.
+        build: Of a module that `compress.prune` made: what makes the dense one, a function or the name of one as
+            `package.module:function`, `timm:NAME` or `torchvision:NAME`. What the folder itself names is imported with
+            `trust_remote_code` only.
+        arguments: Keyword arguments of `build`, by default those that the module was saved with.
 
     Returns:
-        A stock transformers model in evaluation mode.
+        A stock transformers model, or the module, in evaluation mode.
 
     Raises:
-        InputError: There is no such model, or its files are not usable.
+        InputError: There is no such model, or its files are not usable; nothing says how the module is built.
         ModelError: Its class is not known, weights are missing or do not fit, or it asks for unknown runtime rules.
     """
+    if build is not None or (Path(model) / FILE).is_file():
+        stored = StoredModule.read(folder := Path(model))
+        named = stored.build if trust_remote_code else None
+        module = stored.load(folder, named if build is None else build, arguments)
+        return module.to(device) if dtype == "auto" else module.to(device, dtype)
     checkpoint = open_checkpoint(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
+
+from torch import nn
 
 from compress.api.options import OptionFields, Options, chosen
 from compress.checkpoint.open import open_to_inspect
@@ -12,11 +14,15 @@ from compress.comparison.candidates import candidates
 from compress.comparison.run import Comparison
 from compress.comparison.run import compare as run_all
 from compress.comparison.write import write_comparison
+from compress.inputs.arguments import Arguments
+from compress.inputs.given import Given
+from compress.model.skeleton import held_module
 from compress.report.inspection import Inspection, inspect_model
 
 
 def inspect(
-    model: str | Path,
+    model: str | Path | nn.Module,
+    example_inputs: Any = None,
     *,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -31,7 +37,8 @@ def inspect(
         [family.name for family in found.families if family.pinned is None]
 
     Args:
-        model: A folder, or a hub id (`owner/name`, `owner/name@revision`).
+        model: A folder, a hub id (`owner/name`, `owner/name@revision`), or a module in memory.
+        example_inputs: Of a module: what its forward is called with, as `prune` takes it.
         trust_remote_code: Run code that comes with the checkpoint.
         allow_pickle: Open weights that are pickled; a pickle can run code.
         revision: Branch, tag or commit of a hub model.
@@ -44,6 +51,9 @@ def inspect(
         InputError: There is no such model, or its files are not usable.
         ModelError: The model is not understood.
     """
+    if isinstance(model, nn.Module):
+        given = Given(Arguments.of(model, example_inputs))
+        return inspect_model(held_module(model, given), type(model).__name__)
     checkpoint = open_to_inspect(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )

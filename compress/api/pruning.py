@@ -49,7 +49,7 @@ def run(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
             All of them are CompressErrors (`compress.errors`) and say what is wrong, where, and the cure.
     """
-    return pipeline.run(_read(recipe, set), model, out, chosen(options, fields))
+    return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
 
 
 def plan(
@@ -85,7 +85,7 @@ def plan(
         ModelError: The model is not understood.
         BudgetError: The budget cannot be met.
     """
-    return pipeline.plan(_read(recipe, set), model, chosen(options, fields), config_only=config_only)
+    return pipeline.plan(read(recipe, set), model, chosen(options, fields), config_only=config_only)
 
 
 def apply(
@@ -114,7 +114,8 @@ def apply(
     return pipeline.apply(plan, model, out, chosen(options, fields))
 
 
-def _read(recipe: str | Path | Recipe, changes: Sequence[str]) -> Recipe:
+def read(recipe: str | Path | Recipe, changes: Sequence[str]) -> Recipe:
+    """The recipe with these fields changed."""
     if not isinstance(recipe, Recipe):
         return read_recipe(recipe, changes)
     if changes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -27,6 +27,9 @@ from compress.checkpoint.side_files import side_files
 from compress.checkpoint.weight_files import PICKLED, SAFE, no_weights, weight_files
 from compress.errors import ConfigAloneError, InputError
 from compress.files.ordinary import check_ordinary
+
+if TYPE_CHECKING:
+    from compress.checkpoint.held import Architecture
 
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
@@ -58,6 +61,7 @@ class Checkpoint:
     _papers: dict[Path, Seen] = field(default_factory=dict, repr=False)  # config.json and the index
     _pickles: Pickles | None = field(default=None, repr=False)
     adapter: Merged | None = None
+    architecture: ClassVar[Architecture | None] = None  # of a module in memory, see `compress.checkpoint.held`
 
     @property
     def bytes(self) -> int:

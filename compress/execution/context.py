@@ -74,7 +74,7 @@ class Context:
         return self.source.inputs.batches(calibrate, self.source.checkpoint, self.recipe.seed + 1)
 
     def collect(self, needs: Needs) -> Mapping[str, Mapping[str, Tensor]]:
-        """The statistics of `needs`, of the model as it is; kept on disk for other recipes.
+        """The statistics of `needs`, of the model as it is; those of a checkpoint are kept on disk for other recipes.
 
         Every process of a distributed run must call it. Raises what `calibrate.collect` raises.
         """
@@ -83,12 +83,13 @@ class Context:
             return {}
         rows, key = self._calibration
         source, families = self.source, needs.families or None
+        in_memory = source.checkpoint.architecture is not None  # its digest says nothing of the module's code
         return collect(
             source.checkpoint,
             source.graph,
             wanted,
             rows,
-            data_key=key,
+            data_key=None if in_memory else key,
             families=families,
             device=self.device,
             gradients=self.recipe.calibrate.gradients,

@@ -7,16 +7,20 @@ from typing import Any
 from torch import nn
 
 from compress.errors import ModelError
+from compress.inputs.given import declared
 from compress.inputs.kind import Inputs
 from compress.registry import inputs
 
 
 def inputs_of(model: nn.Module, config: Any | None = None) -> Inputs:
-    """What `model` reads, by the first registered kind that fits it; `config` is the model's own by default.
+    """What `model` reads: what was declared of it, else by the first registered kind that fits it; `config` is the
+    model's own by default.
 
     Kinds of other packages are asked before this one's, so that they can take over models that it would misread; each
     in the order of their names. Raises ModelError where none fits.
     """
+    if (own := declared(model)) is not None:
+        return own
     config = getattr(model, "config", None) if config is None else config
     entries = [inputs.get(name) for name in inputs.names()]
     for entry in sorted(entries, key=lambda entry: entry.target.__module__.startswith(f"{inputs.package}.")):

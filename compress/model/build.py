@@ -101,6 +101,8 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
     `from_pretrained` does it: transformers' own initialisation, told that all that is stored is initialised already.
     Raises ModelError when the model's code leaves such a buffer unset.
     """
+    if checkpoint.architecture is not None:
+        return checkpoint.architecture.runnable(dtype)
     config = load_config(checkpoint)
     model = _build(config, model_class(config, checkpoint), dtype, None, None)
     stored = model.state_dict(keep_vars=True)

@@ -43,7 +43,7 @@ class Model:
     graph, where its tensors lie."""
 
     checkpoint: Checkpoint
-    config: PretrainedConfig
+    config: PretrainedConfig | None
     cls: type[nn.Module]
     module: nn.Module
     inputs: Inputs
@@ -64,12 +64,16 @@ class Model:
         """Read the config, build the model on meta and trace it.
 
         Of a config alone the checkpoint is given the tensors that the config asks for, none of which can be read.
-        Raises InputError or ModelError when the architecture is not understood or a tensor is missing.
+        A module in memory has no config. Raises InputError or ModelError when the architecture is not understood or a
+        tensor is missing.
         """
-        config = load_config(checkpoint)
-        made = model_class(config, checkpoint)
-        model = empty_model(config, made)
-        if checkpoint.config_only:
+        if (held := checkpoint.architecture) is not None:
+            config, made, model = None, held.cls, held.empty()
+        else:
+            config = load_config(checkpoint)
+            made = model_class(config, checkpoint)
+            model = empty_model(config, made)
+        if checkpoint.config_only and config is not None:
             checkpoint = replace(checkpoint, tensors=asked_for(model, config, checkpoint.folder))
         weights = Weights(checkpoint, model)
         inputs = inputs_of(model, config)

@@ -16,6 +16,7 @@ from compress.graph.projection import added, repairable
 from compress.graph.uses import bias_name
 from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
+from compress.output_format.module import find_changes
 from compress.output_format.native import NativePlan, find_native, plain
 from compress.output_format.probe import attention_shapes
 from compress.recipe.prune import Widths
@@ -27,8 +28,9 @@ NO_REPAIR = ("hidden", "vocab", "layers", "other")
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """`config` is the whole config.json. `shapes` and `zeros` go by new state names, `biases` (new biases of repaired
-    weights) by old ones. `edits`: changed config values, path → (old, new). `how` is the line of Python that loads."""
+    """`config` is the whole config.json; of a module in memory its `Changes`. `shapes` and `zeros` go by new state
+    names, `biases` (new biases of repaired weights) by old ones. `edits`: changed config values, path → (old, new).
+    `how` is the line of Python that loads."""
 
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -37,13 +39,14 @@ class OutputFormat:
     who: str
     biases: dict[str, tuple[int, ...]] = field(default_factory=dict)
     zeros: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    transformers: bool = True
     edits: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def described(self) -> dict[str, Any]:
         """Who opens the result and how, as a plan's `opens_with`."""
-        return {"transformers": True, "remote_code": self.remote_code, "who": self.who, "how": self.how}
+        return {"transformers": self.transformers, "remote_code": self.remote_code, "who": self.who, "how": self.how}
 
 
 def find_output_format(
@@ -54,6 +57,8 @@ def find_output_format(
     Raises InputError where uniform widths would be native but for the biases that a repair wants, ModelError where
     not even the modeling file can hold the result.
     """
+    if source.checkpoint.architecture is not None:
+        return _of_module(source, kept, _new_biases(source, kept) if adds_bias else {})
     graph, names = source.graph, Names(source.graph, kept)
     shapes = {new: shape for name, shape in graph.shapes(kept).items() if (new := names.new(name)) is not None}
     biases = _new_biases(source, kept) if adds_bias else {}
@@ -96,6 +101,24 @@ def find_output_format(
         biases=biases,
         edits=generic.edits,
         notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}",),
+    )
+
+
+def _of_module(source: Model, kept: Kept, biases: dict[str, tuple[int, ...]]) -> OutputFormat:
+    """The module itself, its parameters cut and what it knows of their sizes changed."""
+    names = Names(source.graph, kept)
+    found = find_changes(source, kept, {new: s for name, s in biases.items() if (new := names.new(name)) is not None})
+    edits = found.edits
+    return OutputFormat(
+        found.changes.data(),
+        found.shapes,
+        remote_code=False,
+        who="PyTorch, as the module itself; from its folder compress.load, with what makes the dense module",
+        how="compress.load({folder!r}, build=…)",
+        biases=biases,
+        transformers=False,
+        edits=edits,
+        notes=(f"attributes: {_spelled(edits)}",) if edits else (),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from math import prod
-from pathlib import Path
 
 from torch import Tensor
 
@@ -15,13 +14,12 @@ from compress.execution.document import PlannedStep
 from compress.execution.run import Run
 from compress.recipe.step import entry_of
 from compress.steps.kind import ModelStep
-from compress.surgery.edit import Edit
-from compress.surgery.rewrite import rewrite
+from compress.surgery.edit import Edit, Place
 from compress.surgery.verify.run import verify
 
 
-def execute(run: Run, number: int, folder: Path | None) -> None:
-    """Decide step `number`, or take what the run's plan has; with a `folder` write its result there and verify it.
+def execute(run: Run, number: int, place: Place | None) -> None:
+    """Decide step `number`, or take what the run's plan has; with a `place` write its result there and verify it.
 
     Raises what the step's kind raises, a BudgetError with the step's place, and VerifyError.
     """
@@ -41,7 +39,7 @@ def execute(run: Run, number: int, folder: Path | None) -> None:
     except BudgetError as error:
         raise BudgetError(f"steps.{number}: {error}") from None
     if not first:
-        if edit.collective and folder is not None:
+        if edit.collective and place is not None:
             edit.produce(_drop)
         return
     planned = described(run, entry.name, decision, edit)
@@ -49,11 +47,11 @@ def execute(run: Run, number: int, folder: Path | None) -> None:
         _tell(number, edit)
     run.steps.append(planned)
     run.tally.add(run.source.graph, edit.kept)
-    if folder is not None:
+    if place is not None:
         with run.timed(kind.writing):
-            rewrite(run.source, edit, folder)
+            place.write(run.source, edit)
         with run.timed("verify"):
-            planned.notes.append(verify(run.source, edit, folder))
+            planned.notes.append(verify(run.source, edit, place))
 
 
 def described(run: Run, kind: str, decision: object, edit: Edit) -> PlannedStep:

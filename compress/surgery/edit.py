@@ -26,6 +26,18 @@ class Written:
     checkpoint: Checkpoint
 
 
+class Place(Protocol):
+    """Where an edited model goes: a folder (`surgery.rewrite`), or a module in memory (`surgery.rebuild`)."""
+
+    def write(self, source: Model, edit: Edit) -> None:
+        """Take every tensor that the edit produces, and what else it says."""
+        ...
+
+    def opened(self, source: Model) -> Written:
+        """What was written, opened anew. Raises a CompressError where it cannot be."""
+        ...
+
+
 class Claim(Protocol):
     """What is true of an edited model beside its input's, and how to tell."""
 

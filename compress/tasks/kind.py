@@ -53,6 +53,11 @@ class Task(ABC):
         Raises ModelError where the output has none.
         """
 
+    def compared(self, output: Any) -> Tensor:
+        """What of an output two models must agree in that should compute the same."""
+        logits = getattr(output, "logits", None)
+        return logits if logits is not None else output[0]
+
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """What gradients are taken of, `[]`: the mean over the samples of `batch`.

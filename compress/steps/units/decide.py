@@ -156,7 +156,7 @@ def learned_of(context: Context, step: Prune, families: list[Family], stats: Sta
         source.weights.read,
         arguments=step.by.arguments,
         seed=context.recipe.seed,
-        model=source.checkpoint.digest,
+        model=None if source.checkpoint.architecture is not None else source.checkpoint.digest,
         data=context.data_key if needs else "",
     )
 

@@ -13,6 +13,7 @@ from compress.model.weights import Weights
 from compress.stream.baton import Walk
 from compress.stream.stream import Stream, StreamCallbacks
 from compress.surgery.verify.noise import Reordered
+from compress.tasks.choose import task_of
 
 Advance = Callable[[], None]
 
@@ -32,15 +33,15 @@ class _Twice(Stream):
 def output(
     model: nn.Module, weights: Weights, blocks: Iterable[str], batch: Batch, advance: Advance, *, twice: bool = False
 ) -> list[Tensor]:
-    """Logits, or the last hidden state, of one forward in float32; with `twice` of another one that sums anew, too.
+    """What is compared of one forward in float32 (`Task.compared`); with `twice` of another one that sums anew, too.
 
     `advance` is called after each block.
     """
     found: list[Tensor] = []
+    task = task_of(model)
 
     def end(output: Any, batch: Batch) -> None:
-        logits = getattr(output, "logits", None)
-        found.append((logits if logits is not None else output[0]).float())
+        found.append(task.compared(output).float())
 
     callbacks = StreamCallbacks(end=end, leave=lambda block: advance())
     (_Twice if twice else Stream)(model, weights, blocks, callbacks).run([batch, batch] if twice else [batch])
