@@ -8,6 +8,7 @@ import zoo
 from torch import nn
 from torch.nn import functional
 
+import compress
 from compress.calibrate.collect import collect
 from compress.relevance.functions import Rule
 from compress.relevance.rules import EPSILON, Relevance
@@ -113,3 +114,20 @@ def test_the_statistic_is_that_of_one_pass_through_the_model(name, places, tmp_p
             sums[f"{place}.weight"] += (x * gradient).flatten(0, 1).sum(0).detach()
     for key in keys:
         torch.testing.assert_close(found[key], sums[key] / 3, rtol=1e-3, atol=1e-6)
+
+
+def test_of_a_convolution_a_channel_s_is_the_sum_over_all_positions():
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3, bias=False), nn.ReLU(), nn.Flatten(1))
+    net.append(nn.Linear(24, 5))
+    x = torch.randn(3, 3, 6, 6)
+    hidden = net[:2](x).detach().requires_grad_()
+    with Relevance(PLAIN):
+        answers = net[2:](hidden)
+    target = torch.tensor([1, 0, 4])
+    (gradient,) = torch.autograd.grad(answers.gather(1, target[:, None]).sum(), hidden)
+    each = (hidden * gradient).sum((0, 2, 3)).abs().detach()
+    steps = [{"prune": "channels", "by": "relevance", "remove": "50%", "skip": ["5*"]}]
+    small = compress.prune(net, x, steps, data=[(x, target)], loss=functional.cross_entropy).module
+    kept = sorted(each.argsort().tolist()[4:])
+    torch.testing.assert_close(small[0].weight, net[0].weight[kept])

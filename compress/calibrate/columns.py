@@ -78,3 +78,20 @@ def widths(module: nn.Module) -> int:
         return module.weight.shape[1] * module.groups
     shape = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue]
     return shape[0] if isinstance(module, (nn.Linear, *CONVOLUTIONS)) else shape[-1]
+
+
+def inputs(module: nn.Module) -> int:
+    """How many channels a projection is given."""
+    if isinstance(module, CONVOLUTIONS + TRANSPOSED):
+        return module.in_channels
+    shape = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue]
+    return shape[-1] if isinstance(module, nn.Linear) else shape[0]
+
+
+def per_column(module: nn.Module, channels: Tensor) -> Tensor:
+    """Values of input channels `[in]`, shared out evenly to what a projection multiplies, laid out as `rows_of` is."""
+    if not isinstance(module, CONVOLUTIONS):
+        return channels
+    kernel = prod(module.kernel_size)
+    columns = channels.repeat_interleave(kernel) / kernel
+    return columns if module.groups == 1 else columns.view(module.groups, -1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.calibrate.columns import inputs, is_convolution, per_column
 from compress.calibrate.objective import Objective
 from compress.calibrate.site import Site, Undo
 from compress.calibrate.sites.input import owner_of
@@ -36,13 +37,12 @@ class OfInputs(Site):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._width: dict[str, int] = {}
+        self._columns: dict[str, Tensor] = {}  # zeros
 
     def attach(self, model: nn.Module) -> Iterable[Undo]:
         for key in self.places:
             owner = owner_of(model, self.gather.weights, key)
-            shape = self.gather.weights.current(key).shape
-            self._width[key] = shape[-1] if isinstance(owner, nn.Linear) else shape[0]
+            self._columns[key] = torch.zeros_like(per_column(owner, torch.zeros(inputs(owner))))
             yield owner.register_forward_pre_hook(self._hook(key)).remove
 
     def gradient(self, key: str, gradient: Tensor, walk: Walk) -> None:
@@ -50,7 +50,7 @@ class OfInputs(Site):
 
     def untouched(self, key: str) -> Totals:
         """The answer does not depend on it."""
-        return Totals(self.gather.sequences, 1, {"relevance": torch.zeros(self._width[key])})
+        return Totals(self.gather.sequences, 1, {"relevance": self._columns[key].double()})
 
     def _hook(self, key: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -60,16 +60,17 @@ class OfInputs(Site):
             # others may read the same tensor, whose gradients are not this projection's.
             x: Tensor = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
             own = x.view_as(x)
-            own.register_hook(lambda gradient: self._add(key, x.detach(), gradient.detach()))
+            own.register_hook(lambda gradient: self._add(key, module, x.detach(), gradient.detach()))
             return own, *args[1:]
 
         return hook
 
     @torch.no_grad()
-    def _add(self, key: str, x: Tensor, gradient: Tensor) -> None:
-        relevance = (x.float() * gradient.float()).flatten(0, -2).sum(0)
-        self.of(key).count(x.shape[:-1].numel(), None)
-        self.of(key).add("relevance", double(relevance))
+    def _add(self, key: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+        relevance = x.float() * gradient.float()
+        wide = relevance.movedim(1, -1) if is_convolution(module) else relevance
+        self.of(key).count(wide.shape[:-1].numel(), None)
+        self.of(key).add("relevance", per_column(module, double(wide.flatten(0, -2).sum(0))))
 
 
 @sites.add("relevance", backward=True, paper="2402.05602")
