@@ -21,6 +21,7 @@ from compress.console import task
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
+from compress.graph.projection import projection
 from compress.inputs.batch import Batch, leading, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
@@ -209,7 +210,7 @@ def _units(graph: Graph, key: str, families: Iterable[str] | None) -> tuple[str,
         raise ModelError(f"{key}: no family of groups runs along its input, so it has no units to project")
     rank = {kind: i for i, kind in enumerate(PREFERRED)}
     family, dim = min(chosen, key=lambda item: rank.get(item[0].kind, len(rank)))
-    units = unit_index(graph.layouts[key][dim], family.name)
+    units = projection(graph, key, dim).spread(unit_index(graph.layouts[key][dim], family.name))
     return family.name, [torch.from_numpy(np.flatnonzero(units == i)) for i in range(family.size)]
 
 
