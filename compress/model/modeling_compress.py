@@ -182,6 +182,7 @@ def reshape(model, shapes, biases, attributes):
         module = _find(model, module_name)
         if module is not None:
             patch(module, values)
+            _agree(module)
 
 
 def patch(module, values):

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
 MAX_CHANGED = 5  # attributes of one kind of block that may have to change at once
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
-_AGREEING = (nn.Linear, nn.Embedding, Conv1D, *_NORMS)  # `reshape` sets their numbers itself
+_AGREEING = (nn.Linear, nn.Embedding, Conv1D, nn.modules.conv._ConvNd, *_NORMS)  # `reshape` sets their numbers itself
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from compress.model.build import empty_model
 from compress.output_format.config import Field, edited, flags, in_raw, lists, numbers, read_back, value_at, written
-from compress.output_format.probe import Key, Stack, aliases, measure, shapes_of, sizes, stacks, uneven
+from compress.output_format.probe import Key, Stack, aliases, measure, same_outside, shapes_of, sizes, stacks, uneven
 from compress.output_format.relatives import relatives
 from compress.output_format.solve import solve
 
@@ -142,7 +142,7 @@ def shrunk(config: PretrainedConfig, cls: type, model: nn.Module, depth: Mapping
         now = edited(config, depth)
         edits |= {path: values[:PROBED_LAYERS] for path, values in lists(now, size).items()}
         edits[number] = min(PROBED_LAYERS, size)
-    return edits
+    return edits if same_outside(empty_model(edited(config, edits), cls), model) else dict(depth)
 
 
 @dataclass(frozen=True)

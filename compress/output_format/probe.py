@@ -50,6 +50,12 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+def same_outside(short: nn.Module, model: nn.Module) -> bool:
+    """Whether a model with fewer blocks is the same outside of them. One with fewer stages is not: its end is narrower."""
+    prefixes, wide = tuple(f"{stack.name}." for stack in stacks(model)), shapes_of(model)
+    return all(wide.get(name) == shape for name, shape in shapes_of(short).items() if not name.startswith(prefixes))
+
+
 def aliases(model: nn.Module) -> list[set[str]]:
     """Sets of names that are one tensor: shared parameters and the ties that loading makes."""
     groups: dict[int, set[str]] = {}
