@@ -44,9 +44,13 @@ class Names:
         if found is None or new is None or new == name:
             return disk
         stack, index, _ = found
-        word, number = re.escape(stack.rpartition(".")[2]), self.layers[stack].index(index)
-        replaced, count = re.subn(rf"(?<![^.])({word}\.){index}(?=\.)", rf"\g<1>{number}", disk, count=1)
-        return replaced if count else new
+        pattern = re.compile(rf"(?<![^.])({re.escape(stack.rpartition('.')[2])}\.){index}(?=\.)")
+        before = len(pattern.findall(f"{stack}."))  # lists outside of it that have its name
+        places = list(pattern.finditer(disk))
+        if len(places) <= before:
+            return new
+        head, tail = disk[: places[before].end(1)], disk[places[before].end() :]
+        return f"{head}{self.layers[stack].index(index)}{tail}"
 
     def _place(self, name: str) -> tuple[str, int, str] | None:
         for stack in self.layers:

@@ -20,8 +20,10 @@ WIDE = 8  # what entries have to be to count as widths: strides, kernels and rat
 LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
 
 
-def numbers(config: PretrainedConfig) -> dict[Field, int | None]:
-    """Every integer of the configuration, those in lists of widths too, and every unset one that may hold an integer.
+def numbers(config: PretrainedConfig, least: int = WIDE) -> dict[Field, int | None]:
+    """Every integer of the configuration, and every unset one that may hold an integer.
+
+    Short lists of integers that are all at `least` so large are taken apart: a model of stages has such.
 
     `head_dim` is among them even where the class does not declare it: many architectures read it if it is there.
     """
@@ -33,7 +35,7 @@ def numbers(config: PretrainedConfig) -> dict[Field, int | None]:
                 value is None and "int" in declared.get(name, "") and not name.endswith("_token_id")
             ):
                 found[prefix + name] = value
-            elif _widths(value):
+            elif _short(value, least):
                 found |= {f"{prefix}{name}.{i}": n for i, n in enumerate(value)}
         if "num_attention_heads" in part and "head_dim" not in part:
             found[prefix + "head_dim"] = None
@@ -167,10 +169,7 @@ def _with(values: Any, place: int, value: Any) -> list[Any]:
     return [value if i == place else own for i, own in enumerate(values)]
 
 
-def _widths(value: Any) -> bool:
-    """Whether it is a list of widths, as a model of several stages has it."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 < len(value) <= MANY
-        and all(type(n) is int and n >= WIDE for n in value)
-    )
+def _short(value: Any, least: int) -> bool:
+    """Whether it is a list with a number for each stage."""
+    several = isinstance(value, list | tuple) and 1 < len(value) <= MANY
+    return several and all(type(n) is int and n >= least for n in value)
