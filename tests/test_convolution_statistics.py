@@ -37,7 +37,7 @@ def saved(tmp_path, monkeypatch):
     def save(name: str) -> Any:
         torch.manual_seed(0)
         model = MODELS[name][0](MODELS[name][1]).eval()
-        for key, tensor in model.state_dict().items():
+        for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor += 0.2 * torch.randn_like(tensor).abs()
         model.save_pretrained(tmp_path / name)

@@ -103,9 +103,9 @@ class Watch:
         prefix = f"{name}." if name else ""
         children = [own for own in self._seen if own.rpartition(".")[0] == name and own.startswith(prefix)]
         kept = {child: axis for child in children if (axis := self._residual(name, child)) is not None}
-        if len(kept) * 2 <= len(children) or not kept:
-            if any([self._choose(inner, blocks) for inner in self._inside(name)]):
-                return True
+        few = len(kept) * 2 <= len(children)
+        if few and any([self._choose(inner, blocks) for inner in self._inside(name)]):
+            return True
         if not kept:
             return False
         for child, axis in kept.items():

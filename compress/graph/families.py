@@ -36,7 +36,8 @@ class Family:
     """`size` interchangeable groups; index i of the family is index i of its axis in every member.
 
     `layer` is the index of the repeated block that it lives in (None: it spans blocks). `pinned` is the reason why
-    nothing may be removed, or None. `averaged`: a norm averages over it, so that no mask imitates a smaller one. A family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
+    nothing may be removed, or None. `averaged`: a norm averages over it, so that no mask imitates a smaller one. A
+    family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
     Each of `router_groups` equal stretches of the index keeps as many groups as the others (a router that first
     chooses among groups of experts), and at least `min_kept` groups stay (as many as a router picks). A multiple of
     `round_to` groups stays where the widths that fast kernels take are steps (channels of stacked experts: rows of

@@ -51,7 +51,9 @@ def infer(
     taken: Counter[str] = Counter()
     kinds: dict[str, tuple[Node, Kind]] = {}
     queries = _queries(dims)
-    sorts = {key: "queries" if key in queries else _kind(leaf, uses[key], recorder) for key, leaf in found.items()}
+    sorts: dict[int, Kind] = {
+        key: "queries" if key in queries else _kind(leaf, uses[key], recorder) for key, leaf in found.items()
+    }
     streams = [key for key, leaf in found.items() if sorts[key] == "hidden" and "convolved" in leaf.marks]
     for key, leaf in found.items():
         if leaf.size > 1 and key not in names:
@@ -160,7 +162,7 @@ def _name(kind: Kind, leaf: Node, tensors: list[str], stages: Collection[str] | 
 
 
 def _writers(uses: list[tuple[str, int]], recorder: Recorder, blocks: Blocks) -> list[str]:
-    """Of the tensors that the residual stream of a stage runs along those that write it, in its blocks if it has any."""
+    """Of the tensors that a stage's residual stream runs along those that write it, in its blocks if it has any."""
     made = [tensor for tensor, dim in uses if _role(recorder, tensor, dim) != "in"] or [tensor for tensor, _ in uses]
     return [tensor for tensor in made if tensor.startswith(tuple(f"{name}." for name in blocks.runs))] or made
 

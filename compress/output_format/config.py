@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def numbers(config: PretrainedConfig, least: int = WIDE) -> dict[Field, int | No
                 value is None and "int" in declared.get(name, "") and not name.endswith("_token_id")
             ):
                 found[prefix + name] = value
-            elif _short(value, least):
+            elif isinstance(value, list | tuple) and _short(value, least):
                 found |= {f"{prefix}{name}.{i}": n for i, n in enumerate(value)}
         if "num_attention_heads" in part and "head_dim" not in part:
             found[prefix + "head_dim"] = None
@@ -169,7 +169,6 @@ def _with(values: Any, place: int, value: Any) -> list[Any]:
     return [value if i == place else own for i, own in enumerate(values)]
 
 
-def _short(value: Any, least: int) -> bool:
-    """Whether it is a list with a number for each stage."""
-    several = isinstance(value, list | tuple) and 1 < len(value) <= MANY
-    return several and all(type(n) is int and n >= least for n in value)
+def _short(values: Sequence[Any], least: int) -> bool:
+    """Whether there is a number for each stage."""
+    return 1 < len(values) <= MANY and all(type(n) is int and n >= least for n in values)

@@ -31,10 +31,8 @@ def following(model: nn.Module) -> Iterator[dict[str, int]]:
 
 def _counting(name: str, changed: dict[str, int]) -> Any:
     def count(module: _ConvNd, args: tuple[Tensor, ...]) -> None:
-        if module.transposed:  # its inputs may be any number of groups
-            wide = None if module.bias is None else len(module.bias)
-        else:
-            wide = args[0].shape[1]
+        # The inputs of a transposed one may be any number of groups; its biases say how many outputs there are.
+        wide = args[0].shape[1] if not module.transposed else None if module.bias is None else len(module.bias)
         if wide is not None and (groups := wide // module.weight.shape[1]) != module.groups:
             module.groups = changed[name] = groups
 

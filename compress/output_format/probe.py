@@ -52,7 +52,7 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def same_outside(short: nn.Module, model: nn.Module) -> bool:
-    """Whether a model with fewer blocks is the same outside of them. One with fewer stages is not: its end is narrower."""
+    """Whether a model with fewer blocks is the same outside of them. With fewer stages its end is narrower."""
     prefixes, wide = tuple(f"{stack.name}." for stack in stacks(model)), shapes_of(model)
     return all(wide.get(name) == shape for name, shape in shapes_of(short).items() if not name.startswith(prefixes))
 

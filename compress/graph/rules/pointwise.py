@@ -8,6 +8,19 @@ from torch.utils._pytree import tree_leaves
 from compress.graph.axes import Node, cut, unify
 from compress.graph.record import Recorder, rule
 
+# fmt: off
+POINTWISE = (
+    "pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli",
+    "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "celu", "selu", "mish", "softplus", "threshold",
+    "rrelu_with_noise", "prelu", "_prelu_kernel", "floor_divide",
+)
+UNCHANGED = (
+    "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout",
+    "log_sigmoid_forward",
+)
+# fmt: on
+"""Operators that torch does not tag as pointwise, and those whose result is their first operand's in all dimensions."""
+
 
 def align(recorder: Recorder, operands: list[Tensor], shape: tuple[int, ...]) -> list[Node]:
     """The dims of a broadcast of `operands` to `shape`, ties made."""
@@ -24,13 +37,7 @@ def align(recorder: Recorder, operands: list[Tensor], shape: tuple[int, ...]) ->
     return [node or Node(size) for node, size in zip(dims, shape, strict=True)]
 
 
-# fmt: off
-@rule(
-    "pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli",
-    "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "celu", "selu", "mish", "softplus", "threshold",
-    "rrelu_with_noise", "prelu", "_prelu_kernel", "floor_divide", "fake_quantize_per_tensor_affine",
-)
-# fmt: on
+@rule(*POINTWISE)
 def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
     operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
@@ -61,12 +68,7 @@ def glu(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.bind(output, dims)
 
 
-# fmt: off
-@rule(
-    "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout",
-    "log_sigmoid_forward",
-)
-# fmt: on
+@rule(*UNCHANGED)
 def identity(recorder: Recorder, op, args, kwargs, output) -> None:
     source = args[0]
     for result in tree_leaves(output):

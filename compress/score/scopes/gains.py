@@ -20,8 +20,8 @@ class Gains(ScoredScope):
     def check(self, graph: Graph, family: Family, criterion: Criterion) -> None:
         if not _gains(graph, family):
             raise InputError(
-                f"{criterion.name} cannot score {family.name}: no batch norm with a gain runs along it; take magnitude, "
-                "or skip it"
+                f"{criterion.name} cannot score {family.name}: no batch norm with a gain runs along it; take "
+                "magnitude, or skip it"
             )
 
     def score(self, given: Scoring) -> np.ndarray:
