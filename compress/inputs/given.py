@@ -71,9 +71,11 @@ class Given(Inputs):
         return False
 
     def example(self) -> Example:
-        """The tensors of the example, and what else the forward is given, without data."""
+        """The tensors of the example without data. All their dimensions are named: what a caller gives stays as it is,
+        also where a residual stream is as wide."""
         tensors = {name: torch.empty_like(value, device="meta") for name, value in self.arguments.example.items()}
-        return Example(tensors, {"batch": (next(iter(tensors)), 0)})
+        axes = {f"{name} {dim}": (name, dim) for name, value in tensors.items() for dim in range(1, value.dim())}
+        return Example(tensors, {"batch": (next(iter(tensors)), 0), **axes})
 
     def check(self, rows: int = 2, seed: int = 0) -> Batch:
         """The example itself, all of it."""

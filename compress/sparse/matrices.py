@@ -123,5 +123,7 @@ def find_matrices(graph: Graph, step: PruneWeights) -> dict[str, int]:
             if not router and not any(fnmatch(name, glob) for glob in step.skip):
                 found[name] = roles["in"]
     if not found:
+        if not graph.blocks:
+            raise InputError("single weights are those of the projections in repeated blocks, and the model has none")
         raise InputError("skip: nothing is left to prune; leave some projections to it")
     return {name: found[name] for name in graph.layouts if name in found}

@@ -166,7 +166,7 @@ def _share(context: Context, step: PruneWeights, total: int) -> float:
 
 
 def _opens_as_before(source: Model) -> dict[str, Any]:
-    if source.checkpoint.config.get("model_type") == OUR_TYPE:
+    if source.checkpoint.config.get("model_type") == OUR_TYPE or source.checkpoint.architecture is not None:
         return find_output_format(source, {}).described
     name = source.cls.__name__
     loads = f"transformers.{name}" if hasattr(source.module, "get_output_embeddings") and "For" in name else ""
