@@ -36,6 +36,8 @@ from compress.tasks.distance import kl_divergence
 SHARES = (0.1, 0.2, 0.3)
 CALIBRATION, MEASURED = 128, 256
 BATCH = 32
+OUTSIDE = ["channels*", "blocks.channels"]
+"""The families of the stem, the head and what lies between blocks without a shortcut."""
 CRITERIA = ("magnitude", "batch_norm_scale", "wanda", "taylor", "fluctuation", "relevance", "curvature")
 REPAIRS = (None, "bias", "least_squares")
 PEER = {
@@ -54,7 +56,7 @@ def crops(split: str, count: int) -> list[Tensor]:
 
 def ours(dense: nn.Module, seen: list[Any], share: float, criterion: str, repair: str | None) -> nn.Module:
     """By this package."""
-    step = {"prune": "channels", "by": criterion, "remove": share, "repair": repair, "skip": ["stem", "head"]}
+    step = {"prune": "channels", "by": criterion, "remove": share, "repair": repair, "skip": OUTSIDE}
     return compress.prune(dense, seen[0][0][:2], [step], data=seen, loss=cross_entropy).module
 
 
