@@ -34,7 +34,7 @@ from compress.recipe.part import Part
 from compress.tasks.distance import kl_divergence
 
 SHARES = (0.1, 0.2, 0.3)
-ANEW = {"reestimate": "batch_norms"}
+ANEW = {"reestimate": "batch_norm"}
 CALIBRATION, MEASURED = 128, 256
 BATCH = 32
 OUTSIDE = ["channels*", "blocks.channels"]
