@@ -29,7 +29,8 @@ def convolution(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
         unify(major, group)
         unify(inner, weight[1])
         outer, made = own, weight[0]
-    made.mark("convolved")
+    if groups == 1 or inner.size > 1:
+        made.mark("convolved")
     if bias is not None:
         unify(recorder.dims(bias)[0], made)
     _play(recorder, kernel, transposed=transposed, contracts=inner.size > 1, widens=outer.size > 1)
