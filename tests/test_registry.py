@@ -148,7 +148,7 @@ def test_what_a_scope_ranks(scope: Scope) -> None:
     anything = {Scope.WEIGHTS: kinds, Scope.FAMILIES: kinds}
     anything |= dict.fromkeys((Scope.INPUTS, Scope.UNITS, Scope.LEARNED), kinds[:-1])
     only = {Scope.EXPERTS: ["experts"], Scope.DISTANCES: ["experts"], Scope.LAYERS: ["layers"], Scope.UPDATE: []}
-    only[Scope.CONSUMERS] = ["heads", "channels"]
+    only |= {Scope.CONSUMERS: ["heads", "channels"], Scope.GAINS: ["channels", "hidden"]}
     assert [kind for kind in kinds if scope.ranks(kind)] == (anything | only)[scope]
 
 

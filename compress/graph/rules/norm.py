@@ -19,9 +19,15 @@ from compress.graph.record import Recorder, rule
     "miopen_batch_norm",
 )
 def batch_norm(recorder: Recorder, op, args, kwargs, output) -> None:
-    """Each channel of `[samples, channels, …]` by statistics, gain and bias of its own."""
+    """Each channel of `[samples, channels, …]` by statistics, gain and bias of its own.
+
+    Without stored statistics all other dimensions are averaged over: a weight's inputs, where weights are standardised.
+    """
     dims = recorder.dims(args[0])
     vectors = [x for x in args[1:5] if isinstance(x, Tensor)]
+    if op.overloadpacket.__name__ == "_native_batch_norm_legit" or (len(args) > 5 and args[5] is True):
+        for node in dims[2:]:
+            node.mark("averaged")
     for vector in vectors:
         unify(dims[1], recorder.dims(vector)[0])
     results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.graph.axes import Mismatch, Node, cut, product, reshape, split, total, unify
-from compress.graph.record import Recorder, rule
+from compress.graph.record import Recorder, pinned, rule
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias")
@@ -93,16 +93,28 @@ def slice_(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     size = source.shape[dim]
     start, end, _ = slice(start, end).indices(size)
     if step != 1:
-        if size % step or end - start <= size - step or start >= step:
-            raise Mismatch(f"a slice with step {step} of {size}")
-        # Every step-th position: the axis is (size / step) × step, one index of the minor part chosen.
-        dims[dim], low = split(dims[dim], step)
-        low.pin("a strided slice picks one index of it")
+        dims[dim] = _strided(dims[dim], start, end, step, output.shape[dim])
     elif end - start != size:
         _, tail = cut(dims[dim], start)
         dims[dim], _ = cut(tail, max(end - start, 0))
     recorder.bind(output, dims)
     recorder.derive(output, source, [i if i != dim or output.shape[i] == size else None for i in range(source.dim())])
+
+
+def _strided(node: Node, start: int, end: int, step: int, size: int) -> Node:
+    """Every `step`-th position: the axis is (size / step) × step, one index of the minor part chosen.
+
+    Where it does not divide so, this axis stays whole, and the others of the tensor are none the worse for it.
+    """
+    if node.size % step == 0 and end - start > node.size - step and start < step:
+        try:
+            major, minor = split(node, step)
+            minor.pin("a strided slice picks one index of it")
+            return major
+        except Mismatch:
+            pass
+    node.pin("a strided slice picks some of it")
+    return pinned([size], "a strided slice picked it")[0]
 
 
 @rule("select")
