@@ -157,3 +157,42 @@ def test_each_stage_has_a_residual_stream_and_layers_of_its_own():
         "model.stages.1.layers": ("model.stages.1.1", "model.stages.1.2"),
     }
     assert len(found.blocks) == 6  # the one that changes the width is a block too
+
+
+class Merged(nn.Module):
+    """Patches of an odd number of columns, padded, four of them merged into one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.reduce = nn.Conv2d(3, 6, 1), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(self.stem(x).permute(0, 2, 3, 1), (0, 0, 0, 1))
+        return self.reduce(torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1))
+
+
+def test_patches_of_an_odd_grid_leave_the_channels_free():
+    model = Merged().to("meta")
+    found = trace(model, Example({"x": torch.empty(2, 3, 8, 7, device="meta")}, {"batch": ("x", 0)}))
+    assert [(family.kind, family.size) for family in found.families.values() if family.pinned is None] == [
+        ("channels", 6)
+    ]
+    assert not found.notes
+    kept = np.array([True, False, True, True, False, True])
+    assert found.masks("reduce.weight", {"channels": kept})[1].tolist() == kept.tolist() * 4
+
+
+class Standardised(nn.Conv2d):
+    """Its weight has mean 0 and variance 1 over what it reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = nn.functional.batch_norm(flat, None, None, training=True).reshape_as(self.weight)
+        return nn.functional.conv2d(x, weight, self.bias)
+
+
+def test_what_a_standardised_weight_reads_stays():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), Standardised(6, 8, 3), nn.Conv2d(8, 5, 1)).to("meta")
+    found = trace(Named(model), Example({"x": torch.empty(2, 3, 8, 8, device="meta")}, {"batch": ("x", 0)}))
+    (read,) = (f for f in found.families.values() if ("model.1.weight", 1) in [(m.tensor, m.dim) for m in f.members])
+    assert read.size == 6 and read.pinned == "a normalisation averages over it"

@@ -114,6 +114,20 @@ def test_statistics_are_those_of_the_windows(saved):
             torch.testing.assert_close(gram, part.T @ part / len(part), rtol=1e-4, atol=1e-4)
 
 
+def test_a_block_turns_images_by_their_channels(saved):
+    """A stage's first layer, which gives another shape than it takes, leaves nothing as it was."""
+    source = Model.of(open_checkpoint(saved("resnet")))
+    batches = [{"pixel_values": torch.randn(2, 3, 16, 16)} for _ in range(2)]
+    blocks = [f"resnet.encoder.stages.1.layers.{i}" for i in range(2)]
+    assert set(blocks) <= set(source.graph.blocks)
+    found = collect(source.checkpoint, source.graph, {"block_cosine": set(blocks)}, batches)["block_cosine"]
+    before, after = (seen(source.checkpoint.folder, name, batches) for name in (blocks[1], "resnet.pooler"))
+    assert found[blocks[0]] == 0
+    torch.testing.assert_close(
+        found[blocks[1]], torch.cosine_similarity(before, after, dim=1).mean(), rtol=1e-4, atol=1e-5
+    )
+
+
 def cut(folder: Any, out: Any, repair: str) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Channels inside a block go: (which stay, the tensors before and after, windows of what reads them)."""
     text = f"prune: channels, by: magnitude, remove: 40%, skip: ['*embedder*'], repair: {repair}"
