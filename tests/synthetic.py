@@ -56,6 +56,7 @@ def tensors(graph: Graph, seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: torch.randn([d.size for d in dims], generator=generator) for name, dims in graph.layouts.items()}
 
 
+RELEVANCE = [f"input_relevance{rule}" for rule in ("", "_gamma", "_positive", "_composite")]
 OTHERS = ("output_curvature", "block_cosine", "block_angle")
 
 
@@ -63,7 +64,7 @@ def statistics(graph: Graph, weights: dict[str, torch.Tensor], seed: int = 1) ->
     """Statistics of random inputs and gradients, for every tensor and block."""
     generator = torch.Generator().manual_seed(seed)
     names = ("input_norm", "input_mean", "input_variance", "input_gram", "projection", "gradient", "fisher")
-    stats: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*names, *OTHERS)}
+    stats: dict[str, dict[str, torch.Tensor]] = {name: {} for name in (*names, *OTHERS, *RELEVANCE)}
     inputs = {m.tensor: m.dim for f in graph.families.values() for m in f.members if m.role == "in"}
     for name, weight in weights.items():
         stats["gradient"][name] = torch.randn(weight.shape, generator=generator)
@@ -79,6 +80,8 @@ def statistics(graph: Graph, weights: dict[str, torch.Tensor], seed: int = 1) ->
             outputs = torch.Generator().manual_seed(seed)  # of its own, so that the others stay what they were
             g = torch.randn(50, weight.shape[1 - inputs[name]], generator=outputs)
             stats["output_curvature"][name] = g.T @ g / len(g)
+            for rule in RELEVANCE:
+                stats[rule][name] = (x * torch.randn(x.shape, generator=outputs)).sum(0)
     for i, block in enumerate(graph.blocks):
         stats["block_angle"][block] = torch.tensor(0.1 + 0.05 * i)
         stats["block_cosine"][block] = torch.cos(torch.pi * stats["block_angle"][block])

@@ -160,7 +160,7 @@ def test_every_function_is_documented_and_typed():
 def _only_for_types():
     import transformers
 
-    return {"torch": torch, "PreTrainedModel": transformers.PreTrainedModel}
+    return {"torch": torch, "nn": torch.nn, "PreTrainedModel": transformers.PreTrainedModel}
 
 
 def test_keyword_arguments_are_the_fields_of_options():

@@ -202,12 +202,12 @@ def test_zscore_makes_families_comparable():
         assert abs(scores.mean()) < 1e-6 and 0.8 < scores.std() < 1.2, name
 
 
-# Those of experts and of single weights, and those that learn, have tests of their own: test_experts.py,
-# test_sparse.py, test_prunenet.py.
+# Those of experts, of batch norms and of single weights, and those that learn, have tests of their own:
+# test_experts.py, test_convolution_statistics.py, test_sparse.py, test_prunenet.py.
 UNITS = [
     name
     for name in criteria.names()
-    if criteria.get(name).meta.scope not in (Scope.EXPERTS, Scope.DISTANCES, Scope.UPDATE, Scope.LEARNED)
+    if criteria.get(name).meta.scope not in (Scope.EXPERTS, Scope.DISTANCES, Scope.GAINS, Scope.UPDATE, Scope.LEARNED)
     and name != "gblm"
 ]
 

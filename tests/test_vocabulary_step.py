@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import lettered
 import numpy as np
@@ -12,6 +13,7 @@ from lettered import model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from compress import pipeline
 from compress.checkpoint.open import open_checkpoint
 from compress.errors import BudgetError, InputError, VerifyError
 from compress.evaluate.continuations import PROMPTS
@@ -122,6 +124,26 @@ def test_with_other_steps_before_and_after_and_by_plan(tmp_path):
     with pytest.raises(InputError, match=r"tokenizer.json: not the tokenizer of the plan; plan anew"):
         apply(made, dense, tmp_path / "never", QUICK)
     assert not (tmp_path / "never").exists()
+
+
+def test_an_interrupted_run_goes_on_behind_it(tmp_path, monkeypatch):
+    dense = model("llama", "byte_level", tmp_path / "in")
+    made = recipe(dense, UNUSED, "{prune: channels, by: magnitude, remove: 25%}")
+    run(made, dense, tmp_path / "whole", QUICK)
+    real = pipeline.execute
+
+    def interrupted(work, *rest):
+        if work.steps:
+            raise KeyboardInterrupt
+        return real(work, *rest)
+
+    monkeypatch.setattr(pipeline, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(made, dense, tmp_path / "out", QUICK)
+    monkeypatch.setattr(pipeline, "execute", lambda work, *rest: real(work, *rest) if work.steps else pytest.fail())
+    run(made, dense, tmp_path / "out", replace(QUICK, resume=True))
+    for name in ("model.safetensors", "tokenizer.json", "plan.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_model_that_does_not_give_the_logits_or_the_text_is_refused(evaluated, tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.calibrate import distributed
 from compress.calibrate.cache import Stats, statistics_folder
 from compress.calibrate.gather import Gather
-from compress.calibrate.site import at_sites
+from compress.calibrate.site import at_sites, by_objective
 from compress.calibrate.tape import Tape
 from compress.calibrate.token_weights import key_of_weights
 from compress.checkpoint.open import Checkpoint
@@ -21,6 +21,7 @@ from compress.console import task
 from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
+from compress.graph.projection import projection
 from compress.inputs.batch import Batch, leading, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
@@ -112,7 +113,7 @@ def _passes(
     stations: Mapping[str, frozenset[str]],
 ) -> None:
     """One forward of the first batches of `data` for everything but gradients, then one there and back of the second
-    for these."""
+    for each objective that these are of."""
     batches, differentiated = data
     model = runnable_model(checkpoint, options["dtype"])
     weights = Weights(checkpoint, model)
@@ -127,19 +128,21 @@ def _passes(
             callbacks = _watch(gather, weights, graph, change, stats, advance, stations)
             Stream(model, weights, graph.blocks, callbacks, **options).run(distributed.share(batches))
             gather.finalize(*gather.pending)
-    if backward:
-        sequences, own = sum(rows(batch) for batch in differentiated), distributed.share(differentiated)
+    if not backward:
+        return
+    sequences, own = sum(rows(batch) for batch in differentiated), distributed.share(differentiated)
+    # The logits of a large vocabulary are there several times on the way back.
+    own = [one for batch in own for one in samples(batch)]
+    for objective, some in by_objective(backward).items():
         with (
-            Gather(model, weights, backward, sequences, done) as gather,
+            Gather(model, weights, some, sequences, done) as gather,
             task("differentiating") as advance,
         ):
-            per_sample = any("fisher" in statistics.get(name).meta.sums for name in backward)
-            # Also where no squares ask for it: the logits of a large vocabulary are there several times on the way back.
-            own = [one for batch in own for one in samples(batch)]
+            per_sample = any("fisher" in statistics.get(name).meta.sums for name in some)
             rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
-            for i, some in enumerate(rounds):
-                final = i == len(rounds) - 1
-                Tape(model, weights, graph.blocks, gather, per_sample=per_sample, final=final, **options).run(some)
+            for i, part in enumerate(rounds):
+                how = {"objective": objective, "per_sample": per_sample, "final": i == len(rounds) - 1}
+                Tape(model, weights, graph.blocks, gather, **how, **options).run(part)
                 advance()
             gather.finalize(*gather.pending)
 
@@ -207,7 +210,7 @@ def _units(graph: Graph, key: str, families: Iterable[str] | None) -> tuple[str,
         raise ModelError(f"{key}: no family of groups runs along its input, so it has no units to project")
     rank = {kind: i for i, kind in enumerate(PREFERRED)}
     family, dim = min(chosen, key=lambda item: rank.get(item[0].kind, len(rank)))
-    units = unit_index(graph.layouts[key][dim], family.name)
+    units = projection(graph, key, dim).spread(unit_index(graph.layouts[key][dim], family.name))
     return family.name, [torch.from_numpy(np.flatnonzero(units == i)) for i in range(family.size)]
 
 

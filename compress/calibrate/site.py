@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
 from compress.calibrate.distributed import add_up
+from compress.calibrate.objective import LOSS, Objective
 from compress.calibrate.totals import Totals
 from compress.errors import ModelError
 from compress.graph.families import Family, Graph
@@ -44,6 +45,9 @@ class Site(ABC):
     It adds to `of(key)` what `sums(key)` names, of every batch, and nothing while `gather.paused`.
     `gather.token_weight(key, count)` says how much each of the batch's tokens counts.
     """
+
+    objective: ClassVar[Objective] = LOSS
+    """Of sites `backward`: what is differentiated; those of one objective share a pass."""
 
     def __init__(self, gather: Gathering, wanted: Mapping[str, frozenset[str]]) -> None:
         self.gather, self.places = gather, frozenset(wanted)
@@ -125,6 +129,14 @@ def site_of(statistic: str) -> type[Site]:
 def keys_of(statistic: str, graph: Graph, family: Family, scored: Callable[[str], bool]) -> Iterable[str]:
     """Where a statistic of a family is read; `scored` says which members' roles count."""
     return site_of(statistic).keys(graph, family, scored)
+
+
+def by_objective(wanted: Mapping[str, set[str]]) -> dict[Objective, dict[str, set[str]]]:
+    """What is wanted of statistics (name → keys), by what is differentiated for them."""
+    found: dict[Objective, dict[str, set[str]]] = {}
+    for name, keys in wanted.items():
+        found.setdefault(site_of(name).objective, {})[name] = keys
+    return found
 
 
 def at_sites(names: Iterable[str], **declared: bool) -> list[str]:

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from compress.calibrate.gather import Gather
+from compress.calibrate.objective import LOSS, Objective
 from compress.model.weights import Weights
 from compress.stream.baton import Call, Walk
 from compress.stream.stream import Stream, StreamCallbacks
 from compress.tasks.choose import task_of
+
+OUTSIDE = 1.0
+"""The depth of what lies in no block."""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Record:
 
 
 class Tape(Stream):
-    """Runs batches forward and backward, and tells `gather` the gradients of `gather.gradients`, of its task's loss.
+    """Runs batches forward and backward, and tells `gather` the gradients of `gather.gradients`, of the `objective`.
 
     With `per_sample` every batch must be one sample, whose whole gradient is told at once. After the `final` run,
     blocks are left as soon as they are done. Memory: what enters every block, for all batches of a run.
@@ -60,15 +64,21 @@ class Tape(Stream):
         blocks: Iterable[str],
         gather: Gather,
         *,
+        objective: Objective = LOSS,
         per_sample: bool = False,
         final: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(
-            model, weights, blocks, StreamCallbacks(end=lambda output, batch: None, turn=gather.turn), **options
-        )
+        def forward(**inputs: Any) -> Any:
+            with objective.inside(OUTSIDE):
+                return model(**inputs)
+
+        blocks = list(blocks)
+        callbacks = StreamCallbacks(end=lambda output, batch: None, turn=gather.turn)
+        super().__init__(model, weights, blocks, callbacks, forward=forward, **options)
         self.gather, self.per_sample, self.final = gather, per_sample, final
-        self._loss = task_of(model).loss
+        self.objective, self._task = objective, task_of(model)
+        self._depth = {block: place / len(blocks) for place, block in enumerate(blocks)}
         self._records: dict[Walk, Record] = {}
         self._between: list[tuple[str, Tensor]] = []  # parameters outside of blocks that the graph refers to
         self._inside = {name for block in self.blocks for name in self.weights.names(block)}
@@ -77,7 +87,8 @@ class Tape(Stream):
         call = walk.call
         assert call is not None
         if call.station not in self.blocks:
-            return super().execute(walk)
+            with self.objective.inside(OUTSIDE):
+                return super().execute(walk)
         self.callbacks.turn(walk)
         flat, spec = tree_flatten((call.args, call.kwargs))
         given = [x.detach() if isinstance(x, Tensor) else x for x in flat]
@@ -94,10 +105,10 @@ class Tape(Stream):
         return tree_unflatten(out, out_spec)
 
     def end(self, walk: Walk) -> None:
-        """The loss of a finished forward is differentiated at once: its logits then need not be kept."""
+        """The objective of a finished forward is differentiated at once: its logits then need not be kept."""
         record = self._records.setdefault(walk, Record(walk))
         with torch.enable_grad():
-            loss = self._loss(walk.output, walk.batch)
+            loss = self.objective.start(self._task, walk.output, walk.batch)
         super().end(walk)
         if loss.requires_grad:
             loss.backward(retain_graph=True)
@@ -144,7 +155,7 @@ class Tape(Stream):
         merged = [value if own is None else own for value, own in zip(visit.given, inputs, strict=True)]
         args, kwargs = tree_unflatten(merged, visit.spec)
         self.callbacks.turn(record.walk)
-        with torch.enable_grad():
+        with torch.enable_grad(), self.objective.inside(self._depth[visit.station]):
             output = [x for x in tree_leaves(visit.call.forward(*args, **kwargs)) if _floats(x)]
         pairs = [
             (x, leaf.grad)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.graph.projection import added, projection
 from compress.model.model import Model
 from compress.output_format.find import bias_name, repaired_weights
 from compress.surgery.cut import Repair
@@ -40,8 +41,11 @@ def pruned_block(source: Model, model: nn.Module, block: str, kept: Kept, repair
         plain = {name: mask for name, mask in kept.items() if graph.families[name].kind != "experts"}
         for name, tensor in pruned_tensors(source, block, module, plain, repair).items():
             owner, own = _place(block, module, name)
-            before = owner._parameters.get(own)
-            stack.callback(owner._parameters.__setitem__, own, before)
+            if own in owner._buffers:
+                stack.callback(owner._buffers.__setitem__, own, owner._buffers[own])
+                owner._buffers[own] = tensor
+                continue
+            stack.callback(owner._parameters.__setitem__, own, owner._parameters.get(own))
             owner._parameters[own] = nn.Parameter(tensor, requires_grad=False)
         for name in kept.keys() - plain.keys():
             stack.callback(hide_experts(model, graph, graph.families[name], kept[name]))
@@ -55,15 +59,16 @@ def pruned_tensors(
     graph, found = source.graph, dict[str, Tensor]()
     if repair is not None:
         for name, member in repaired_weights(source, kept).items():
-            weight = _inside(block, module, name)
-            bias = _inside(block, module, bias_name(name))
+            weight, turned = _inside(block, module, name), projection(graph, name, member.dim)
+            place, sign = added(graph, name) or (bias_name(name), 1.0)
+            bias = _inside(block, module, place)
             assert weight is not None
-            keep = torch.from_numpy(graph.masks(name, kept)[member.dim])
-            turned = weight if member.dim == 1 else weight.T
-            new, added = repair(name, turned.float().cpu(), None if bias is None else bias.float().cpu(), keep)
-            found[name] = (new if member.dim == 1 else new.T).to(weight)
-            if added is not None:
-                found[bias_name(name)] = added.to(weight)
+            keep = torch.from_numpy(turned.spread(graph.masks(name, kept)[member.dim]))
+            matrix = turned.matrix(weight).float().cpu()
+            new, vector = repair(name, matrix, None if bias is None else sign * bias.float().cpu(), keep)
+            found[name] = turned.stored(new).to(weight)
+            if vector is not None:
+                found[place] = (sign * vector).to(weight)
     for name in dict.fromkeys(member.tensor for family in kept for member in graph.families[family].members):
         tensor = found.get(name)
         if tensor is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from compress.graph.families import Family
 from compress.graph.layout import unit_index
+from compress.graph.projection import projection
 from compress.model.model import Model
 from compress.output_format.find import repaired_weights
 from compress.score.views import Stats
@@ -40,14 +42,15 @@ def reconstruction(
     total = np.zeros(len(order) + 1)
     found = repaired_weights(source, {family.name: np.zeros(family.size, bool)})
     for name, member in found.items():
-        weight = source.weights.read(name).float()
-        weight = weight if member.dim == 1 else weight.T
-        units = unit_index(source.graph.layouts[name][member.dim], family.name)
+        turned = projection(source.graph, name, member.dim)
+        weight = turned.matrix(source.weights.read(name).float())
+        units = turned.spread(unit_index(source.graph.layouts[name][member.dim], family.name))
         place = np.full(family.size, len(order))
         place[order] = np.arange(len(order))
         ranks = np.where(units < 0, -1, place[units])  # positions that belong to no group stay
         turn = np.argsort(ranks, kind="stable")
-        errors = errors_by_count(weight[:, turn], _of(stats, name, turn), repaired)
+        each = [errors_by_count(one[:, turn], own, repaired) for one, own in _matrices(weight, stats, name, turn)]
+        errors = np.sum(each, axis=0)
         kept = np.searchsorted(ranks[turn], np.arange(len(order) + 1))  # positions left with so many groups
         total += errors[kept] / max(errors[0], 1e-300)
     return total / max(len(found), 1)
@@ -81,6 +84,12 @@ def _from_there_on(parts: Tensor) -> np.ndarray:
     return sums.clamp(min=0).cpu().numpy()
 
 
-def _of(stats: Stats, name: str, turn: np.ndarray) -> tuple[Tensor, Tensor]:
+def _matrices(
+    weight: Tensor, stats: Stats, name: str, turn: np.ndarray
+) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """The matrices `[out, in]` of a weight, several of a grouped convolution, each with its statistics reordered."""
     index = torch.from_numpy(turn)
-    return stats["input_gram"][name][index][:, index], stats["input_mean"][name][index]
+    gram, mean = stats["input_gram"][name], stats["input_mean"][name]
+    several = weight.dim() == 3
+    for one, own, middle in zip(*((x if several else x[None]) for x in (weight, gram, mean)), strict=True):
+        yield one, (own[index][:, index], middle[index])

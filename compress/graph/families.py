@@ -36,7 +36,8 @@ class Family:
     """`size` interchangeable groups; index i of the family is index i of its axis in every member.
 
     `layer` is the index of the repeated block that it lives in (None: it spans blocks). `pinned` is the reason why
-    nothing may be removed, or None. A family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
+    nothing may be removed, or None. `averaged`: a norm averages over it, so that no mask imitates a smaller one. A
+    family of kind `layers` has no members: its groups are the blocks `blocks[i]`.
     Each of `router_groups` equal stretches of the index keeps as many groups as the others (a router that first
     chooses among groups of experts), and at least `min_kept` groups stay (as many as a router picks). A multiple of
     `round_to` groups stays where the widths that fast kernels take are steps (channels of stacked experts: rows of
@@ -53,6 +54,17 @@ class Family:
     router_groups: int = 1
     min_kept: int = 1
     round_to: int = 1
+    averaged: bool = False
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """How a stored weight convolves: in so many `groups`, `transposed` or not. `mean` is the stored mean of the batch
+    norm that alone takes its result, which can take up a bias; None where none does."""
+
+    groups: int = 1
+    transposed: bool = False
+    mean: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Graph:
     `layouts[tensor][dim]` covers every stored tensor. `blocks` are the names of the repeated modules on the residual
     stream, in order of execution. Axes named `batch` and `sequence` in `works` stand for the calibration shape.
     `untraced` are the stored tensors that the trace did not run, each with the largest module of which nothing ran:
-    how they are coupled is not known.
+    how they are coupled is not known. `convolutions` are the stored weights that convolve.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -84,6 +96,7 @@ class Graph:
     notes: tuple[str, ...] = ()
     shared: Mapping[str, str] = field(default_factory=dict)  # a tied name → the name it is stored under
     untraced: Mapping[str, str] = field(default_factory=dict)
+    convolutions: Mapping[str, Convolution] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Family]:
         """The families of these kinds that may lose groups, in order of execution."""

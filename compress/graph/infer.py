@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import chain, takewhile
 from math import gcd
@@ -11,7 +11,8 @@ from math import gcd
 from torch import Tensor
 
 from compress.graph.axes import Node, find, leaves, product
-from compress.graph.families import Family, Graph, Kind, Member, Role, Work
+from compress.graph.blocks import Blocks
+from compress.graph.families import Convolution, Family, Graph, Kind, Member, Role, Work
 from compress.graph.layout import Axis, Layout, Product, Sum
 from compress.graph.record import Recorder
 from compress.graph.routers import ranks, whole_axes
@@ -26,19 +27,18 @@ def infer(
     recorder: Recorder,
     stored: Mapping[str, Tensor],
     shared: Mapping[str, str],
-    stacks: Mapping[str, list[str]],
-    runs: Mapping[str, int],
+    blocks: Blocks,
     inputs: Mapping[str, Node],
 ) -> Graph:
     """Name the leaves, group them into families and say why the pinned ones are pinned.
 
-    `stacks` are the block lists met, `runs` how often each block ran, `inputs` the leaves named batch and sequence.
+    `inputs` are the leaves named batch and sequence.
     """
     dims = {name: recorder.dims(tensor) for name, tensor in stored.items()}
     names: dict[int, str] = {}
     for name, node in inputs.items():
         names[id(find(node))] = name  # even where a sliding window has cut it
-    blocks = tuple(chain.from_iterable(stacks.values()))
+    order = tuple(chain.from_iterable(blocks.stacks.values()))
     uses: dict[int, list[tuple[str, int]]] = {}
     found: dict[int, Node] = {}
     for tensor, nodes in dims.items():
@@ -51,17 +51,23 @@ def infer(
     taken: Counter[str] = Counter()
     kinds: dict[str, tuple[Node, Kind]] = {}
     queries = _queries(dims)
+    sorts: dict[int, Kind] = {
+        key: "queries" if key in queries else _kind(leaf, uses[key], recorder) for key, leaf in found.items()
+    }
+    streams = [key for key, leaf in found.items() if sorts[key] == "hidden" and "convolved" in leaf.marks]
     for key, leaf in found.items():
         if leaf.size > 1 and key not in names:
-            kind = "queries" if key in queries else _kind(leaf, uses[key], recorder)
-            name = _name(kind, leaf, [t for t, _ in uses[key]])
+            kind = sorts[key]
+            staged = len(streams) > 1 and key in streams  # the stream has a width for each stage
+            tensors = _writers(uses[key], recorder, blocks) if staged else [tensor for tensor, _ in uses[key]]
+            name = _name(kind, leaf, tensors, blocks.stacks if staged else None)
             taken[name] += 1
             names[key] = name if taken[name] == 1 else f"{name}.{taken[name]}"
             kinds[names[key]] = (leaf, kind)
             names.update(dict.fromkeys(grouped.get(key, ()), names[key]))
     layouts = {tensor: tuple(_layout(node, names) for node in nodes) for tensor, nodes in dims.items()}
-    owners = Graph(layouts, {}, blocks, ())
-    idle = untraced(recorder, stored)
+    owners = Graph(layouts, {}, order, ())
+    idle, convolutions = untraced(recorder, stored), _convolutions(recorder)
     wide = {tensor: module for tensor, module in idle.items() if stored[tensor].numel() > 1}
     partly = {owners.block_of(tensor) for tensor in wide}
     result: dict[str, Family] = {}
@@ -70,7 +76,9 @@ def infer(
             Member(tensor, dim, _role(recorder, tensor, dim), layouts[tensor][dim]) for tensor, dim in uses[id(leaf)]
         )
         stretches, least = ranks(leaf, recorder) if kind == "experts" else (1, 1)
-        stacked = kind == "channels" and any(len(layouts[member.tensor]) == 3 for member in members)
+        stacked = kind == "channels" and any(
+            len(layouts[member.tensor]) == 3 and member.tensor not in convolutions for member in members
+        )
         multiple = gcd(GROUPED, leaf.size) if stacked else 1
         homes = {owners.block_of(m.tensor) for m in members}
         layer = homes.pop() if len(homes) == 1 else None
@@ -79,15 +87,18 @@ def infer(
             reason = own_reason(missed)
         elif wide and reason is None and (layer is None or layer in partly or kind in ("hidden", "vocab")):
             reason = span_reason(wide.values())  # what lies in one block that ran whole is used up inside of it
-        result[name] = Family(name, kind, leaf.size, members, layer, reason, (), stretches, least, multiple)
-    for stack, own in stacks.items():
-        result[f"{stack}.layers"] = _layers(stack, own, runs, layouts, wide)
+        averaged = "averaged" in leaf.marks
+        result[name] = Family(name, kind, leaf.size, members, layer, reason, (), stretches, least, multiple, averaged)
+    for stack in blocks.stacks:
+        result[f"{stack}.layers".lstrip(".")] = _layers(stack, blocks, layouts, wide)
     _pin_maps(result, map_readers(wide, stored, _maps(result)))
-    place = {name: i for i, name in enumerate(blocks)}
-    counted = Counter((tuple(_layout(d, names) for d in ds), place.get(b or "")) for ds, b in recorder.products)
+    place = {name: i for i, name in enumerate(order)}
+    counted = Counter(
+        (tuple(_layout(d, names) for d in ds), place.get(blocks.of(active) or "")) for ds, active in recorder.products
+    )
     works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
     notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
-    return Graph(layouts, _in_order(result), blocks, works, notes, dict(shared), idle)
+    return Graph(layouts, _in_order(result), order, works, notes, dict(shared), idle, convolutions)
 
 
 def _layout(node: Node, names: Mapping[int, str]) -> Layout:
@@ -112,7 +123,9 @@ def _kind(leaf: Node, uses: list[tuple[str, int]], recorder: Recorder) -> Kind:
         return "heads"
     if marks & {"contracted", "carried"}:
         return "head_dim"
-    return "channels" if roles >= {"in", "out"} else "other"
+    if not roles >= {"in", "out"}:
+        return "other"
+    return "hidden" if marks >= {"added", "convolved"} else "channels"
 
 
 def _queries(dims: Mapping[str, list[Node]]) -> set[int]:
@@ -131,15 +144,27 @@ def _role(recorder: Recorder, tensor: str, dim: int) -> Role:
     return "in" if "in" in roles else "out" if "out" in roles else "other"
 
 
-def _name(kind: Kind, leaf: Node, tensors: list[str]) -> str:
-    """The module that holds all members, and the kind: `model.layers.3.self_attn.heads`."""
-    if kind in ("hidden", "vocab"):
+def _name(kind: Kind, leaf: Node, tensors: list[str], stages: Collection[str] | None = None) -> str:
+    """The module that holds all these tensors, and the kind: `model.layers.3.self_attn.heads`.
+
+    The residual stream is called after it only where there are `stages`, by the lists of their blocks.
+    """
+    if kind == "vocab" or (kind == "hidden" and stages is None):
         return kind
-    prefix = takewhile(lambda names: len(set(names)) == 1, zip(*(t.split(".")[:-1] for t in tensors), strict=False))
+    parts = zip(*(tensor.split(".")[:-1] for tensor in tensors), strict=False)
+    prefix = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, parts)]
+    if stages is not None and ".".join(prefix) in stages and not prefix[-1].isdecimal():
+        prefix.pop()
     word: str = kind
     if kind == "head_dim" and not {"contracted", "carried"} <= leaf.marks:
         word = "qk_dim" if "contracted" in leaf.marks else "v_dim"
-    return ".".join([*(names[0] for names in prefix), word])
+    return ".".join([*prefix, word])
+
+
+def _writers(uses: list[tuple[str, int]], recorder: Recorder, blocks: Blocks) -> list[str]:
+    """Of the tensors that a stage's residual stream runs along those that write it, in its blocks if it has any."""
+    made = [tensor for tensor, dim in uses if _role(recorder, tensor, dim) != "in"] or [tensor for tensor, _ in uses]
+    return [tensor for tensor in made if tensor.startswith(tuple(f"{name}." for name in blocks.runs))] or made
 
 
 def _reason(leaf: Node, kind: Kind, members: tuple[Member, ...]) -> str | None:
@@ -157,21 +182,34 @@ def _reason(leaf: Node, kind: Kind, members: tuple[Member, ...]) -> str | None:
     return None
 
 
-def _layers(
-    stack: str, blocks: list[str], runs: Mapping[str, int], layouts: Mapping[str, object], idle: Mapping[str, str]
-) -> Family:
-    """The blocks of a list that are alike: one with a tensor of its own (T5's first has the position table) stays."""
-    own = {name: frozenset(t[len(name) + 1 :] for t in layouts if t.startswith(name + ".")) for name in blocks}
+def _layers(stack: str, blocks: Blocks, layouts: Mapping[str, object], idle: Mapping[str, str]) -> Family:
+    """The blocks of a list that are alike: one with a tensor of its own (T5's first has the position table) stays, and
+    so does one whose ends differ."""
+    kept = [name for name in blocks.stacks[stack] if name in blocks.keeps]
+    own = {name: frozenset(t[len(name) + 1 :] for t in layouts if t.startswith(name + ".")) for name in kept}
     usual = Counter(own.values()).most_common(1)[0][0]
-    alike = tuple(name for name in blocks if own[name] <= usual)
+    alike = tuple(name for name in kept if own[name] <= usual)
     reason = None
-    if any(runs[name] > 1 for name in blocks):
+    if any(blocks.runs[name] > 1 for name in kept):
         reason = "the blocks share their weights, so that removing one removes no parameters"
     elif missed := [module for tensor, module in idle.items() if tensor.startswith(stack + ".")]:
         reason = own_reason(missed)  # a config may name such blocks by number, and all behind a removed one move up
     elif len(alike) < 2:
         reason = "there is only one block of its sort"
     return Family(f"{stack}.layers", "layers", len(alike), pinned=reason, blocks=alike)
+
+
+def _convolutions(recorder: Recorder) -> dict[str, Convolution]:
+    """The stored weights that convolve; with the mean of a batch norm that alone reads what one of them makes."""
+    times = Counter(made.weight for made in recorder.convolutions.values())
+    means = {tensor: mean for tensor, mean in recorder.norms if recorder.read[tensor] == 1}
+    shared = Counter(mean for _, mean in recorder.norms)
+    found = {}
+    for tensor, made in recorder.convolutions.items():
+        mean = means.get(tensor)
+        alone = mean is not None and times[made.weight] == shared[mean] == 1
+        found[made.weight] = Convolution(made.groups, made.transposed, mean if alone else None)
+    return found
 
 
 def _maps(found: Mapping[str, Family]) -> int:

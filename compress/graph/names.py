@@ -11,20 +11,22 @@ from compress.graph.families import Graph
 
 
 class Names:
-    """Renames modules and tensors of a model that keeps `kept`. `layers` are, per list of blocks that lost some, the
-    original indices that stay."""
+    """Renames modules and tensors of a model that keeps `kept`. `layers` are, per list of modules that lost blocks, the
+    original indices that stay: of the other blocks, and of what else is in the list."""
 
     def __init__(self, graph: Graph, kept: Mapping[str, np.ndarray]) -> None:
         gone = {graph.blocks[i] for i in graph.removed_blocks(kept)}
-        stacks: dict[str, list[int]] = {}
-        for block in graph.blocks:
+        lost: dict[str, set[int]] = {}
+        for block in gone:
             stack, _, index = block.rpartition(".")
-            if any(other.rpartition(".")[0] == stack for other in gone):
-                stacks.setdefault(stack, [])
-                if block not in gone:
-                    stacks[stack].append(int(index))
+            lost.setdefault(stack, set()).add(int(index))
+        length = dict.fromkeys(lost, 0)
+        for tensor in graph.layouts if lost else ():
+            for stack in lost:
+                if tensor.startswith(f"{stack}.") and (index := tensor[len(stack) + 1 :].partition(".")[0]).isdecimal():
+                    length[stack] = max(length[stack], int(index) + 1)
         self.removed = frozenset(gone)
-        self.layers = {stack: sorted(indices) for stack, indices in stacks.items()}
+        self.layers = {stack: [i for i in range(length[stack]) if i not in out] for stack, out in lost.items()}
 
     def new(self, name: str) -> str | None:
         """The name in the model that is left, None for what goes with its block."""
@@ -42,9 +44,13 @@ class Names:
         if found is None or new is None or new == name:
             return disk
         stack, index, _ = found
-        word, number = re.escape(stack.rpartition(".")[2]), self.layers[stack].index(index)
-        replaced, count = re.subn(rf"(?<![^.])({word}\.){index}(?=\.)", rf"\g<1>{number}", disk, count=1)
-        return replaced if count else new
+        pattern = re.compile(rf"(?<![^.])({re.escape(stack.rpartition('.')[2])}\.){index}(?=\.)")
+        before = len(pattern.findall(f"{stack}."))  # lists outside of it that have its name
+        places = list(pattern.finditer(disk))
+        if len(places) <= before:
+            return new
+        head, tail = disk[: places[before].end(1)], disk[places[before].end() :]
+        return f"{head}{self.layers[stack].index(index)}{tail}"
 
     def _place(self, name: str) -> tuple[str, int, str] | None:
         for stack in self.layers:

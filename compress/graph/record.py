@@ -5,7 +5,9 @@ No weights, no export, no symbolic trace: Python control flow simply runs, and t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,17 @@ from compress.graph.axes import Mismatch, Node, unify
 Origin = tuple[str, tuple[int | None, ...]]
 Rule = Callable[["Recorder", Any, tuple, dict, Any], None]
 RULES: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True)
+class Convolved:
+    """What a convolution made: by the stored `weight`, in so many `groups`, over so many dimensions of `positions`."""
+
+    weight: str
+    groups: int
+    transposed: bool
+    positions: int
+
 
 # fmt: off
 NUMBERS_PASS = frozenset((
@@ -48,7 +61,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 class Recorder(TorchDispatchMode):
     """Interprets operators over axes. `stored` and `inputs` are the tensors known before the first operator.
 
-    `products` are the matrix products met: (dims, block that ran, roles given to stored tensors' dims).
+    `products` are the matrix products met: (dims, modules that ran, the outermost first).
     """
 
     def __init__(
@@ -59,13 +72,15 @@ class Recorder(TorchDispatchMode):
         self._alive: list[Tensor] = []  # ids stay unique only while the tensors live; on meta that costs nothing
         self.origins: dict[int, Origin] = {}
         self.roles: dict[tuple[str, int], set[str]] = {}
-        self.products: list[tuple[tuple[Node, ...], str | None]] = []
+        self.products: list[tuple[tuple[Node, ...], tuple[str, ...]]] = []
+        self.convolutions: dict[int, Convolved] = {}  # tensor → the convolution that made it
+        self.norms: list[tuple[int, str]] = []  # tensors that a batch norm took, and where its mean is stored
         self.unknown: dict[str, int] = {}
         self.numbers: dict[int, Node] = {}  # tensor of integers → the axis whose positions they are
         self.ranked: list[tuple[Node, int]] = []  # axes of which so many best positions are picked
-        self.read: set[int] = set()  # every tensor that some operator had as an operand
+        self.read: Counter[int] = Counter()  # every tensor that some operators had as an operand, and how many
         self.operators = 0
-        self.block: str | None = None
+        self.active: tuple[str, ...] = ()  # modules of lists that run now, the outermost first
         for name, tensor in stored.items():
             self.bind(tensor, [Node(n) for n in tensor.shape])
             self.origins[id(tensor)] = (name, tuple(range(tensor.dim())))
@@ -104,6 +119,15 @@ class Recorder(TorchDispatchMode):
         origin = self.origins.get(id(tensor))
         if origin is not None and (place := origin[1][dim]) is not None:
             self.roles.setdefault((origin[0], place), set()).add(role)
+
+    def convolved(self, output: Tensor, by: Convolved) -> None:
+        """Note what made a tensor."""
+        self.convolutions[id(output)] = by
+
+    def normalised(self, source: Tensor, mean: Tensor) -> None:
+        """Note that a batch norm takes `source`, from which it subtracts the stored `mean`."""
+        if (origin := self.origins.get(id(mean))) is not None:
+            self.norms.append((id(source), origin[0]))
 
     def is_stored(self, tensor: Tensor) -> bool:
         return id(tensor) in self.origins

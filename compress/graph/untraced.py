@@ -16,7 +16,8 @@ def untraced(recorder: Recorder, stored: Mapping[str, Tensor]) -> dict[str, str]
     The inputs of a trace need not reach all of a model: tokens alone do not run a vision tower.
     """
     ran = {module for name, t in stored.items() if id(t) in recorder.read for module in _holders(name)}
-    unread = (name for name, t in stored.items() if id(t) not in recorder.read)
+    counters = {name for name, t in stored.items() if t.dim() == 0 and not t.is_floating_point()}  # batches seen
+    unread = (name for name, t in stored.items() if id(t) not in recorder.read and name not in counters)
     return {name: next((module for module in _holders(name) if module not in ran), name) for name in unread}
 
 

@@ -25,6 +25,7 @@ ENTRIES = {
     "AutoModelForSequenceClassification": "CompressedForSequenceClassification",
     "AutoModelForTokenClassification": "CompressedForTokenClassification",
     "AutoModelForQuestionAnswering": "CompressedForQuestionAnswering",
+    "AutoModelForImageClassification": "CompressedForImageClassification",
     "AutoModelForPreTraining": "CompressedForPreTraining",
 }
 
@@ -181,6 +182,7 @@ def reshape(model, shapes, biases, attributes):
         module = _find(model, module_name)
         if module is not None:
             patch(module, values)
+            _agree(module)
 
 
 def patch(module, values):
@@ -220,3 +222,20 @@ def _agree(module):
         module.nx, module.nf = weight.shape
     elif hasattr(module, "normalized_shape"):
         module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = len(weight)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = module.num_groups * len(weight) // module.num_channels  # only whole groups go
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        _agree_convolution(module, weight)
+
+
+def _agree_convolution(module, weight):
+    """Of a depth-wise convolution the groups are its channels; other groups are attributes of the checkpoint."""
+    outer, inner = (1, 0) if module.transposed else (0, 1)
+    if module.groups > 1 and module.groups == module.in_channels == module.out_channels:
+        module.groups = weight.shape[0]
+    wide = weight.shape[outer] * (module.groups if module.transposed else 1)
+    deep = weight.shape[inner] * (1 if module.transposed else module.groups)
+    module.out_channels, module.in_channels = wide, deep

@@ -19,7 +19,8 @@ from compress.output_format.probe import attention_shapes, runs, shapes_of
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
 MAX_CHANGED = 5  # attributes of one kind of block that may have to change at once
-_AGREEING = (nn.Linear, nn.Embedding, nn.LayerNorm, Conv1D)  # `reshape` sets their numbers itself
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+_AGREEING = (nn.Linear, nn.Embedding, Conv1D, nn.modules.conv._ConvNd, *_NORMS)  # `reshape` sets their numbers itself
 
 
 @dataclass(frozen=True)

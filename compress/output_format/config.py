@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from transformers import AutoConfig, PretrainedConfig
 
 from compress.model.build import model_class
 
-Field = str  # a dotted path, e.g. `text_config.hidden_size`
+Field = str  # a dotted path, e.g. `text_config.hidden_size`, or of a list's entry `hidden_sizes.0`
+MANY = 8  # entries of a list of widths: stages are few
+WIDE = 8  # what entries have to be to count as widths: strides, kernels and ratios are smaller
 LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
 
 
-def numbers(config: PretrainedConfig) -> dict[Field, int | None]:
+def numbers(config: PretrainedConfig, least: int = WIDE) -> dict[Field, int | None]:
     """Every integer of the configuration, and every unset one that may hold an integer.
+
+    Short lists of integers that are all at `least` so large are taken apart: a model of stages has such.
 
     `head_dim` is among them even where the class does not declare it: many architectures read it if it is there.
     """
@@ -31,6 +35,8 @@ def numbers(config: PretrainedConfig) -> dict[Field, int | None]:
                 value is None and "int" in declared.get(name, "") and not name.endswith("_token_id")
             ):
                 found[prefix + name] = value
+            elif isinstance(value, list | tuple) and _short(value, least):
+                found |= {f"{prefix}{name}.{i}": n for i, n in enumerate(value)}
         if "num_attention_heads" in part and "head_dim" not in part:
             found[prefix + "head_dim"] = None
     return found
@@ -60,8 +66,8 @@ def edited(config: PretrainedConfig, edits: Mapping[Field, Any]) -> PretrainedCo
     """A copy with these values. The class's own checks do not run: experiments may pass through states it refuses."""
     config = copy.deepcopy(config)
     for path, value in edits.items():
-        part, name = _owner(config, path)
-        setattr(part, name, value)
+        part, name, place = _owner(config, path)
+        setattr(part, name, value if place is None else _with(getattr(part, name), place, value))
     return config
 
 
@@ -72,15 +78,15 @@ def written(raw: Mapping[str, Any], config: PretrainedConfig, edits: Mapping[Fie
     """
     result = copy.deepcopy(dict(raw))
     for path, value in edits.items():
-        part, _ = _owner(config, path)
-        *parents, name = path.split(".")
+        part, name, entry = _owner(config, path)
         place = result
-        for parent in parents:
+        for parent in _parents(path):
             place = place.setdefault(parent, {})
-        for alias, canonical in part.attribute_map.items():
-            if canonical == name:
-                place.pop(alias, None)
-        place[name] = value
+        names = [name, *(alias for alias, canonical in part.attribute_map.items() if canonical == name)]
+        before = next((place[own] for own in names if own in place), getattr(part, name, None))
+        for own in names:
+            place.pop(own, None)
+        place[name] = value if entry is None else _with(before, entry, value)
     for prefix, part in _parts(config):
         place = result
         for parent in prefix.split(".")[:-1]:
@@ -103,15 +109,16 @@ def read_back(written_config: Mapping[str, Any]) -> tuple[PretrainedConfig, type
 
 
 def value_at(config: PretrainedConfig, path: Field) -> Any:
-    part, name = _owner(config, path)
-    return getattr(part, name, None)
+    part, name, place = _owner(config, path)
+    value = getattr(part, name, None)
+    return value if place is None or value is None else value[place]
 
 
 def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> bool:
     """Is the field spelled out in the file (under its own name or an alias)?"""
-    part, name = _owner(config, path)
+    part, name, _ = _owner(config, path)
     place: Any = raw
-    for parent in path.split(".")[:-1]:
+    for parent in _parents(path):
         place = place.get(parent) or {}
     return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
 
@@ -144,8 +151,24 @@ def _values(config: PretrainedConfig) -> dict[str, Any]:
     return {k: v for k, v in vars(config).items() if not k.startswith("_")}
 
 
-def _owner(config: PretrainedConfig, path: Field) -> tuple[PretrainedConfig, str]:
-    *parents, name = path.split(".")
-    for parent in parents:
+def _owner(config: PretrainedConfig, path: Field) -> tuple[PretrainedConfig, str, int | None]:
+    """The configuration that has the field, its name there, and the place in it if it is a list's entry."""
+    for parent in _parents(path):
         config = getattr(config, parent)
-    return config, name
+    name, _, entry = path.removeprefix("".join(f"{parent}." for parent in _parents(path))).partition(".")
+    return config, name, int(entry) if entry else None
+
+
+def _parents(path: Field) -> list[str]:
+    """The configurations that a field is nested in."""
+    parts = path.split(".")
+    return parts[: -2 if parts[-1].isdecimal() else -1]
+
+
+def _with(values: Any, place: int, value: Any) -> list[Any]:
+    return [value if i == place else own for i, own in enumerate(values)]
+
+
+def _short(values: Sequence[Any], least: int) -> bool:
+    """Whether there is a number for each stage."""
+    return 1 < len(values) <= MANY and all(type(n) is int and n >= least for n in values)

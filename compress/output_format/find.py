@@ -12,6 +12,7 @@ import transformers
 from compress.errors import InputError, ModelError
 from compress.graph.families import Member
 from compress.graph.names import Names
+from compress.graph.projection import added, repairable
 from compress.graph.uses import bias_name
 from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
@@ -145,7 +146,7 @@ def repaired_weights(source: Model, kept: Kept) -> dict[str, Member]:
             continue
         for member in family.members:
             owner = source.graph.block_of(member.tensor)
-            if member.role == "in" and len(source.graph.layouts[member.tensor]) == 2 and owner not in removed:
+            if repairable(source.graph, member) and owner not in removed:
                 found.setdefault(member.tensor, member)
     return found
 
@@ -155,7 +156,7 @@ def _new_biases(source: Model, kept: Kept) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, member in repaired_weights(source, kept).items():
         bias = bias_name(name)
-        if bias not in source.graph.layouts and name.endswith("weight"):
+        if added(source.graph, name) is None and name.endswith("weight"):
             found[bias] = (source.graph.shapes(kept)[name][1 - member.dim],)
     return found
 

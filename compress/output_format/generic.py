@@ -16,8 +16,9 @@ from compress.model import modeling_compress
 from compress.model.build import empty_model
 from compress.output_format.attributes import Attributes, Rule, Shapes, expand, find_rules
 from compress.output_format.config import Field, edited, numbers, value_at, written
+from compress.output_format.groups import following
 from compress.output_format.native import depth_edits, plain
-from compress.output_format.probe import aliases, attention_shapes, runs, shapes_of, stacks
+from compress.output_format.probe import aliases, attention_shapes, runs, same_outside, shapes_of, stacks
 
 PROBED = 4
 
@@ -136,7 +137,14 @@ def find_attributes(
     """
     rules = _rules(edited(config, edits), cls, base, differing, biases, head_dim)
     before = shapes_of(base)
-    return expand(rules, base, before, {**before, **differing})
+    attributes = expand(rules, base, before, {**before, **differing})
+    full = empty_model(edited(config, edits), cls)
+    modeling_compress.reshape(full, shapes=differing, biases=biases, attributes=attributes)
+    with following(full) as groups:
+        runs(full)
+    for name, count in groups.items():
+        attributes.setdefault(name, {})["groups"] = count
+    return attributes
 
 
 def _rules(
@@ -144,13 +152,14 @@ def _rules(
 ) -> tuple[Rule, ...]:
     chosen = {stack.name: _examples(stack.name, stack.size, differing) for stack in stacks(base)}
     depth = depth_edits(config, cls, base, chosen)
-    if isinstance(depth, str):
+    if isinstance(depth, str) or not same_outside(empty_model(edited(config, depth), cls), base):
         chosen, depth = {}, {}
     small, reshaped = (empty_model(edited(config, depth), cls) for _ in range(2))
     modeling_compress.reshape(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
-    return find_rules(small, reshaped, head_dim)
+    with following(reshaped):
+        return find_rules(small, reshaped, head_dim)
 
 
 def _examples(stack: str, size: int, differing: Shapes) -> list[int]:

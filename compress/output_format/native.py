@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from compress.model.build import empty_model
 from compress.output_format.config import Field, edited, flags, in_raw, lists, numbers, read_back, value_at, written
-from compress.output_format.probe import Key, Stack, aliases, measure, shapes_of, sizes, stacks, uneven
+from compress.output_format.probe import Key, Stack, aliases, measure, same_outside, shapes_of, sizes, stacks, uneven
 from compress.output_format.relatives import relatives
 from compress.output_format.solve import solve
 
@@ -120,29 +120,43 @@ def depth_edits(
 ) -> dict[Field, Any] | str:
     """New values of the numbers of layers and of every list with one entry a layer, or why there are none."""
     edits: dict[Field, Any] = {}
-    for stack in stacks(model):
+    outer = stacks(model)
+    inner = [stack for name in kept_layers if (stack := _stage(model, name, outer)) is not None]
+    for stack in [*outer, *inner]:
         if stack.name not in kept_layers or len(kept_layers[stack.name]) == stack.size:
             continue
-        number = _depth_fields(config, cls, model).get(stack.name)
+        number = _depth_fields(config, cls, [stack]).get(stack.name)
         if number is None:
             return f"no number of the configuration sets the length of {stack.name}"
         kept = kept_layers[stack.name]
         edits[number] = len(kept)
-        edits |= {name: [values[i] for i in kept] for name, values in lists(config, stack.size).items()}
-    if unknown := set(kept_layers) - {s.name for s in stacks(model)}:
+        if stack in outer:
+            edits |= {name: [values[i] for i in kept] for name, values in lists(config, stack.size).items()}
+    if unknown := set(kept_layers) - {stack.name for stack in [*outer, *inner]}:
         return f"{min(unknown)} is no list of blocks"
     return edits
+
+
+def _stage(model: nn.Module, name: str, outer: Sequence[Stack]) -> Stack | None:
+    """The list of blocks of that name inside of another one, None where there is none."""
+    try:
+        found = model.get_submodule(name)
+    except AttributeError:
+        return None
+    if not isinstance(found, nn.ModuleList | nn.Sequential) or any(stack.name == name for stack in outer):
+        return None
+    return Stack(name, len(found))
 
 
 def shrunk(config: PretrainedConfig, cls: type, model: nn.Module, depth: Mapping[Field, Any]) -> dict[Field, Any]:
     """Edits that leave only the first few layers: what experiments are made on."""
     edits: dict[Field, Any] = dict(depth)
-    for name, number in _depth_fields(config, cls, model).items():
+    for name, number in _depth_fields(config, cls, stacks(model)).items():
         size = edits.get(number, next(s.size for s in stacks(model) if s.name == name))
         now = edited(config, depth)
         edits |= {path: values[:PROBED_LAYERS] for path, values in lists(now, size).items()}
         edits[number] = min(PROBED_LAYERS, size)
-    return edits
+    return edits if same_outside(empty_model(edited(config, edits), cls), model) else dict(depth)
 
 
 @dataclass(frozen=True)
@@ -250,17 +264,17 @@ def _checked(raw: dict[str, Any], config: PretrainedConfig, edits: dict[Field, A
     )
 
 
-def _depth_fields(config: PretrainedConfig, cls: type, model: nn.Module) -> dict[str, Field]:
+def _depth_fields(config: PretrainedConfig, cls: type, asked: Sequence[Stack]) -> dict[str, Field]:
     """For each stack of blocks the number that sets its length, by experiment."""
     found = _depths.setdefault((type(config), cls), {})
-    for stack in stacks(model):
+    for stack in asked:
         if stack.name not in found and (name := _depth_field(config, cls, stack)):
             found[stack.name] = name
-    return found
+    return {stack.name: found[stack.name] for stack in asked if stack.name in found}
 
 
 def _depth_field(config: PretrainedConfig, cls: type, stack: Stack) -> Field | None:
-    for name, value in numbers(config).items():
+    for name, value in numbers(config, least=1).items():
         if value != stack.size:
             continue
         try:

@@ -42,12 +42,19 @@ def stacks(model: nn.Module) -> list[Stack]:
     return found
 
 
+_without: set[type] = set()  # classes whose forward multiplies no two activations: networks of convolutions
 _measured: dict[tuple[type, str], dict[Key, int]] = {}  # recipes on one model ask for the same sizes over and over
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of everything in the state dict, ties under every name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def same_outside(short: nn.Module, model: nn.Module) -> bool:
+    """Whether a model with fewer blocks is the same outside of them. With fewer stages its end is narrower."""
+    prefixes, wide = tuple(f"{stack.name}." for stack in stacks(model)), shapes_of(model)
+    return all(wide.get(name) == shape for name, shape in shapes_of(short).items() if not name.startswith(prefixes))
 
 
 def aliases(model: nn.Module) -> list[set[str]]:
@@ -82,6 +89,8 @@ def measure(config: PretrainedConfig, cls: type, edits: Mapping[Field, Any]) -> 
 
 def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
     """(heads, width of a head) of every attention in order of execution; empty when the forward fails."""
+    if type(model) in _without:
+        return []
     try:
         inputs, batch = _odd(model)
         recorder = _Attention(rows(batch), inputs.length(batch))
@@ -89,6 +98,8 @@ def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
             _run(model, batch, recorder)
     except Exception:  # foreign modeling code may refuse: shapes of parameters must do
         return []
+    if not recorder.multiplies:
+        _without.add(type(model))
     return recorder.found
 
 
@@ -134,6 +145,7 @@ class _Attention(Branches):
     def __init__(self, rows: int, length: int) -> None:
         super().__init__()
         self.found: list[tuple[int, int]] = []
+        self.multiplies = False
         self._rows, self._lengths = rows, {length}
 
     @contextmanager
@@ -155,6 +167,7 @@ class _Attention(Branches):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = self._answer(func, args, kwargs or {})
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
+            self.multiplies = True
             (_, length, across), width = out.shape, args[-2].shape[-1]
             if length == across != width and length in self._lengths:
                 self.found.append((out.shape[0] // self._rows, width))

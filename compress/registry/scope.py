@@ -46,6 +46,9 @@ class Scope(Enum):
     """`views`: every `MemberView` that consumes one family, which a repair can update, and which of them are `biased` →
     score per group `[size]`."""
 
+    GAINS = Rules("gains", only=frozenset({"channels", "hidden"}))
+    """The `gain` of a batch norm that runs along the family, `[channels]` → saliency `[channels]`."""
+
     EXPERTS = Rules("experts", only=frozenset({"experts"}))
     """Statistics `[experts]` of one block → score per expert `[experts]`."""
 

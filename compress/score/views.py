@@ -13,6 +13,7 @@ from torch import Tensor
 from compress.errors import InputError, ModelError
 from compress.graph.families import Family, Graph
 from compress.graph.layout import Axis, Sum, unit_index
+from compress.graph.projection import Projection, projection
 from compress.graph.uses import uses
 from compress.registry import sites, statistics
 
@@ -30,10 +31,11 @@ PART = 1 << 20  # weights scored at a time
 class MemberView:
     """One member tensor of a family, float32, turned so that inputs are columns.
 
-    `weight` is `[out, in]` whatever the layout on disk; the family's dimension is `axis` (1 for role `in`, else 0).
+    `weight` is `[out, in]` whatever the layout on disk; the family's dimension is `axis` (1 for role `in`, else 0). A
+    convolution's inputs are windows: `[out, in × kernel]`, channels being the slower index.
     `units` `[weight.shape[axis]]` is the group of each position, -1 where it belongs to none. `stats` are the
     statistics of this tensor; those of the weight's shape are turned like it. A fused tensor (`q | k | v`) comes as
-    one view per part.
+    one view per part, and a grouped convolution that reads the family as one per group.
     """
 
     tensor: str
@@ -109,6 +111,9 @@ def views(
         found |= scored
         own = {name: statistic(stats, name, tensor) for name in needs} if scored else {}
         axis = 1 if role == "in" else 0
+        if axis and tensor in graph.convolutions and family.kind != "layers":
+            yield from _windows(family, tensor, projection(graph, tensor, dim), read(tensor), own)
+            continue
         for raw, stat, place in _matrices(graph, tensor, read(tensor), own, dim):
             whole = _view(graph, family, tensor, role, raw, stat, place, axis)
             layout = graph.layouts[tensor][dim]
@@ -162,6 +167,23 @@ def _view(
         layout = next(member.layout for member in family.members if member.tensor == tensor)
         units = unit_index(layout, family.name)
     return MemberView(tensor, role, weight, own, torch.from_numpy(units), family.size)
+
+
+def _windows(
+    family: Family, tensor: str, turned: Projection, raw: Tensor, stats: Mapping[str, Tensor]
+) -> Iterator[MemberView]:
+    """A convolution that reads the family, one view per group."""
+    layout = next(member.layout for member in family.members if (member.tensor, member.dim) == (tensor, turned.dim))
+    units = torch.from_numpy(turned.spread(unit_index(layout, family.name)))
+    weight = turned.matrix(raw.float())
+    like = {
+        name: turned.matrix(value.float()) if value.shape == raw.shape and _per_weight(name) else value.float()
+        for name, value in stats.items()
+    }
+    for group in range(turned.groups):
+        own = weight if turned.groups == 1 else weight[group]
+        given = {name: value if turned.groups == 1 else value[group] for name, value in like.items()}
+        yield MemberView(tensor, "in", own, given, units, family.size)
 
 
 def _parts(view: MemberView, layout: Sum) -> Iterator[MemberView]:

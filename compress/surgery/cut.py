@@ -12,6 +12,7 @@ from torch import Tensor
 from compress.checkpoint.write import Spec
 from compress.console import track
 from compress.graph.names import Names
+from compress.graph.projection import added, projection
 from compress.model.model import Model
 from compress.output_format.find import OutputFormat, bias_name, repaired_weights
 from compress.surgery.edit import Put
@@ -20,7 +21,9 @@ from compress.surgery.take import take
 
 Kept = Mapping[str, np.ndarray]
 Repair = Callable[[str, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
-"""`(name, weight [out, in], bias [out] | None, keep bool [in])` → the repaired weight and bias, float32."""
+"""`(name, weight [out, in], bias [out] | None, keep bool [in])` → the repaired weight and bias, float32.
+
+A grouped convolution's weight has a first dimension more, `[groups, out / groups, in]`."""
 
 
 def output_specs(source: Model, kept: Kept, output_format: OutputFormat, mixes: Mixes | None = None) -> list[Spec]:
@@ -82,7 +85,7 @@ def cut(
             done.add(disk)
 
     held = set(weights.names(""))
-    beside = {bias_name(weight) for weight in repaired} & held
+    beside = {vector[0] for weight in repaired if (vector := added(graph, weight)) is not None}
     for name in track(weights.names(""), "cutting"):
         if names.new(name) is None or name in beside:
             continue
@@ -95,11 +98,11 @@ def cut(
         if repair is None or name not in repaired:
             sliced(name, weights.read(name))
             continue
-        bias = bias_name(name) if bias_name(name) in held else None
+        bias = added(graph, name)
         weight, vector = _repaired(source, kept, name, repaired[name], bias, repair)
         sliced(name, weight)
         if bias is not None and vector is not None:
-            sliced(bias, vector)
+            sliced(bias[0], vector)
         elif (new := bias_name(name)) in output_format.biases and vector is not None:
             rows = graph.masks(name, kept).get(1 - repaired[name])
             if rows is not None:
@@ -129,16 +132,19 @@ def _pieces(
 
 
 def _repaired(
-    source: Model, kept: Kept, name: str, dim: int, bias: str | None, repair: Repair
+    source: Model, kept: Kept, name: str, dim: int, bias: tuple[str, float] | None, repair: Repair
 ) -> tuple[Tensor, Tensor | None]:
-    """The whole weight and bias after the repair, as stored; the removed columns are still there."""
-    stored = source.weights.read(name)
-    vector = source.weights.read(bias) if bias is not None else None
-    oriented = (stored if dim == 1 else stored.T).float()
-    keep = torch.from_numpy(source.graph.masks(name, kept)[dim])
-    weight, new = repair(name, oriented, None if vector is None else vector.float(), keep)
-    weight = (weight if dim == 1 else weight.T).to(stored.dtype)
-    return weight, new if new is None or vector is None else new.to(vector.dtype)
+    """The whole weight and what is added to its result (a tensor and its sign) after the repair, as stored; the removed
+    columns are still there."""
+    stored, turned = source.weights.read(name), projection(source.graph, name, dim)
+    keep = torch.from_numpy(turned.spread(source.graph.masks(name, kept)[dim]))
+    if bias is None:
+        weight, new = repair(name, turned.matrix(stored).float(), None, keep)
+        return turned.stored(weight).to(stored.dtype), new
+    vector, sign = source.weights.read(bias[0]), bias[1]
+    weight, new = repair(name, turned.matrix(stored).float(), sign * vector.float(), keep)
+    assert new is not None
+    return turned.stored(weight).to(stored.dtype), (sign * new).to(vector.dtype)
 
 
 def _on_disk(output_format: OutputFormat, names: Names, name: str, disk: str) -> str:

@@ -56,6 +56,12 @@ class Classes(Task):
         logits = self.result(output)
         return functional.cross_entropy(logits.float(), batch[LABELS].to(logits.device))
 
+    def answer(self, output: Any, batch: Batch) -> Tensor:
+        """The logits of the labels, or else of the class that the model says."""
+        logits = self.result(output)
+        right = batch[LABELS].to(logits.device) if LABELS in batch else logits.argmax(-1)
+        return logits.gather(1, right[:, None]).sum()
+
     def metric(self, batch: Batch) -> Metric[Any]:
         """Top-1 accuracy where there are labels; without, how like the dense model's embeddings are."""
         if LABELS not in batch:

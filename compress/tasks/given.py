@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress.errors import InputError, ModelError
 from compress.inputs.arguments import tensors_in
-from compress.inputs.batch import Batch
+from compress.inputs.batch import LABELS, Batch
 from compress.inputs.given import declared
 from compress.metrics.mean import Mean
 from compress.tasks.distance import cosine_distance
@@ -40,6 +40,22 @@ class GivenTask(Task):
         if given is None or given.loss is None:
             raise InputError("loss: gradients are taken of a loss; pass `loss=`, a function of the output and a target")
         return given.loss(output, given.target(batch))
+
+    def answer(self, output: Any, batch: Batch) -> Tensor:
+        """Of `[batch, classes]` the values of the target classes, or of the largest where no classes were given.
+
+        Raises ModelError for an output of another form.
+        """
+        result, given = self.result(output), declared(self.model)
+        if result.dim() != 2:
+            raise ModelError(
+                f"relevance starts from one of several classes, `[batch, classes]`, and the module puts out "
+                f"{list(result.shape)}; choose another criterion"
+            )
+        right: Any = given.target(batch) if given is not None and LABELS in batch else None
+        classes = isinstance(right, Tensor) and right.shape == result.shape[:1] and not right.is_floating_point()
+        place = right.to(result.device) if classes else result.argmax(1)
+        return result.gather(1, place[:, None]).sum()
 
     def metric(self, batch: Batch) -> Mean:
         """The loss of each batch, of its samples alike."""

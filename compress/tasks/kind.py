@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from compress.errors import ModelError
 from compress.inputs.batch import Batch
 from compress.metrics.kind import Metric
 
@@ -63,6 +64,14 @@ class Task(ABC):
 
         Raises ModelError, with what to do instead, where nothing is known that the output should have been.
         """
+
+    def answer(self, output: Any, batch: Batch) -> Tensor:
+        """What of an output is to be explained, `[]`: the sum over the samples of the logits of the right classes, of
+        those that the model itself says where these are not known. Raises ModelError for an output without classes."""
+        raise ModelError(
+            f"a {type(output).__name__} says no classes, so there is no answer to explain; choose a criterion without "
+            "relevance"
+        )
 
     @abstractmethod
     def metric(self, batch: Batch) -> Metric[Any]:

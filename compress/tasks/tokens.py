@@ -54,6 +54,13 @@ class Tokens(Task):
         counted = weight[:, self.targets(batch)[1] :].flatten().float() * (targets != IGNORED)
         return (each * counted).sum() / counted.sum().clamp_min(SMALLEST)
 
+    def answer(self, output: Any, batch: Batch) -> Tensor:
+        """The logits of the tokens that are to be predicted."""
+        logits, targets = self.predicted(self.result(output), batch)
+        counted = targets != IGNORED
+        right = logits.gather(-1, targets.masked_fill(~counted, 0)[..., None]).squeeze(-1)
+        return (right * counted).sum()
+
     def metric(self, batch: Batch) -> TokenLoss:
         """Perplexity."""
         return TokenLoss(self.predicted, lambda batch: self.targets(batch)[0].shape[1])

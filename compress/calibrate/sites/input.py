@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.calibrate.columns import flat_matrix, is_convolution, rows_of
 from compress.calibrate.expert_totals import add_moments
 from compress.calibrate.experts import Tell, Visit, watch
 from compress.calibrate.site import Site, Undo
@@ -42,7 +43,7 @@ class Input(Site):
 
     def attach(self, model: nn.Module) -> Iterator[Undo]:
         weights = self.gather.weights
-        stacked = {key for key in self.places if len(weights.current(key).shape) == 3}
+        stacked = {key for key in self.places if len(weights.current(key).shape) == 3 and not _convolves(model, key)}
         for key in self.places - stacked:
             if key.rpartition(".")[0] not in self.gather.waited:
                 owner = owner_of(model, weights, key)
@@ -87,6 +88,9 @@ class Input(Site):
             totals.count(given.numel(), weight)
             counts = torch.bincount(given.flatten(), weight, minlength=module.num_embeddings).double()
             found = dict.fromkeys(names & MOMENTS, counts)
+        elif is_convolution(module):
+            self._add_windows(key, totals, module, given.detach())
+            return
         else:
             x = given.detach().reshape(-1, given.shape[-1])
             weight = self.gather.token_weight(key, len(x), walk)
@@ -95,9 +99,30 @@ class Input(Site):
             if "gram" in names:
                 self._gram(key, totals, given, x, weight)
             if "projection" in names:
-                found["projection"] = projection(x, _matrix(module), self.gather.units[key], weight)
+                found["projection"] = projection(x, flat_matrix(module), self.gather.units[key], weight)
         for name, value in found.items():
             totals.add(name, value)
+
+    def _add_windows(self, key: str, totals: Totals, module: nn.Module, given: Tensor) -> None:
+        """Add what a convolution multiplies, window by window; of a grouped one each sum is `[groups, …]`."""
+        names = self.sums(key)
+        for rows in rows_of(module, given):
+            self.gather.token_weight(key, rows.shape[-2])  # a window is no token: refuses weights of tokens
+            totals.count(rows.shape[-2], None)
+            parts = rows if rows.dim() == 3 else rows[None]
+            found = [moments(x, names & MOMENTS) for x in parts] if names & MOMENTS else [{} for _ in parts]
+            if "projection" in names:
+                if len(parts) > 1:
+                    raise ModelError(f"{key}: is a grouped convolution, of which no projection is gathered")
+                found[0]["projection"] = projection(rows, flat_matrix(module), self.gather.units[key])
+            for name in found[0]:
+                values = [one[name] for one in found]
+                totals.add(name, torch.stack(values) if rows.dim() == 3 else values[0])
+            if "gram" in names:
+                shape = (*rows.shape[:-2], rows.shape[-1], rows.shape[-1])
+                gram = totals.sums.setdefault("gram", torch.zeros(shape, device=rows.device))
+                for own, x in zip(gram if rows.dim() == 3 else gram[None], parts, strict=True):
+                    add_gram(own, x)
 
     def _gram(self, key: str, totals: Totals, given: Tensor, x: Tensor, weight: Tensor | None) -> None:
         """Adds xᵀx; weights that are given the very same tensor (q, k and v) share one sum."""
@@ -136,10 +161,8 @@ class Input(Site):
         return tell
 
 
-def _matrix(module: nn.Module) -> Tensor:
-    """The weight as `[out, in]`."""
-    weight: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
-    return weight if isinstance(module, nn.Linear) else weight.T
+def _convolves(model: nn.Module, key: str) -> bool:
+    return is_convolution(model.get_submodule(key.rpartition(".")[0]))
 
 
 def owner_of(model: nn.Module, weights: Weights, key: str) -> nn.Module:
@@ -149,6 +172,6 @@ def owner_of(model: nn.Module, weights: Weights, key: str) -> nn.Module:
     owners = [model.get_submodule(name.rpartition(".")[0]) for name in weights.aliases(key) if name.endswith("weight")]
     for kinds in ((nn.Linear, Conv1D), (nn.Embedding,)):
         for owner in owners:
-            if isinstance(owner, kinds):
+            if isinstance(owner, kinds) or (nn.Embedding not in kinds and is_convolution(owner)):
                 return owner
     raise ModelError(f"{key}: is no weight of a plain projection, so statistics of its input are not gathered")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.calibrate.columns import outputs_of, widths
 from compress.calibrate.site import Gathering, Site, Undo
 from compress.calibrate.sites.input import owner_of
 from compress.calibrate.totals import Totals, add_gram, mirror
@@ -33,8 +34,7 @@ class OutputGradient(Site):
     def attach(self, model: nn.Module) -> Iterable[Undo]:
         for key in self.places:
             owner = owner_of(model, self.gather.weights, key)
-            shape = self.gather.weights.current(key).shape
-            self._width[key] = shape[0] if isinstance(owner, nn.Linear) else shape[-1]
+            self._width[key] = widths(owner)
             yield owner.register_forward_hook(self._hook(key)).remove
 
     def gradient(self, key: str, gradient: Tensor, walk: Walk) -> None:
@@ -51,13 +51,13 @@ class OutputGradient(Site):
     def _hook(self, key: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if output.requires_grad:  # on the way back, when the block is computed anew
-                output.register_hook(lambda gradient: self._add(key, gradient))
+                output.register_hook(lambda gradient: self._add(key, outputs_of(module, gradient.detach()).float()))
 
         return hook
 
     @torch.no_grad()
-    def _add(self, key: str, gradient: Tensor) -> None:
-        totals, g = self.of(key), gradient.detach().reshape(-1, gradient.shape[-1]).float()
+    def _add(self, key: str, g: Tensor) -> None:
+        totals = self.of(key)
         g = g * len(g)  # the loss is a mean over the batch's tokens
         totals.count(len(g), None)
         if "output_gram" not in totals.sums:

@@ -26,7 +26,7 @@ def _multiply(recorder: Recorder, left: Tensor, right: Tensor) -> list[Node]:
             node.mark("batched")
         a[-1].mark("contracted")
         b[-1].mark("carried")
-    recorder.products.append(((*batch, a[-2], a[-1], b[-1]), recorder.block))
+    recorder.products.append(((*batch, a[-2], a[-1], b[-1]), recorder.active))
     return [*batch, a[-2], b[-1]]
 
 
@@ -71,8 +71,8 @@ def attention(recorder: Recorder, op, args, kwargs, output) -> None:
     q[3].mark("contracted")
     v[3].mark("carried")
     recorder.products += [
-        ((q[0], q[1], q[2], q[3], k[2]), recorder.block),
-        ((q[0], q[1], q[2], k[2], v[3]), recorder.block),
+        ((q[0], q[1], q[2], q[3], k[2]), recorder.active),
+        ((q[0], q[1], q[2], k[2], v[3]), recorder.active),
     ]
     dims = [q[0], q[1], q[2], v[3]]
     outputs = list(output) if isinstance(output, tuple | list) else [output]

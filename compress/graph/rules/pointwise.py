@@ -5,8 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from compress.graph.axes import Node, unify
+from compress.graph.axes import Node, cut, unify
 from compress.graph.record import Recorder, rule
+
+# fmt: off
+POINTWISE = (
+    "pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli",
+    "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "celu", "selu", "mish", "softplus", "threshold",
+    "rrelu_with_noise", "prelu", "_prelu_kernel", "floor_divide",
+)
+UNCHANGED = (
+    "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout",
+    "log_sigmoid_forward",
+)
+# fmt: on
+"""Operators that torch does not tag as pointwise, and those whose result is their first operand's in all dimensions."""
 
 
 def align(recorder: Recorder, operands: list[Tensor], shape: tuple[int, ...]) -> list[Node]:
@@ -24,12 +37,12 @@ def align(recorder: Recorder, operands: list[Tensor], shape: tuple[int, ...]) ->
     return [node or Node(size) for node, size in zip(dims, shape, strict=True)]
 
 
-@rule(
-    "pointwise", "masked_fill", "where", "copy", "lerp", "addcmul", "addcdiv", "rsub", "polar", "dropout", "bernoulli"
-)
+@rule(*POINTWISE)
 def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
     operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+    if op.overloadpacket.__name__ in ("add", "add_") and len(operands) == 2:
+        _meet(recorder, *operands)
     if not operands:
         for result in outputs:
             recorder.bind(result, [Node(n) for n in result.shape])
@@ -38,9 +51,24 @@ def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
         recorder.bind(result, align(recorder, operands, tuple(result.shape)))
 
 
-@rule(
-    "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy", "view_as", "native_dropout"
-)
+def _meet(recorder: Recorder, one: Tensor, other: Tensor) -> None:
+    """Two streams of channels are added: what a stage's shortcut and its branches have in common."""
+    if one.dim() > 2 and one.shape == other.shape and not (recorder.is_stored(one) or recorder.is_stored(other)):
+        for tensor in (one, other):
+            recorder.dims(tensor)[1].mark("added")
+
+
+@rule("glu")
+def glu(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    """The first half of a dimension times a gate of the second."""
+    place = (args[1] if len(args) > 1 else -1) % args[0].dim()
+    dims = list(recorder.dims(args[0]))
+    dims[place], gate = cut(dims[place], output.shape[place])
+    unify(dims[place], gate)
+    recorder.bind(output, dims)
+
+
+@rule(*UNCHANGED)
 def identity(recorder: Recorder, op, args, kwargs, output) -> None:
     source = args[0]
     for result in tree_leaves(output):

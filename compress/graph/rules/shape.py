@@ -124,7 +124,7 @@ def unbind(recorder: Recorder, op, args, kwargs, output) -> None:
         recorder.bind(result, list(dims))
 
 
-@rule("split", "split_with_sizes", "chunk")
+@rule("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 def split_(recorder: Recorder, op, args, kwargs, output) -> None:
     source = args[0]
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % source.dim()
@@ -183,6 +183,15 @@ def shuffle(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     for d in moved:
         dims[d].pin("its order is changed")
     recorder.bind(output, dims)
+
+
+@rule("as_strided")
+def strided(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    """The same tensor in another order in memory."""
+    if output.shape != args[0].shape:
+        raise Mismatch("other sizes over the same memory")
+    recorder.bind(output, list(recorder.dims(args[0])))
+    recorder.derive(output, args[0], range(output.dim()))
 
 
 @rule("view_as_complex")

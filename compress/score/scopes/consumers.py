@@ -6,7 +6,8 @@ import numpy as np
 
 from compress.errors import InputError
 from compress.graph.families import Family, Graph
-from compress.graph.uses import bias_name, uses
+from compress.graph.projection import added
+from compress.graph.uses import uses
 from compress.registry import scopes
 from compress.score.scoring import Criterion, ScoredScope, Scoring
 from compress.score.views import is_stack
@@ -27,5 +28,5 @@ class Consumers(ScoredScope):
     def score(self, given: Scoring) -> np.ndarray:
         self.check(given.graph, given.family, given.criterion)
         found = list(given.views())
-        biased = [bias_name(view.tensor) in given.graph.layouts for view in found]
+        biased = [added(given.graph, view.tensor) is not None for view in found]
         return given.per_group(given.call(views=found, biased=biased))

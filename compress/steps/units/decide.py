@@ -16,6 +16,7 @@ from compress.errors import BudgetError, InputError
 from compress.execution.baseline import latency_table
 from compress.execution.context import Context, Needs
 from compress.graph.families import Family, Graph
+from compress.graph.projection import repairable
 from compress.graph.routers import experts_module
 from compress.model.model import Model
 from compress.output_format.find import NO_REPAIR
@@ -87,7 +88,7 @@ def wants(source: Model, step: Prune, families: list[Family], *, decide: bool) -
             for family in families
             if family.kind not in NO_REPAIR
             for member in family.members
-            if member.role == "in" and len(graph.layouts[member.tensor]) == 2
+            if repairable(graph, member)
         }
         if not weights:
             raise InputError(f"repair: {step.repair} makes up for what reads heads or channels; this step removes none")
@@ -216,7 +217,12 @@ def bound_repair(step: Prune, stats: Stats) -> Repair | None:
         if keep.all():
             return weight, bias
         given: list[Any] = [stats[statistic][name].to(torch.float32) for statistic in names]
-        return bound(weight, bias, keep, *given)
+        if weight.dim() == 2:
+            return bound(weight, bias, keep, *given)
+        biases = [None] * len(weight) if bias is None else bias.view(len(weight), -1)
+        made = [bound(one, own, keep, *rest) for one, own, *rest in zip(weight, biases, *given, strict=True)]
+        vectors = [vector for _, vector in made if vector is not None]
+        return torch.stack([matrix for matrix, _ in made]), torch.cat(vectors) if vectors else None
 
     return repair
 

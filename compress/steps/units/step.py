@@ -106,7 +106,7 @@ class PruneUnits(ModelStep):
             repair = bound_repair(step, gathered.stats)
             cut(source, kept, output_format, specs, put, repair=repair, mixes=merged, orders=orders)
 
-        if any(source.graph.families[name].kind == "hidden" for name in kept):
+        if any((family := source.graph.families[name]).kind == "hidden" and family.averaged for name in kept):
             # A norm averages over fewer channels then, which no mask imitates.
             claim = FiniteOnly(kept, "a narrower residual stream has no masked equal")
         else:

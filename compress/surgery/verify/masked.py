@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compress.errors import VerifyError
 from compress.graph.names import Names
+from compress.graph.projection import added
 from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.model import Model
@@ -99,9 +100,10 @@ def masked_output(
 
 def changed_tensors(source: Model, kept: Kept, repaired: bool, mixes: Mixes) -> set[str]:
     """Tensors that are not slices of the input's."""
-    repairs = (
-        {other for name in repaired_weights(source, kept) for other in (name, bias_name(name))} if repaired else set()
-    )
+    repairs: set[str] = set()
+    for name in repaired_weights(source, kept) if repaired else ():
+        vector = added(source.graph, name)
+        repairs |= {name, bias_name(name) if vector is None else vector[0]}
     return repairs | set(mixed_tensors(source.graph, mixes))
 
 
