@@ -34,12 +34,13 @@ from compress.recipe.part import Part
 from compress.tasks.distance import kl_divergence
 
 SHARES = (0.1, 0.2, 0.3)
+ANEW = {"reestimate": "batch_norm"}
 CALIBRATION, MEASURED = 128, 256
 BATCH = 32
 OUTSIDE = ["channels*", "blocks.channels"]
 """The families of the stem, the head and what lies between blocks without a shortcut."""
 CRITERIA = ("magnitude", "batch_norm_scale", "wanda", "taylor", "fluctuation", "relevance", "curvature")
-REPAIRS = (None, "bias", "least_squares")
+REPAIRS = (None, "least_squares")
 PEER = {
     "magnitude": "GroupMagnitudeImportance",
     "batch norm scale": "BNScaleImportance",
@@ -54,10 +55,12 @@ def crops(split: str, count: int) -> list[Tensor]:
     return list(image_samples(Part("photos", {"split": split}), count, prepare, 0).split(BATCH))
 
 
-def ours(dense: nn.Module, seen: list[Any], share: float, criterion: str, repair: str | None) -> nn.Module:
-    """By this package."""
+def ours(
+    dense: nn.Module, seen: list[Any], share: float, criterion: str, repair: str | None, *more: dict[str, str]
+) -> nn.Module:
+    """By this package, with `more` steps behind the cut."""
     step = {"prune": "channels", "by": criterion, "remove": share, "repair": repair, "skip": OUTSIDE}
-    return compress.prune(dense, seen[0][0][:2], [step], data=seen, loss=cross_entropy).module
+    return compress.prune(dense, seen[0][0][:2], [step, *more], data=seen, loss=cross_entropy).module
 
 
 def torch_pruning(dense: nn.Module, seen: list[Any], share: float, criterion: str, *, inner: bool) -> nn.Module:
@@ -91,6 +94,10 @@ def methods() -> Iterator[tuple[str, Callable[..., nn.Module]]]:
         for repair in REPAIRS:
             named = f"{criterion}, {(repair or 'not repaired').replace('_', ' ')}"
             yield named, partial(ours, criterion=criterion, repair=repair)
+    yield (
+        "fluctuation, least squares, batch norms anew",
+        lambda dense, seen, share: ours(dense, seen, share, "fluctuation", "least_squares", ANEW),
+    )
     for criterion in PEER:
         yield f"Torch-Pruning by {criterion}", partial(torch_pruning, criterion=criterion, inner=True)
         yield f"Torch-Pruning by {criterion}, all widths", partial(torch_pruning, criterion=criterion, inner=False)

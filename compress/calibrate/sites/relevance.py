@@ -29,7 +29,11 @@ def answer(task: Task, output: Any, batch: Batch) -> Tensor:
 
 
 class OfInputs(Site):
-    """The sum `relevance` over tokens and samples of each input channel's, with its sign."""
+    """The sum `relevance` over samples of |what each input channel's tokens have together|.
+
+    Its sign differs from sample to sample: averaged with it, as the paper does, what matters most cancels out. On the
+    way back every batch is one sample.
+    """
 
     @staticmethod
     def keys(graph: Graph, family: Family, scored: Callable[[str], bool]) -> Iterable[str]:
@@ -70,7 +74,7 @@ class OfInputs(Site):
         relevance = x.float() * gradient.float()
         wide = relevance.movedim(1, -1) if is_convolution(module) else relevance
         self.of(key).count(wide.shape[:-1].numel(), None)
-        self.of(key).add("relevance", per_column(module, double(wide.flatten(0, -2).sum(0))))
+        self.of(key).add("relevance", per_column(module, double(wide.flatten(0, -2).sum(0)).abs()))
 
 
 @sites.add("relevance", backward=True, paper="2402.05602")

@@ -10,7 +10,7 @@ from compress.registry import statistics
 
 @statistics.add("input_relevance", at="relevance", sums=("relevance",))
 def input_relevance(totals: Totals) -> Tensor:
-    """Mean over samples of the relevance summed over tokens, `[in]`, with its sign; by the ε-rule."""
+    """Mean over samples of the absolute relevance, summed over tokens, `[in]`; by the ε-rule."""
     return totals["relevance"] / totals.sequences
 
 
