@@ -29,7 +29,7 @@ from compress.output_format.trial import Trial, View, attempt, nested
 Kept = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
-MOST = 100
+MOST = 48
 """Sets of attributes that are tried."""
 
 FOLLOWING = 8
