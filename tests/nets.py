@@ -50,6 +50,21 @@ class Grouped(nn.Module):
         return wide.reshape(rows, self.heads, length, self.size)
 
 
+class Plain(nn.Module):
+    """Attention over all positions, as many people write it: its last view is as wide as its input was."""
+
+    def __init__(self, width: int = 16, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.size = heads, width // heads
+        self.qkv, self.o = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(rows, length, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return self.o(y.transpose(1, 2).reshape(rows, length, width))
+
+
 class WrittenIn(Grouped):
     """The same with its numbers written into the code."""
 

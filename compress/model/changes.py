@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.model.narrow import can_narrow, narrow
+from compress.model.views import follow
 
 Shape = tuple[int, ...]
 
@@ -22,7 +23,8 @@ class Changes:
 
     `shapes`: tensors that are cut. `biases`: those that are new. `narrowed`: attentions that become a class of this
     package, as torch's own cannot have their shape. `attributes`: module → path of an attribute → value; a path goes
-    on, by dots, into what the attribute holds: an object, a dict, a tuple (`config.n_head`, `size.0`).
+    on, by dots, into what the attribute holds: an object, a dict, a tuple (`config.n_head`, `size.0`). `views`: module
+    → number of a view in its forward → the place in its sizes that follows the input (`compress.model.views`).
     """
 
     layers: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -30,6 +32,7 @@ class Changes:
     biases: Mapping[str, Sequence[int]] = field(default_factory=dict)
     narrowed: Sequence[str] = ()
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    views: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -63,6 +66,8 @@ class Changes:
             for name, values in self.attributes.items():
                 for path, value in values.items():
                     put(module.get_submodule(name), path, value)
+            for name, places in self.views.items():
+                follow(module.get_submodule(name), {int(number): place for number, place in places.items()})
         except (AttributeError, KeyError, IndexError) as error:
             raise InputError(f"{type(module).__name__}: not the module that was pruned: {error}") from error
 

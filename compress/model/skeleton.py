@@ -66,11 +66,12 @@ class Skeleton:
             if can_narrow(part):
                 narrow(part)  # pyright: ignore[reportArgumentType]  # its projections are then modules that run
         arguments, cls = self.given.arguments, type(module)
+        own = vars(module).pop("forward", None)
 
         @wraps(cls.forward)
         def forward(self: Any, **tensors: Tensor) -> Any:
             args, kwargs = arguments.call(tensors, dtype)
-            return cls.forward(self, *args, **kwargs)
+            return cls.forward(self, *args, **kwargs) if own is None else own(*args, **kwargs)
 
         module.__class__ = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
         declare(module, self.given)

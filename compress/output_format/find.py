@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,8 +118,15 @@ def _of_module(source: Model, kept: Kept, biases: dict[str, tuple[int, ...]]) ->
         biases=biases,
         transformers=False,
         edits=edits,
-        notes=(f"attributes: {_spelled(edits)}",) if edits else (),
+        notes=(
+            *([f"attributes: {_spelled(edits)}"] if edits else []),
+            *([f"views follow their inputs in {_titled(found.changes.views)}"] if found.changes.views else []),
+        ),
     )
+
+
+def _titled(modules: Iterable[str]) -> str:
+    return ", ".join(name or "the module itself" for name in modules)
 
 
 def _opened_by(architecture: str, source: Model) -> tuple[str, str]:

@@ -8,32 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, product
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from compress.console import detail
 from compress.errors import ModelError
 from compress.graph.families import Graph
-from compress.graph.layout import Axis, Layout, Product, kept_size
 from compress.graph.names import Names
-from compress.graph.trace import trace
 from compress.model.changes import Changes, get
 from compress.model.model import Model
 from compress.model.narrow import can_narrow
-from compress.model.sizes import KNOWN, agree
+from compress.model.sizes import KNOWN
 from compress.model.skeleton import Skeleton
 from compress.output_format.integers import Choice, choices, integers
+from compress.output_format.trial import Trial, View, attempt, nested
 
 Kept = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
-MOST = 100
+MOST = 48
 """Sets of attributes that are tried."""
+
+FOLLOWING = 8
+"""Views of one set that may have to follow their inputs, those of modules that are alike counted once."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,6 @@ class Found:
     changes: Changes
     shapes: Shapes
     edits: dict[str, tuple[Any, Any]]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What came of one set of attributes: those that torch's modules then have besides, or the `failure`."""
-
-    attributes: Mapping[str, Mapping[str, Any]]
-    failure: str | None = None
 
 
 def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
@@ -68,12 +60,11 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     }
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))
-    expected = _expected(graph, kept, names)
-    trial = _try(source, skeleton.changed(changes), expected)
+    search = _Search(source, skeleton, _expected(graph, kept, names), changes)
+    trial = search.of(changes)
     if trial.failure is not None:
         wanted = {old: new for new, old in _renamed(skeleton.module, names)}
-        open_to_choice = choices(graph, kept, integers(skeleton), wanted)
-        changes, trial = _search(source, skeleton, changes, expected, open_to_choice, trial)
+        changes, trial = search.fewest(choices(graph, kept, integers(skeleton), wanted))
     attributes = {name: dict(values) for name, values in changes.attributes.items()}
     for name, values in trial.attributes.items():
         attributes.setdefault(name, {}).update(values)
@@ -81,96 +72,88 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     return Found(changes, {**shapes, **biases}, _edits(skeleton.module, names, attributes))
 
 
-def _search(
-    source: Model,
-    skeleton: Skeleton,
-    changes: Changes,
-    expected: dict[str, Any],
-    found: list[Choice],
-    plain: Trial,
-) -> tuple[Changes, Trial]:
-    """The fewest of the `found` choices that make the module right."""
+@dataclass
+class _Search:
+    """Tries sets of attributes on the module that `plain`, without any, leaves."""
 
-    def attempt(chosen: tuple[int | None, ...]) -> tuple[Changes, Trial]:
+    source: Model
+    skeleton: Skeleton
+    expected: Mapping[str, Any]
+    plain: Changes
+    tried: int = 0
+
+    def of(self, changes: Changes) -> Trial:
+        """What comes of these changes."""
+        self.tried += 1
+        return attempt(self.source, self.skeleton.changed(changes), self.expected)
+
+    def fewest(self, found: list[Choice]) -> tuple[Changes, Trial]:
+        """The fewest of the `found` choices, and views, that make the module right. Raises ModelError without any."""
+        failure, best = None, None
+        for chosen in product(*([*range(len(choice.options)), None] for choice in found)):
+            made, trial = self._followed(self._with(found, chosen, {}))
+            failure = failure or trial.failure
+            if trial.failure is None:
+                best = chosen, made, trial
+            if best is not None or self.tried > MOST:
+                break
+        if best is None:
+            names = ", ".join(sorted(choice.name for choice in found)) or "none has the size of what was cut"
+            raise ModelError(
+                f"{failure}. No integers of its modules explain it (tried: {names}); its code may have a width written "
+                f"into it: read it from an attribute or from a tensor's shape, or leave these units whole with `skip`"
+            )
+        chosen, made, trial = best
+        for place, option in enumerate(chosen):
+            fewer = (*chosen[:place], None, *chosen[place + 1 :])
+            if (
+                option is not None
+                and (result := self.of(other := self._with(found, fewer, made.views))).failure is None
+            ):
+                chosen, made, trial = fewer, other, result
+        for number, place in sorted({view for views in made.views.values() for view in views.items()}):
+            rest = {
+                name: {n: at for n, at in views.items() if (n, at) != (number, place)}
+                for name, views in made.views.items()
+            }
+            other = replace(made, views={name: views for name, views in rest.items() if views})
+            if (result := self.of(other)).failure is None:
+                made, trial = other, result
+        detail(f"attributes: {self.tried} sets tried")
+        return made, trial
+
+    def _with(self, found: list[Choice], chosen: tuple[int | None, ...], views: Mapping[str, Any]) -> Changes:
         attributes: dict[str, dict[str, Any]] = {}
         for choice, option in zip(found, chosen, strict=True):
             for (module, path), value in ({} if option is None else choice.options[option]).items():
                 attributes.setdefault(module, {})[path] = value
-        made = replace(changes, attributes=attributes)
-        return made, _try(source, skeleton.changed(made), expected)
+        return replace(self.plain, attributes=attributes, views=views)
 
-    failure, best = plain.failure, None
-    every = product(*([*range(len(choice.options)), None] for choice in found))
-    for count, chosen in enumerate(every):
-        made, trial = attempt(chosen)
-        if trial.failure is None:
-            best = chosen, made, trial
-            break
-        failure = trial.failure if count == 0 else failure
-        if count == MOST:
-            break
-    if best is None:
-        tried = ", ".join(sorted(choice.name for choice in found)) or "none has the size of what was cut"
-        raise ModelError(
-            f"{failure}. No integers of its modules explain it (tried: {tried}); its code may have a width written "
-            f"into it: read it from an attribute or from a tensor's shape, or leave these units whole with `skip`"
-        )
-    chosen, made, trial = best
-    for place, option in enumerate(chosen):
-        if option is not None:
-            fewer = (*chosen[:place], None, *chosen[place + 1 :])
-            other, result = attempt(fewer)
+    def _followed(self, changes: Changes, depth: int = FOLLOWING) -> tuple[Changes, Trial]:
+        """The changes with views that follow their inputs where they do not fit them; as they are where that does not
+        make the module right."""
+        trial = self.of(changes)
+        if trial.view is None or depth == 0:
+            return changes, trial
+        for place in reversed(trial.view.places):
+            made = self._following(changes, trial.view, place)
+            if made.views == changes.views or self.tried > MOST:
+                break
+            other, result = self._followed(made, depth - 1)
             if result.failure is None:
-                chosen, made, trial = fewer, other, result
-    detail(f"attributes: {count + 1} sets tried")
-    return made, trial
+                return other, result
+        return changes, trial
 
-
-def _try(source: Model, skeleton: Skeleton, expected: dict[str, Any]) -> Trial:
-    """Trace the cut module, torch's own modules made to agree with what they are given, and look at its axes."""
-    module = skeleton.empty()
-    before = {name: _noted(part) for name, part in module.named_modules()}
-    inside: list[str] = []
-
-    def entered(name: str, own: nn.Module, args: tuple[Any, ...]) -> None:
-        inside.append(name)
-        agree(own, _first(args))
-
-    def left(own: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        inside.pop()
-
-    for name, part in module.named_modules():
-        agree(part)
-        part.register_forward_pre_hook(partial(entered, name))
-        part.register_forward_hook(left)
-    try:
-        graph = trace(module, source.inputs.example())
-    except ModelError as error:
-        where = inside[-1] if inside else ""
-        cause = error.__cause__ or error
-        title = type(module.get_submodule(where)).__name__
-        said = str(cause).strip().partition("\n")[0]
-        return Trial({}, f"{where or 'the module'} ({title}): does not run at the sizes that are left: {said}")
-    for name, layouts in graph.layouts.items():
-        if name in expected and (own := [nested(layout, {}) for layout in layouts]) != expected[name]:
-            where = name.rpartition(".")[0]
-            title = type(module.get_submodule(where)).__name__
-            shown = f"{name} would be laid out as {own}, not {expected[name]}"
-            return Trial({}, f"{where or 'the module'} ({title}): {shown}")
-    after = {name: _noted(part) for name, part in module.named_modules()}
-    return Trial({name: changed for name in after if (changed := _differing(before[name], after[name]))})
-
-
-def nested(layout: Layout, sizes: Mapping[str, int]) -> Any:
-    """How a dimension is put together of axes, by their sizes alone: products as tuples, sums as lists."""
-    if isinstance(layout, Axis):
-        return kept_size(layout, sizes)
-    parts = [nested(part, sizes) for part in layout.parts]
-    if isinstance(layout, Product):
-        flat = list(chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in parts if part != 1))
-        return tuple(flat) if len(flat) > 1 else flat[0] if flat else 1
-    joined = list(chain.from_iterable(part if isinstance(part, list) else [part] for part in parts if part != 0))
-    return joined if len(joined) > 1 else joined[0] if joined else 0
+    def _following(self, changes: Changes, view: View, place: int) -> Changes:
+        """The same view of every module of that class in which something is cut."""
+        module = self.skeleton.changed(self.plain).module
+        cls = type(module.get_submodule(view.module))
+        views = {name: dict(places) for name, places in changes.views.items()}
+        for name, part in module.named_modules():
+            prefix = name + "." if name else ""
+            if type(part) is cls and any(tensor.startswith(prefix) for tensor in self.plain.shapes):
+                views.setdefault(name, {})[str(view.number)] = place
+        return replace(changes, views=views)
 
 
 def _expected(graph: Graph, kept: Kept, names: Names) -> dict[str, Any]:
@@ -198,21 +181,6 @@ def _renamed(module: nn.Module, names: Names) -> Iterator[tuple[str, str]]:
             yield new, name
 
 
-def _noted(module: nn.Module) -> dict[str, Any]:
-    """Integers, and tuples of them, that a module of torch notes."""
-    if not isinstance(module, KNOWN):
-        return {}
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if type(value) is int or (type(value) is tuple and all(type(one) is int for one in value))
-    }
-
-
-def _differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in after.items() if before.get(name) != value}
-
-
 def _edits(module: nn.Module, names: Names, attributes: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     """Attribute → old and new value, by their old names; what torch's modules note of their tensors goes unsaid."""
     old = dict(_renamed(module, names))
@@ -223,7 +191,3 @@ def _edits(module: nn.Module, names: Names, attributes: Mapping[str, Mapping[str
             if not isinstance(own, KNOWN) or path == "groups":
                 found[f"{old[name]}.{path}".lstrip(".")] = (get(own, path), value)
     return found
-
-
-def _first(args: tuple[Any, ...]) -> Tensor | None:
-    return next((x for x in tree_leaves(args) if isinstance(x, Tensor)), None)

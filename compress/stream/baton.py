@@ -111,13 +111,16 @@ class Stations:
         self._modules = {name: model.get_submodule(name) for name in names}
 
     def __enter__(self) -> Stations:
+        self._own = {name: vars(module).get("forward") for name, module in self._modules.items()}
         for name, module in self._modules.items():
             module.forward = _pausing(name, module.forward)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module in self._modules.values():
-            module.__dict__.pop("forward", None)
+        for name, module in self._modules.items():
+            vars(module).pop("forward", None)
+            if (own := self._own[name]) is not None:
+                module.forward = own
 
 
 def _pausing(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
