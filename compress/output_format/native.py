@@ -8,10 +8,11 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import PretrainedConfig
 
 from compress.model.build import empty_model
-from compress.output_format.config import Field, edited, flags, in_raw, lists, numbers, read_back, value_at, written
+from compress.output_format.config import Field, config_from, edited, flags, in_raw, lists, numbers, read_back
+from compress.output_format.config import value_at, written
 from compress.output_format.probe import Key, Stack, aliases, measure, same_outside, shapes_of, sizes, stacks, uneven
 from compress.output_format.relatives import relatives
 from compress.output_format.solve import solve
@@ -108,11 +109,6 @@ def plain(
     rest = {k: v for k, v in raw.items() if k not in ("compressed", "auto_map")}
     raw = {**rest, "model_type": under["model_type"], "architectures": [under["architecture"]]}
     return config_from(raw), getattr(transformers, under["architecture"]), raw, tuple(under["biases"])
-
-
-def config_from(raw: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration object of a `config.json`."""
-    return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
 
 
 def depth_edits(

@@ -11,11 +11,29 @@ from compress.graph.record import Recorder, rule
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias")
 def view(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source: Tensor = args[0]
-    dims = reshape(recorder.dims(source), list(output.shape))
+    dims = _reshaped(recorder, list(recorder.dims(source)), list(output.shape))
     recorder.bind(output, dims)
     # A stored dimension is still itself where the view left it alone.
     old = recorder.dims(source)
     recorder.derive(output, source, [next((i for i, o in enumerate(old) if o is d), None) for d in dims])
+
+
+def _reshaped(recorder: Recorder, dims: list[Node], sizes: list[int]) -> list[Node]:
+    """The dims of a view as `sizes`. Where they cannot be told, those at both ends that stay as they are pass."""
+    try:
+        return reshape(dims, sizes)
+    except Mismatch as why:
+        front = _alike([node.size for node in dims], sizes)
+        back = min(_alike([node.size for node in dims[::-1]], sizes[::-1]), len(dims) - front, len(sizes) - front)
+        if not front and not back:
+            raise
+        inner = recorder.part(f"view: {why}", dims[front : len(dims) - back], sizes[front : len(sizes) - back])
+        return [*dims[:front], *inner, *dims[len(dims) - back :]]
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """How many of the first sizes are the same."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @rule("t", "transpose", "permute")
@@ -92,15 +110,18 @@ def slice_(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     dims = list(recorder.dims(source))
     size = source.shape[dim]
     start, end, _ = slice(start, end).indices(size)
-    if step != 1:
-        if size % step or end - start <= size - step or start >= step:
-            raise Mismatch(f"a slice with step {step} of {size}")
+    if step != 1 and (size % step or end - start <= size - step or start >= step):
+        dims[dim : dim + 1] = recorder.part(f"slice: step {step} of {size}", dims[dim : dim + 1], [output.shape[dim]])
+    elif step != 1:
         # Every step-th position: the axis is (size / step) × step, one index of the minor part chosen.
         dims[dim], low = split(dims[dim], step)
         low.pin("a strided slice picks one index of it")
     elif end - start != size:
-        _, tail = cut(dims[dim], start)
-        dims[dim], _ = cut(tail, max(end - start, 0))
+        try:
+            _, tail = cut(dims[dim], start)
+            dims[dim], _ = cut(tail, max(end - start, 0))
+        except Mismatch as why:  # the other dimensions pass
+            dims[dim : dim + 1] = recorder.part(f"slice: {why}", dims[dim : dim + 1], [output.shape[dim]])
     recorder.bind(output, dims)
     recorder.derive(output, source, [i if i != dim or output.shape[i] == size else None for i in range(source.dim())])
 
