@@ -140,6 +140,12 @@ def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> boo
     return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
 
 
+def spelled_out(raw: Mapping[str, Any], config: PretrainedConfig, values: Mapping[Field, int]) -> dict[Field, int]:
+    """The numbers to write: those that change, and those that the file leaves to be derived from others."""
+    before = numbers(config)
+    return {name: n for name, n in values.items() if before[name] != n or not in_raw(raw, config, name)}
+
+
 def _leave_stages_out(place: dict) -> None:
     """A backbone's stages are as many as its layers. Where the last one is its output they need not be written."""
     if place.get("out_features") and place["out_features"] == place.get("stage_names", [])[-1:]:
