@@ -205,3 +205,21 @@ def test_the_modeling_file_stands_alone():
 def _python(script, folder):
     env = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules"), "PYTHONPATH": ""}
     return subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_attributes_that_are_alike_in_all_attentions_are_found_together():
+    """MVP's three kinds of attention each keep the number of heads and the width that they make."""
+    numbers = {"vocab_size": 96, "d_model": 32, "max_position_embeddings": 32}
+    for stack in ("encoder", "decoder"):
+        numbers |= {f"{stack}_layers": 1, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 48}
+    config = tf.MvpConfig(**numbers)
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in tf.MvpForConditionalGeneration(config).state_dict().items()}
+    for name in shapes:
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "out_proj.weight")) and "attn" in name:
+            shapes[name] = (32, 16) if "out_proj" in name else (16, 32)
+        elif name.endswith(("q_proj.bias", "k_proj.bias", "v_proj.bias")):
+            shapes[name] = (16,)
+    plan = generic_plan(config, tf.MvpForConditionalGeneration, shapes)
+    kinds = ("encoder.layers.0.self_attn", "decoder.layers.0.self_attn", "decoder.layers.0.encoder_attn")
+    assert plan.attributes == {f"model.{kind}": {"num_heads": 2, "embed_dim": 16} for kind in kinds}

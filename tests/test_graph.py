@@ -235,6 +235,15 @@ def test_a_branch_on_a_value_is_taken_and_said():
     assert channels(found, "up.weight").pinned is None
 
 
+def test_a_branch_that_couples_otherwise_pins_what_it_couples():
+    for one, other in ((lambda x: x, lambda x: x.flip(-1)), (lambda x: x.flip(-1), lambda x: x)):
+        found = toy(lambda x, one=one, other=other: one(x) if x.sum() > 0 else other(x))
+        assert channels(found, "up.weight").pinned
+        assert len(found.guessed) == 1 or "order is changed" in (channels(found, "up.weight").pinned or "")
+    known = toy(lambda x: x if torch.arange(3).sum() > 0 else x.flip(-1))
+    assert channels(known, "up.weight").pinned is None and not known.notes
+
+
 def test_neighbours_along_a_dimension_pin_it():
     for between in (lambda x: x.cumsum(-1), lambda x: x.flip(-1), lambda x: x.roll(1, -1)):
         assert channels(toy(between), "up.weight").pinned, between

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 import zoo
 
+from compress.checkpoint.open import open_checkpoint
 from compress.model.weights import Weights, runnable_model
 from compress.stream.stream import Stream, StreamCallbacks
 
@@ -97,3 +99,19 @@ def test_errors_leave_no_thread_and_no_weights_behind(error, where, tmp_path):
     callbacks = StreamCallbacks(end=lambda output, _: outputs.append(output))
     Stream(given.model, given.weights, given.blocks, callbacks).run(zoo.batches("llama"))
     assert len(outputs) == 3
+
+
+def test_blocks_that_are_single_layers_come_and_go_too(tmp_path):
+    """XLM keeps attentions, norms and MLPs in lists of their own."""
+    numbers = {"vocab_size": 96, "emb_dim": 32, "n_layers": 2, "n_heads": 4}
+    torch.manual_seed(0)
+    stock = transformers.XLMModel(transformers.XLMConfig(**numbers)).eval()
+    stock.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    model = runnable_model(checkpoint)
+    blocks = [f"{stack}.{i}" for i in range(2) for stack in ("attentions", "layer_norm1", "ffns", "layer_norm2")]
+    outputs = []
+    callbacks = StreamCallbacks(end=lambda output, _: outputs.append(output[0]))
+    Stream(model, Weights(checkpoint, model), blocks, callbacks).run(zoo.batches("llama")[:1])
+    with torch.no_grad():
+        assert torch.equal(outputs[0], stock(**zoo.batches("llama")[0])[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from torch import Tensor
 from compress.checkpoint.adapter import CONFIG as ADAPTER_CONFIG
 from compress.checkpoint.adapter import Merged, is_adapter, read_adapter
 from compress.checkpoint.code import code_in, without_code
+from compress.checkpoint.converted import Converted, stored_tensors
 from compress.checkpoint.digest import content_digests
 from compress.checkpoint.header import AGAIN, TensorSpec, read_header
 from compress.checkpoint.locate import CONFIG, is_config_alone, model_folder, read_config
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "TensorSpec", "open_checkpoint", "open_tensors"]
 
 WHOLE = "give a folder that holds the weights too"
-NAMED = 8
-"""Files that are named where more are left behind; code is always named."""
+NAMED = 8  # files that are named where more are left behind; code is always named
 
 
 @dataclass(eq=False)
@@ -62,6 +62,8 @@ class Checkpoint:
     _pickles: Pickles | None = field(default=None, repr=False)
     adapter: Merged | None = None
     architecture: ClassVar[Architecture | None] = None  # of a module in memory, see `compress.checkpoint.held`
+    _converted: Mapping[str, Converted] = field(default_factory=dict, repr=False)
+    _sources: Mapping[str, TensorSpec] = field(default_factory=dict, repr=False)  # of those
 
     @property
     def bytes(self) -> int:
@@ -93,7 +95,9 @@ class Checkpoint:
         """
         if self.config_only:
             raise ConfigAloneError(f"{self.folder}: {name} was asked for, and only the config is there; {WHOLE}")
-        spec = self.tensors[name]
+        if (made := self._converted.get(name)) is not None:
+            return made.make(self.read)
+        spec = self._sources[name] if name in self._sources else self.tensors[name]
         tensor = self._pickles.read(spec) if self._pickles is not None else stored(spec)
         return tensor if self.adapter is None else self.adapter.apply(name, tensor)
 
@@ -127,9 +131,8 @@ class Checkpoint:
         Read on first use, unless it is remembered from an earlier run. Raises InputError when a file has changed since
         it was opened.
         """
-        places = {name: spec.file.name for name, spec in sorted(self.tensors.items())}
-        told = ("config.json", ADAPTER_CONFIG)
-        papers = [seen.head.decode() for file, seen in self._papers.items() if file.name in told]
+        places = {name: spec.file.name for name, spec in sorted(stored_tensors(self).items())}
+        papers = [seen.head.decode() for file, seen in self._papers.items() if file.name in (CONFIG, ADAPTER_CONFIG)]
         digest = blake2b(json.dumps([papers, places], sort_keys=True).encode(), digest_size=20)
         contents = content_digests(self._weights)
         for file in sorted(contents, key=lambda file: file.name):  # two folders may lie anywhere
@@ -294,5 +297,4 @@ def _config(folder: Path) -> tuple[dict[str, Any], dict[Path, Seen]]:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.graph.axes import Mismatch, Node, unify
+from compress.graph.values import Unread, Values, spelled, written_constants
 
 # Per dimension of a tensor that views a stored one: the stored dimension it is, None where it is not exactly one.
 Origin = tuple[str, tuple[int | None, ...]]
@@ -58,16 +58,20 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Unread):
     """Interprets operators over axes. `stored` and `inputs` are the tensors known before the first operator.
 
     `products` are the matrix products met: (dims, modules that ran, the outermost first).
     """
 
     def __init__(
-        self, stored: Mapping[str, Tensor], constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+        self,
+        stored: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+        answer: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(answer)
         self._dims: dict[int, list[Node]] = {}
         self._alive: list[Tensor] = []  # ids stay unique only while the tensors live; on meta that costs nothing
         self.origins: dict[int, Origin] = {}
@@ -143,40 +147,59 @@ class Recorder(TorchDispatchMode):
             if id(tensor) not in self._dims:
                 self.bind(tensor, pinned(tensor.shape, text))
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+    def part(self, reason: str, dims: list[Node], sizes: list[int]) -> list[Node]:
+        """Of dimensions that an operator does something to which is not understood: they are pinned, and so are those
+        of the `sizes` that it makes of them. The others may pass."""
+        self.unknown[reason] = self.unknown.get(reason, 0) + 1
+        text = f"the operator {reason.replace(': ', ' is not understood (', 1)})"
+        for dim in dims:
+            dim.pin(text)
+        return pinned(sizes, text)
+
+    def _scalar(self, tensor: Tensor) -> Any:
+        self.read[id(tensor)] += 1
+        return super()._scalar(tensor)
+
+    def _guess(self) -> None:
+        super()._guess()
+        self.unknown |= {f"every entry of a mask at {place} is taken for true": 1 for place in self.masks}
+
+    def saw(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Hand the operator to its rule."""
         self.operators += 1
         name = func.overloadpacket.__name__
         operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self.read.update(map(id, operands))
-        if name == "_local_scalar_dense":
-            # Python asks for a value, and there is none: the answer of an empty batch keeps the usual branch.
-            self.unknown["a branch on a tensor's value is taken as if the value were 0"] = 1
-            return torch.zeros((), dtype=args[0].dtype).item()
-        result = func(*args, **kwargs)
         handle = RULES.get(name) or RULES.get(name.rstrip("_"))
         if handle is None and torch.Tag.pointwise in func.tags:
             handle = RULES["pointwise"]
         outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         if handle is None:
             self.opaque(name, operands, outputs, "no rule")
-            return result
+            return
         try:
             handle(self, func, args, kwargs, result)
         except Mismatch as why:
             self.opaque(name, operands, outputs, str(why))
         if name in NUMBERS_PASS and operands and id(operands[0]) in self.numbers:
             self.numbers.update({id(output): self.numbers[id(operands[0])] for output in outputs})
-        return result
 
 
-class WrittenSlices(TorchFunctionMode):
-    """Reads `x[..., [-1], :]`, with the numbers in the model's code, as the slice it is.
+class WrittenNumbers(TorchFunctionMode):
+    """Sees numbers in the model's code before they become tensors, whose values the meta device does not have.
 
-    As an operator it is a look-up by a tensor, whose values the meta device does not have.
+    `x[..., [-1], :]` is read as the slice it is; of `torch.tensor([1, 2])` the values are known.
     """
 
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self._values = values
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if (made := written_constants(self._values, func, args, kwargs or {})) is not None:
+            return made
+        if (text := spelled(self._values, func, args)) is not None:
+            return text
         if func is Tensor.__getitem__ and isinstance(args[1], tuple | list):
             lists = [part for part in args[1] if isinstance(part, list)]
             if isinstance(args[1], tuple) and len(lists) == 1 and _consecutive(lists[0]):

@@ -14,11 +14,12 @@ from compress.errors import ModelError
 from compress.graph import rules as _rules  # registers every rule
 from compress.graph.axes import Node, find, unify
 from compress.graph.blocks import Watch
+from compress.graph.branches import both_ways
 from compress.graph.ends import embeddings
 from compress.graph.example import Example
 from compress.graph.families import Graph
 from compress.graph.infer import infer
-from compress.graph.record import Recorder, WrittenSlices, stored_tensors
+from compress.graph.record import Recorder, WrittenNumbers, stored_tensors
 from compress.graph.untraced import fed_by, span_reason
 
 assert _rules
@@ -27,16 +28,22 @@ assert _rules
 def trace(model: nn.Module, example: Example) -> Graph:
     """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
-    Records one forward, of the `example`; the time is linear in operators, whatever the widths, and no weight is
-    read. Raises ModelError when the forward itself fails.
+    Records one forward, of the `example`, and another one where python branches on values that are not known; the time
+    is linear in operators, whatever the widths, and no weight is read. Raises ModelError when the forward itself fails.
     """
+    graph, branches = _recorded(model, example, 0)
+    return both_ways(graph, branches, lambda: _recorded(model, example, 1)[0]) if branches else graph
+
+
+def _recorded(model: nn.Module, example: Example, answer: int) -> tuple[Graph, set[str]]:
+    """The graph of one forward, and where in it python branched on values that were taken for `answer`."""
     stored, constants, shared = stored_tensors(model)
     inputs = dict(example.tensors)
-    recorder = Recorder(stored, constants, inputs)
+    recorder = Recorder(stored, constants, inputs, answer)
     _tie_vocabulary(model, recorder)
     watch = Watch(model, recorder, stored)
     try:
-        with torch.no_grad(), torch.device("meta"), watch.watch(), WrittenSlices(), recorder:
+        with torch.no_grad(), torch.device("meta"), watch.watch(), WrittenNumbers(recorder.values), recorder:
             output = model(**inputs, **example.options)
     except (ModelError, KeyboardInterrupt):
         raise
@@ -47,7 +54,8 @@ def trace(model: nn.Module, example: Example) -> Graph:
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
     _pin_inputs(recorder, inputs, axes)
-    return _pin_fed(infer(recorder, stored, shared, watch.found(), axes), model)
+    graph = infer(recorder, stored, shared, watch.found(), axes)
+    return _pin_fed(graph, model), recorder.branches
 
 
 def _pin_inputs(recorder: Recorder, inputs: Mapping[str, Tensor], axes: Mapping[str, Node]) -> None:

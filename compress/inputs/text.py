@@ -61,7 +61,8 @@ class Text(Inputs):
     def example(self) -> Example:
         """`[2, 16]` tokens; a model that keeps a cache does so."""
         ids = torch.zeros(TRACED, dtype=torch.long, device="meta")
-        caches = {"use_cache": True} if getattr(self.config, "use_cache", False) else {}
+        alone = not getattr(self.config, "is_encoder_decoder", False)  # an encoder would be told of a cache too
+        caches = {"use_cache": True} if alone and getattr(self.config, "use_cache", False) else {}
         return Example(self._both_sides(ids), {"batch": (IDS, 0), "sequence": (IDS, 1)}, caches)
 
     def check(self, rows: int = 2, seed: int = 0) -> Batch:

@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.errors import InputError, ModelError
 from compress.model.fields import check_auto_map, check_fields, reason
+from compress.model.unstored import as_constants
 from compress.registry.importing import uncollected
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
         return checkpoint.architecture.runnable(dtype)
     config = load_config(checkpoint)
     model = _build(config, model_class(config, checkpoint), dtype, None, None)
+    as_constants(checkpoint, model)
     stored = model.state_dict(keep_vars=True)
     for tensor in stored.values():
         tensor._is_hf_initialized = True
@@ -138,7 +140,22 @@ def _build(
     except Exception as error:
         why = reason(error, config.to_dict())
         raise ModelError(f"{_file(config)}{cls.__name__} cannot be built from its config: {why}") from error
+    _forget_values(model)
     return model.eval().requires_grad_(False)
+
+
+def _forget_values(model: nn.Module) -> None:
+    """Put all that a checkpoint stores onto the meta device: some functions (`torch.normal`) make numbers elsewhere,
+    which would be taken for loaded weights."""
+    empty: dict[int, Any] = {}  # a tied tensor stays one
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not tensor.is_meta:
+            parent, _, own = name.rpartition(".")
+            module, made = model.get_submodule(parent), tensor.to("meta")
+            made = nn.Parameter(made, requires_grad=False) if own in module._parameters else made
+            (module._parameters if own in module._parameters else module._buffers)[own] = empty.setdefault(
+                id(tensor), made
+            )
 
 
 def _file(config: PretrainedConfig) -> str:

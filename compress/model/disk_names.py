@@ -39,7 +39,7 @@ def find_names(checkpoint: Checkpoint, model: nn.Module, state: Collection[str])
     """State name → disk name, for what is stored; an exact name goes before a translated one."""
     found = {name: name for name in checkpoint.tensors if name in state}
     taken = set(found)
-    renamings = _transforms(model, "WeightRenaming")
+    renamings = transforms(model, "WeightRenaming")
     for disk in checkpoint.tensors:
         if disk in taken:
             continue
@@ -70,8 +70,8 @@ def find_pieces(
     transformers stack the experts of a block, and lay gate beside up, when they load; its own table of such
     conversions says how. Ones that do anything else to a tensor are left out.
     """
-    converters = [item for item in _transforms(model, "WeightConverter") if _stacks(item)]
-    renamings, prefix = _transforms(model, "WeightRenaming"), getattr(model, "base_model_prefix", "")
+    converters = [item for item in transforms(model, "WeightConverter") if _stacks(item)]
+    renamings, prefix = transforms(model, "WeightRenaming"), getattr(model, "base_model_prefix", "")
     parts: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))  # name, expert, source
     order: dict[str, list[str]] = {}
     for disk in checkpoint.tensors:
@@ -109,11 +109,11 @@ def put_together(pieces: Sequence[Piece], shape: Sequence[int], tensors: Iterato
 
 def _stacks(converter: Any) -> bool:
     """Whether it stacks a list of modules along the first dimension and concatenates along the second."""
-    done = [(type(operation).__name__, operation.dim) for operation in converter.operations]
+    done = [(type(operation).__name__, getattr(operation, "dim", None)) for operation in converter.operations]
     return done in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)])
 
 
-def _transforms(model: nn.Module, kind: str) -> list:
+def transforms(model: nn.Module, kind: str) -> list:
     """How transformers translate what older or other checkpoints of this model hold: renamings or conversions."""
     from transformers import core_model_loading
     from transformers.conversion_mapping import get_model_conversion_mapping

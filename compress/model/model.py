@@ -78,4 +78,4 @@ class Model:
         weights = Weights(checkpoint, model)
         inputs = inputs_of(model, config)
         graph = trace(model, inputs.example())
-        return cls(checkpoint, config, made, model, inputs, task_of(model), graph, weights)
+        return cls(weights.checkpoint, config, made, model, inputs, task_of(model), graph, weights)

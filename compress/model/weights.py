@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from compress.checkpoint.converted import with_converted
 from compress.checkpoint.open import Checkpoint
 from compress.checkpoint.shapes import Wanted, check_shapes
 from compress.errors import InputError, ModelError
 from compress.model.blocks import wrong_count
 from compress.model.build import runnable_model
+from compress.model.conversions import find_conversions
 from compress.model.disk_names import Piece, find_names, find_pieces, put_together
+from compress.model.unstored import as_constants
 
 __all__ = ["Weights", "runnable_model"]
 
@@ -23,14 +26,16 @@ Place = tuple[nn.Module, str]
 class Weights:
     """Which stored tensor is which parameter or persistent buffer of `model`, a tree on the meta device.
 
-    Names are those of `model.state_dict()`; a tensor tied under several names goes by the first one. Raises ModelError
-    when something the model needs is in no file, or stored in another shape.
+    Names are those of `model.state_dict()`; a tensor tied under several names goes by the first one. What stock
+    transformers compute of stored tensors is in `checkpoint` under its name in the model instead of these. Raises
+    ModelError when something the model needs is in no file, or stored in another shape.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: nn.Module) -> None:
         self.checkpoint, self.model = checkpoint, model
         self._first: dict[str, str] = {}  # every name → the first name of the same tensor
         self._empty: dict[str, Tensor] = {}  # first name → the tensor on meta
+        as_constants(checkpoint, model)
         names: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             self._first[name] = names.setdefault(id(tensor), name)
@@ -49,6 +54,11 @@ class Weights:
         for name, pieces in self._pieces.items():
             self._disk[name] = [piece.disk for piece in pieces]
             taken.update(self._disk[name])
+        if left := {name: tensor for name, tensor in self._empty.items() if name not in self._disk}:
+            converted = find_conversions(checkpoint, model, left, taken)
+            self.checkpoint = checkpoint = with_converted(checkpoint, converted)
+            self._disk |= {name: [name] for name in converted}
+            taken.update(converted)
         self.unexpected = [disk for disk in checkpoint.tensors if disk not in taken]
         self.missing = [first for first in self._empty if first not in self._disk]
         self._check()

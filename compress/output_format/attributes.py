@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from fractions import Fraction
+from itertools import chain, combinations
 from typing import Any
 
 from torch import nn
@@ -46,18 +47,35 @@ def find_rules(model: nn.Module, reshaped: nn.Module, width: int | None) -> tupl
     """
     widths = [width if width else old for _, old in attention_shapes(model)]
     before, after = shapes_of(model), shapes_of(reshaped)
-    rules = list(_candidates(model, before, after))
-    for count in range(min(MAX_CHANGED, len(rules)) + 1):
-        for chosen in combinations(rules, count):
-            if len({(r.module, r.attribute) for r in chosen}) == count and _works(
-                reshaped, expand(chosen, model, before, after), widths
-            ):
-                return chosen
+    found = dict(_candidates(model, before, after))
+    rules = list(found)
+    for chosen in chain(_alike(found), _few(rules)):
+        if _works(reshaped, expand(chosen, model, before, after), widths):
+            return chosen
     tried = ", ".join(sorted({f"{r.module}.{r.attribute}" for r in rules})) or "none"
     raise ModelError(
         f"{type(model).__name__} does not run with these shapes, whatever numbers its modules are given "
         f"(tried: {tried}). Prune with `widths: uniform`, or leave this kind out."
     )
+
+
+def _alike(found: Mapping[Rule, Fraction]) -> Iterator[tuple[Rule, ...]]:
+    """Sets of rules that say the same of every kind of module: attentions of encoders and decoders alike."""
+    groups: dict[tuple[str, Fraction], list[Rule]] = {}
+    for rule, ratio in found.items():
+        groups.setdefault((rule.attribute, ratio), []).append(rule)
+    for count in range(min(MAX_CHANGED, len(groups)) + 1):
+        for names in combinations(groups, count):
+            if len({attribute for attribute, _ in names}) == count:
+                yield tuple(rule for name in names for rule in groups[name])
+
+
+def _few(rules: list[Rule]) -> Iterator[tuple[Rule, ...]]:
+    """Sets of few rules, of which no two say how one attribute is to change."""
+    for count in range(1, min(MAX_CHANGED, len(rules)) + 1):
+        for chosen in combinations(rules, count):
+            if len({(rule.module, rule.attribute) for rule in chosen}) == count:
+                yield chosen
 
 
 def expand(rules: tuple[Rule, ...], model: nn.Module, before: Shapes, after: Shapes) -> Attributes:
@@ -77,7 +95,7 @@ def expand(rules: tuple[Rule, ...], model: nn.Module, before: Shapes, after: Sha
     return found
 
 
-def _candidates(model: nn.Module, before: Shapes, after: Shapes) -> Iterator[Rule]:
+def _candidates(model: nn.Module, before: Shapes, after: Shapes) -> Iterator[tuple[Rule, Fraction]]:
     """Integers that the forward reads, in modules above a cut tensor, that can shrink in its proportion."""
     seen: set[tuple] = set()
     modules = dict(model.named_modules())
@@ -91,7 +109,7 @@ def _candidates(model: nn.Module, before: Shapes, after: Shapes) -> Iterator[Rul
                 key = (_pattern(name), attribute, scaled)
                 if scaled is not None and key not in seen:
                     seen.add(key)
-                    yield Rule(_pattern(name), attribute, tensor[len(name) :].lstrip("."), dim)
+                    yield Rule(_pattern(name), attribute, tensor[len(name) :].lstrip("."), dim), Fraction(other, one)
 
 
 def _works(model: nn.Module, attributes: Attributes, widths: list[int]) -> bool:

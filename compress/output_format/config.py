@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from compress.model.build import model_class
 
 Field = str  # a dotted path, e.g. `text_config.hidden_size`, or of a list's entry `hidden_sizes.0`
 MANY = 8  # entries of a list of widths: stages are few
 WIDE = 8  # what entries have to be to count as widths: strides, kernels and ratios are smaller
+FLOAT = "__float__"
 LEGACY_ROPE = {"rope_theta", "partial_rotary_factor"}
 
 
@@ -60,6 +61,22 @@ def lists(config: PretrainedConfig, length: int) -> dict[Field, list]:
         for name, value in _values(part).items()
         if isinstance(value, list | tuple) and len(value) == length
     }
+
+
+def config_from(raw: Mapping[str, Any]) -> PretrainedConfig:
+    """The configuration object of a `config.json`."""
+    return CONFIG_MAPPING[raw["model_type"]].from_dict(decoded(raw))
+
+
+def decoded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of a `config.json` as values: JSON has no infinity, so transformers write `{"__float__": …}`."""
+    return {key: _value(value) for key, value in raw.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return float(value[FLOAT]) if value.keys() == {FLOAT} else decoded(value)
+    return [_value(one) for one in value] if isinstance(value, list) else value
 
 
 def edited(config: PretrainedConfig, edits: Mapping[Field, Any]) -> PretrainedConfig:
@@ -121,6 +138,12 @@ def in_raw(raw: Mapping[str, Any], config: PretrainedConfig, path: Field) -> boo
     for parent in _parents(path):
         place = place.get(parent) or {}
     return name in place or any(a in place for a, canonical in part.attribute_map.items() if canonical == name)
+
+
+def spelled_out(raw: Mapping[str, Any], config: PretrainedConfig, values: Mapping[Field, int]) -> dict[Field, int]:
+    """The numbers to write: those that change, and those that the file leaves to be derived from others."""
+    before = numbers(config)
+    return {name: n for name, n in values.items() if before[name] != n or not in_raw(raw, config, name)}
 
 
 def _leave_stages_out(place: dict) -> None:

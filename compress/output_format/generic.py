@@ -15,7 +15,7 @@ from compress.graph.ends import embeddings
 from compress.model import modeling_compress
 from compress.model.build import empty_model
 from compress.output_format.attributes import Attributes, Rule, Shapes, expand, find_rules
-from compress.output_format.config import Field, edited, numbers, value_at, written
+from compress.output_format.config import Field, decoded, edited, numbers, value_at, written
 from compress.output_format.groups import following
 from compress.output_format.native import depth_edits, plain
 from compress.output_format.probe import aliases, attention_shapes, runs, same_outside, shapes_of, stacks
@@ -82,7 +82,7 @@ def generic_plan(
     auto = auto_class(config, cls)
     result = {**written(raw, config, edits), "compressed": compressed, "model_type": config.model_type}
     try:
-        made = modeling_compress.CompressedConfig.from_dict(dict(result))
+        made = modeling_compress.CompressedConfig.from_dict(decoded(result))
     except ValueError as error:
         raise ModelError(f"{cls.__name__} takes no such configuration: {error}") from error
     result = {
@@ -197,7 +197,7 @@ def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: S
 
 
 def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes) -> None:
-    config = modeling_compress.CompressedConfig.from_dict(dict(written_config))
+    config = modeling_compress.CompressedConfig.from_dict(decoded(written_config))
     cls = modeling_compress.CompressedModel.class_for(config, auto)
     model = empty_model(config, cls)
     built, ties = shapes_of(model), aliases(model)

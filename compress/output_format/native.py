@@ -8,10 +8,22 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import PretrainedConfig
 
 from compress.model.build import empty_model
-from compress.output_format.config import Field, edited, flags, in_raw, lists, numbers, read_back, value_at, written
+from compress.output_format.config import (
+    Field,
+    config_from,
+    edited,
+    flags,
+    in_raw,
+    lists,
+    numbers,
+    read_back,
+    spelled_out,
+    value_at,
+    written,
+)
 from compress.output_format.probe import Key, Stack, aliases, measure, same_outside, shapes_of, sizes, stacks, uneven
 from compress.output_format.relatives import relatives
 from compress.output_format.solve import solve
@@ -110,11 +122,6 @@ def plain(
     return config_from(raw), getattr(transformers, under["architecture"]), raw, tuple(under["biases"])
 
 
-def config_from(raw: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration object of a `config.json`."""
-    return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
-
-
 def depth_edits(
     config: PretrainedConfig, cls: type, model: nn.Module, kept_layers: Mapping[str, Sequence[int]]
 ) -> dict[Field, Any] | str:
@@ -192,7 +199,7 @@ def _fit(raw: dict[str, Any], config: PretrainedConfig, cls: type, request: _Req
         solution = solve(config, cls, wanted, fixed=small)
         if solution.trouble:
             return solution.trouble
-        values = _spelled_out(raw, config, solution.values)
+        values = spelled_out(raw, config, solution.values)
     edits = {**depth, **values}
     added = _flags_for(config, cls, {**small, **values}, request.extra_biases, probe)
     if isinstance(added, str):
@@ -200,12 +207,6 @@ def _fit(raw: dict[str, Any], config: PretrainedConfig, cls: type, request: _Req
     edits |= added
     edits = {k: v for k, v in edits.items() if value_at(config, k) != v or not in_raw(raw, config, k)}
     return _checked(raw, config, edits, request)
-
-
-def _spelled_out(raw: Mapping[str, Any], config: PretrainedConfig, values: Mapping[Field, int]) -> dict[Field, int]:
-    """The numbers to write: those that change, and those that the file leaves to be derived from others."""
-    before = numbers(config)
-    return {name: n for name, n in values.items() if before[name] != n or not in_raw(raw, config, name)}
 
 
 def _flags_for(

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PretrainedConfig
 
+from compress.graph.record import WrittenNumbers
+from compress.graph.values import Unread
 from compress.inputs.batch import Batch, rows
 from compress.inputs.choose import inputs_of
 from compress.inputs.kind import Inputs
@@ -106,7 +107,7 @@ def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
 def runs(model: nn.Module) -> bool:
     """Does the forward accept the model's own shapes?"""
     try:
-        _run(model, _odd(model)[1], Branches())
+        _run(model, _odd(model)[1], Unread())
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
     return True
@@ -118,25 +119,13 @@ def _odd(model: nn.Module) -> tuple[Inputs, Batch]:
     return inputs, inputs.odd(next(model.parameters()).device)
 
 
-def _run(model: nn.Module, batch: Batch, mode: Branches) -> None:
-    """One forward inside `mode`."""
-    with torch.no_grad(), mode:
+def _run(model: nn.Module, batch: Batch, mode: Unread) -> None:
+    """One forward inside `mode`, on the device of the model."""
+    with torch.no_grad(), next(iter(batch.values())).device, WrittenNumbers(mode.values), mode:
         model(**batch)
 
 
-class Branches(TorchDispatchMode):
-    """Answers 0 where Python branches on a value that the meta device does not have, as GPT-2 does on padding."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._answer(func, args, kwargs or {})
-
-    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return torch.zeros((), dtype=args[0].dtype).item()
-        return func(*args, **kwargs)
-
-
-class _Attention(Branches):
+class _Attention(Unread):
     """Notes products whose result is `[batch × heads, sequence, sequence]`: queries times keys.
 
     A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
@@ -164,14 +153,13 @@ class _Attention(Branches):
         if (hidden := next(states, None)) is not None:
             self._lengths.add(hidden.shape[1])
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = self._answer(func, args, kwargs or {})
+    def saw(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Look at an operator."""
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
             self.multiplies = True
-            (_, length, across), width = out.shape, args[-2].shape[-1]
+            (_, length, across), width = result.shape, args[-2].shape[-1]
             if length == across != width and length in self._lengths:
-                self.found.append((out.shape[0] // self._rows, width))
-        return out
+                self.found.append((result.shape[0] // self._rows, width))
 
 
 def uneven(shapes: Mapping[str, tuple[int, ...]], original: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -164,8 +164,7 @@ def _view(
     if family.kind == "layers":
         units = np.full(weight.shape[axis], family.blocks.index(graph.blocks[graph.block_of(tensor) or 0]))
     else:
-        layout = next(member.layout for member in family.members if member.tensor == tensor)
-        units = unit_index(layout, family.name)
+        units = unit_index(graph.layouts[tensor][dim - raw.dim()], family.name)  # from the end, as experts come apart
     return MemberView(tensor, role, weight, own, torch.from_numpy(units), family.size)
 
 

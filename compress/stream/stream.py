@@ -243,7 +243,7 @@ def _leaves(model: nn.Module, blocks: Iterable[str]) -> set[str]:
         for name, module in model.named_modules()
         if next(module.children(), None) is None
         and next(module.parameters(recurse=False), None) is not None
-        and not name.startswith(prefixes)
+        and not f"{name}.".startswith(prefixes)
     }
 
 

@@ -1,5 +1,5 @@
 """What each operator does to axes. One function an operator (or several that act alike), grouped by what they do."""
 
-from compress.graph.rules import convolution, create, index, matmul, norm, pointwise, pool, reduce, shape
+from compress.graph.rules import convolution, create, index, matmul, norm, pointwise, pool, reduce, shape, values
 
-__all__ = ["convolution", "create", "index", "matmul", "norm", "pointwise", "pool", "reduce", "shape"]
+__all__ = ["convolution", "create", "index", "matmul", "norm", "pointwise", "pool", "reduce", "shape", "values"]

@@ -11,11 +11,29 @@ from compress.graph.record import Recorder, pinned, rule
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias")
 def view(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source: Tensor = args[0]
-    dims = reshape(recorder.dims(source), list(output.shape))
+    dims = _reshaped(recorder, list(recorder.dims(source)), list(output.shape))
     recorder.bind(output, dims)
     # A stored dimension is still itself where the view left it alone.
     old = recorder.dims(source)
     recorder.derive(output, source, [next((i for i, o in enumerate(old) if o is d), None) for d in dims])
+
+
+def _reshaped(recorder: Recorder, dims: list[Node], sizes: list[int]) -> list[Node]:
+    """The dims of a view as `sizes`. Where they cannot be told, those at both ends that stay as they are pass."""
+    try:
+        return reshape(dims, sizes)
+    except Mismatch as why:
+        front = _alike([node.size for node in dims], sizes)
+        back = min(_alike([node.size for node in dims[::-1]], sizes[::-1]), len(dims) - front, len(sizes) - front)
+        if not front and not back:
+            raise
+        inner = recorder.part(f"view: {why}", dims[front : len(dims) - back], sizes[front : len(sizes) - back])
+        return [*dims[:front], *inner, *dims[len(dims) - back :]]
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """How many of the first sizes are the same."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @rule("t", "transpose", "permute")
@@ -95,8 +113,11 @@ def slice_(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     if step != 1:
         dims[dim] = _strided(dims[dim], start, end, step, output.shape[dim])
     elif end - start != size:
-        _, tail = cut(dims[dim], start)
-        dims[dim], _ = cut(tail, max(end - start, 0))
+        try:
+            _, tail = cut(dims[dim], start)
+            dims[dim], _ = cut(tail, max(end - start, 0))
+        except Mismatch as why:  # the other dimensions pass
+            dims[dim : dim + 1] = recorder.part(f"slice: {why}", dims[dim : dim + 1], [output.shape[dim]])
     recorder.bind(output, dims)
     recorder.derive(output, source, [i if i != dim or output.shape[i] == size else None for i in range(source.dim())])
 

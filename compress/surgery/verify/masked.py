@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.graph.projection import added
+from compress.graph.values import Unread
 from compress.inputs.batch import Batch
 from compress.model.build import runnable_model
 from compress.model.model import Model
 from compress.model.weights import Weights
 from compress.output_format.find import bias_name, repaired_weights
-from compress.output_format.probe import Branches
 from compress.surgery.experts import Mixes, mixed_tensors
 from compress.surgery.hidden_experts import hidden, hide_experts
 from compress.surgery.take import take
@@ -125,7 +125,7 @@ def _plain_blocks(source: Model, batch: Batch) -> bool:
         for block in dict.fromkeys(source.graph.blocks)
     ]
     try:
-        with torch.no_grad(), Branches():
+        with torch.no_grad(), torch.device("meta"), Unread():
             source.module(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
     finally:
         for hook in hooks:

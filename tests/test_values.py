@@ -1,0 +1,99 @@
+"""What a trace knows of values: all that follows from the code, and nothing of what hangs on weights or inputs."""
+
+import pytest
+import torch
+from torch import nn
+
+from compress.graph.record import WrittenNumbers
+from compress.graph.values import Unread
+
+
+def forward(function, *shapes):
+    """`function` of such tensors on the meta device; (result, where a value was guessed, where a mask was)."""
+    given = [torch.empty(shape, device="meta") for shape in shapes]
+    mode = Unread()
+    with torch.no_grad(), torch.device("meta"), WrittenNumbers(mode.values), mode:
+        return function(*given), mode.branches, mode.masks
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (lambda x: torch.arange(5).max().item(), 4),
+        (lambda x: (torch.ones(4, 4).tril() == 0).sum().item(), 6),
+        (lambda x: torch.tensor([3, 7])[1].item(), 7),
+        (lambda x: torch.div(x.size(0), 2, rounding_mode="trunc").item(), 4),
+        (lambda x: torch.tensor([1.0, 2.0]).tolist(), [1.0, 2.0]),
+        (lambda x: len(torch.tensor([True, False, True]).nonzero()), 2),
+        (lambda x: f"expert_{torch.arange(3)[2]}", "expert_2"),
+        (lambda x: bool((x.new_zeros(3) == 0).all()), True),
+        (lambda x: torch.arange(4).masked_fill_(torch.arange(4) > 1, 9).sum().item(), 19),
+        (lambda x: torch.arange(6)[torch.arange(6) % 2 == 0].tolist(), [0, 2, 4]),
+    ],
+)
+def test_what_follows_from_the_code_is_known(function, wanted):
+    found, branches, masks = forward(function, (8, 2))
+    assert found == wanted
+    assert not branches and not masks
+
+
+def overwritten(x):
+    """Half of it comes from the input, by way of another view."""
+    whole = torch.zeros(4)
+    whole.view(2, 2)[1].copy_(x[0])
+    return whole.sum().item()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x.sum().item(), lambda x: torch.rand(2).sum().item(), overwritten, lambda x: torch.empty(2)[0].item()],
+    ids=["input", "random", "overwritten", "unset"],
+)
+def test_what_does_not_is_guessed_and_its_place_noted(function):
+    found, branches, _ = forward(function, (8, 2))
+    assert found == 0
+    (place,) = branches
+    assert place.startswith("test_values.py:")
+
+
+def test_of_a_mask_that_is_not_known_every_entry_counts_as_true():
+    found, branches, masks = forward(lambda x: (x > 0).nonzero().tolist(), (2, 2))
+    assert found == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert not branches and len(masks) == 1
+    found, branches, masks = forward(lambda x: x[x > 0].shape, (2, 3))
+    assert found == (6,) and not branches and len(masks) == 1
+
+
+def test_constants_on_the_processor_meet_the_rest():
+    held = torch.arange(3.0)
+    found, *_ = forward(lambda x: x + held, (2, 3))
+    assert found.is_meta and found.shape == (2, 3)
+
+
+class Mixture(nn.Module):
+    """Of four experts each token visits the best, which python looks for one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = nn.Linear(8, 4, bias=False)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 8)) for _ in range(4))
+
+    def forward(self, x):
+        mask = nn.functional.one_hot(self.router(x).argmax(-1), 4).T
+        result = torch.zeros_like(x)
+        for expert in (mask.sum(-1) > 0).nonzero():
+            (tokens,) = torch.where(mask[expert[0]] > 0)
+            result[tokens] += self.experts[int(expert)](x[tokens])
+        return result
+
+
+def test_experts_that_python_looks_up_all_run_and_their_channels_are_free():
+    from compress.graph.example import Example
+    from compress.graph.trace import trace
+
+    with torch.device("meta"):
+        model = Mixture().eval()
+    graph = trace(model, Example({"x": torch.empty(5, 8, device="meta")}))
+    assert not graph.untraced
+    assert len(graph.of_kind("channels")) == 4
+    assert any("every entry of a mask" in note for note in graph.notes)
