@@ -86,7 +86,8 @@ class Graph:
     `layouts[tensor][dim]` covers every stored tensor. `blocks` are the names of the repeated modules on the residual
     stream, in order of execution. Axes named `batch` and `sequence` in `works` stand for the calibration shape.
     `untraced` are the stored tensors that the trace did not run, each with the largest module of which nothing ran:
-    how they are coupled is not known. `convolutions` are the stored weights that convolve.
+    how they are coupled is not known. `convolutions` are the stored weights that convolve. `values` has the layouts of
+    other tensors whose layouts were asked for.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -97,6 +98,7 @@ class Graph:
     shared: Mapping[str, str] = field(default_factory=dict)  # a tied name → the name it is stored under
     untraced: Mapping[str, str] = field(default_factory=dict)
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
+    values: Mapping[str, tuple[Layout, ...]] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Family]:
         """The families of these kinds that may lose groups, in order of execution."""

@@ -24,11 +24,12 @@ from compress.graph.untraced import fed_by, span_reason
 assert _rules
 
 
-def trace(model: nn.Module, example: Example) -> Graph:
+def trace(model: nn.Module, example: Example, values: Mapping[str, Tensor] | None = None) -> Graph:
     """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
     Records one forward, of the `example`; the time is linear in operators, whatever the widths, and no weight is
-    read. Raises ModelError when the forward itself fails.
+    read. `values`: where the model's forward leaves tensors by name, whose layouts are then the graph's `values`.
+    Raises ModelError when the forward itself fails.
     """
     stored, constants, shared = stored_tensors(model)
     inputs = dict(example.tensors)
@@ -46,8 +47,8 @@ def trace(model: nn.Module, example: Example) -> Graph:
         raise ModelError(f"the forward of {type(model).__name__} cannot be recorded{where}: {error}{given}") from error
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
-    _pin_inputs(recorder, inputs, axes)
-    return _pin_fed(infer(recorder, stored, shared, watch.found(), axes), model)
+    _pin_inputs(recorder, {name: x for name, x in inputs.items() if name not in example.caches}, axes)
+    return _pin_fed(infer(recorder, stored, shared, watch.found(), axes, values), model)
 
 
 def _pin_inputs(recorder: Recorder, inputs: Mapping[str, Tensor], axes: Mapping[str, Node]) -> None:
