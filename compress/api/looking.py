@@ -14,9 +14,11 @@ from compress.comparison.candidates import candidates
 from compress.comparison.run import Comparison
 from compress.comparison.run import compare as run_all
 from compress.comparison.write import write_comparison
+from compress.files.onnx import is_onnx
 from compress.inputs.arguments import Arguments
 from compress.inputs.given import Given
 from compress.model.skeleton import held_module
+from compress.onnx_model.architecture import open_onnx
 from compress.report.inspection import Inspection, inspect_model
 
 
@@ -37,7 +39,7 @@ def inspect(
         [family.name for family in found.families if family.pinned is None]
 
     Args:
-        model: A folder, a hub id (`owner/name`, `owner/name@revision`), or a module in memory.
+        model: A folder, a hub id (`owner/name`, `owner/name@revision`), an .onnx file, or a module in memory.
         example_inputs: Of a module: what its forward is called with, as `prune` takes it.
         trust_remote_code: Run code that comes with the checkpoint.
         allow_pickle: Open weights that are pickled; a pickle can run code.
@@ -54,6 +56,8 @@ def inspect(
     if isinstance(model, nn.Module):
         given = Given(Arguments.of(model, example_inputs))
         return inspect_model(held_module(model, given), type(model).__name__)
+    if is_onnx(model):
+        return inspect_model(open_onnx(Path(model)), str(model))
     checkpoint = open_to_inspect(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )

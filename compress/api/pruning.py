@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from compress import pipeline
+from compress import onnx_pipeline, pipeline
 from compress.api.options import OptionFields, Options, chosen
 from compress.execution.document import Plan
+from compress.files.onnx import is_onnx
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
@@ -32,8 +33,9 @@ def run(
     Args:
         recipe: The name of a recipe that ships (`flap-20`, `contrasts/structured`), the path of a YAML file, or a
             recipe that was read.
-        model: A folder with config.json and safetensors, or a hub id (`owner/name`, `owner/name@revision`).
-        out: The folder to write. It appears when everything is done and verified.
+        model: A folder with config.json and safetensors, a hub id (`owner/name`, `owner/name@revision`), or an .onnx
+            file.
+        out: The folder to write, of an .onnx file another one. It appears when everything is done and verified.
         options: How to go about it; the defaults without.
         set: Fields of the recipe to change, as `--set` takes them: `["steps.0.remove=30%"]`.
         **fields: Fields of `Options` as keyword arguments; they win over `options`.
@@ -49,6 +51,8 @@ def run(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
             All of them are CompressErrors (`compress.errors`) and say what is wrong, where, and the cure.
     """
+    if is_onnx(model):
+        return onnx_pipeline.prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
     return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
 
 
@@ -85,6 +89,8 @@ def plan(
         ModelError: The model is not understood.
         BudgetError: The budget cannot be met.
     """
+    if is_onnx(model):
+        return onnx_pipeline.plan_file(read(recipe, set), Path(model), chosen(options, fields))
     return pipeline.plan(read(recipe, set), model, chosen(options, fields), config_only=config_only)
 
 
@@ -111,6 +117,8 @@ def apply(
         InputError: The plan is none, or was made for another model; `out` is not usable as given.
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
     """
+    if is_onnx(model):
+        return onnx_pipeline.apply_to_file(plan, Path(model), Path(out), chosen(options, fields))
     return pipeline.apply(plan, model, out, chosen(options, fields))
 
 

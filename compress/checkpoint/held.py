@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ class Architecture(Protocol):
     @property
     def cls(self) -> type[nn.Module]:
         """The module's class."""
+        ...
+
+    def graph(self, module: nn.Module, example: Any) -> Any:
+        """The dependency graph (`compress.graph`) of an `empty` module, of a forward of the example."""
         ...
 
     def empty(self) -> nn.Module:

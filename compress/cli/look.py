@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from compress import console
 from compress.cli.app import Input, Talk, app
+from compress.files.onnx import is_onnx
 from compress.registry import registries
 
 
@@ -18,12 +19,19 @@ def inspect(model: str, /, *, opening: Input = Input(), talk: Talk = Talk()) -> 
     Parameters
     ----------
     model
-        A folder or a hub id.
+        A folder, a hub id or an .onnx file.
     """
-    from compress.checkpoint.open import open_to_inspect
     from compress.report.inspection import inspect_model, inspection_table
 
-    found = inspect_model(open_to_inspect(model, **asdict(opening)), model)
+    if is_onnx(model):
+        from compress.onnx_model.architecture import open_onnx
+
+        opened: Any = open_onnx(Path(model))
+    else:
+        from compress.checkpoint.open import open_to_inspect
+
+        opened = open_to_inspect(model, **asdict(opening))
+    found = inspect_model(opened, model)
     console.result(inspection_table(found), asdict(found))
 
 

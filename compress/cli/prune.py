@@ -10,6 +10,7 @@ from cyclopts import App
 from compress import console
 from compress.cli.app import Flag, Input, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.push import publish
+from compress.files.onnx import is_onnx
 
 planning = App(name="plan")
 app.command(planning)
@@ -30,16 +31,16 @@ def prune(
     writing: Writing = Writing(),
     talk: Talk = Talk(),
 ) -> None:
-    """Prune MODEL by RECIPE into the folder OUT.
+    """Prune MODEL by RECIPE into the folder OUT; of an .onnx file into another one.
 
     Parameters
     ----------
     recipe
         The YAML file that says what to remove, and how.
     model
-        A folder with config.json and safetensors, or a hub id.
+        A folder with config.json and safetensors, or a hub id; or an .onnx file.
     out
-        The folder to write; it appears when everything is done and verified.
+        The folder, or the .onnx file, to write; it appears when everything is done and verified.
     set
         A field to change: `--set steps.0.remove=30%`. May be given several times.
     dry_run
@@ -56,6 +57,9 @@ def prune(
         read = read_recipe(recipe, set or ())
     if push is not None:
         _check_push(push)
+    if is_onnx(model):
+        _prune_file(read, model, out, push, dry_run, opening, writing)
+        return
     if dry_run:
         from compress.checkpoint.write import check_target
 
@@ -99,7 +103,7 @@ def plan(
     recipe
         The YAML file.
     model
-        A folder or a hub id.
+        A folder, a hub id or an .onnx file.
     to
         The file to write the plan to; with `--json` and no file it goes to stdout.
     set
@@ -139,9 +143,29 @@ def apply(
         The folder to write.
     """
     announce(f"{plan} → {model} → {out}")
+    if is_onnx(model):
+        with loading():
+            from compress.onnx_pipeline import apply_to_file
+        finish_file(apply_to_file(plan, Path(model), out, options(opening, writing)), out)
+        return
     with loading():
         from compress.pipeline import apply as execute
     finish(execute(plan, model, out, options(opening, writing)), out)
+
+
+def _prune_file(
+    recipe: Any, model: str, out: Path, push: str | None, dry_run: bool, opening: Input, writing: Writing
+) -> None:
+    from compress.errors import InputError
+
+    if push is not None:
+        raise InputError(f"--push {push}: what is published is a folder; upload {out} yourself")
+    if dry_run:
+        _show_plan(recipe, model, None, opening, writing)
+        return
+    with loading():
+        from compress.onnx_pipeline import prune_file
+    finish_file(prune_file(recipe, Path(model), out, options(opening, writing)), out)
 
 
 def _check_push(repo: str) -> None:
@@ -164,7 +188,12 @@ def _show_plan(
     if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
         why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
         raise InputError(f"{to}: {why}")
-    made = decide(recipe, model, options(opening, writing), config_only=config_only)
+    if is_onnx(model):
+        with loading():
+            from compress.onnx_pipeline import plan_file
+        made = plan_file(recipe, Path(model), options(opening, writing))
+    else:
+        made = decide(recipe, model, options(opening, writing), config_only=config_only)
     console.result(plan_table(made), made.data())
     if to is not None:
         to.write_text(made.dump(), encoding="utf-8")
@@ -184,4 +213,15 @@ def finish(report: Any, out: Path) -> None:
         console.detail(note)
     before, after = (console.human_bytes(report[side]["bytes"]) for side in ("before", "after"))
     console.say(f"report: {out / 'report.html'}")
+    console.say(f"wrote {out}: {before} → {after}; load it with: {report['load']}")
+
+
+def finish_file(report: Any, out: Path) -> None:
+    """Show what became of an .onnx file."""
+    from compress.report import table
+
+    console.result(table(report), report)
+    for note in report["notes"]:
+        console.detail(note)
+    before, after = (console.human_bytes(report[side]["bytes"]) for side in ("before", "after"))
     console.say(f"wrote {out}: {before} → {after}; load it with: {report['load']}")

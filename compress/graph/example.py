@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,11 @@ class Example:
     """Keyword arguments of a model's forward: `tensors` on the meta device, and `options` that are none.
 
     `axes` names dimensions of the tensors, name → (tensor, dimension): `batch`, of samples, and `sequence`, where a
-    sample's length is free. `Graph.flops` is told their sizes.
+    sample's length is free. `Graph.flops` is told their sizes. `caches` are tensors whose widths follow the model's:
+    keys and values of earlier tokens.
     """
 
     tensors: Mapping[str, Tensor]
     axes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    caches: Collection[str] = ()

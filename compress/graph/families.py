@@ -87,7 +87,8 @@ class Graph:
     stream, in order of execution. Axes named `batch` and `sequence` in `works` stand for the calibration shape.
     `untraced` are the stored tensors that the trace did not run, each with the largest module of which nothing ran:
     how they are coupled is not known. `convolutions` are the stored weights that convolve. `guessed` are places in the
-    model's code where python branches on values that hang on weights or inputs.
+    model's code where python branches on values that hang on weights or inputs. `values` has the layouts of other
+    tensors whose layouts were asked for.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -99,6 +100,7 @@ class Graph:
     untraced: Mapping[str, str] = field(default_factory=dict)
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
     guessed: tuple[str, ...] = ()
+    values: Mapping[str, tuple[Layout, ...]] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Family]:
         """The families of these kinds that may lose groups, in order of execution."""

@@ -29,10 +29,11 @@ def infer(
     shared: Mapping[str, str],
     blocks: Blocks,
     inputs: Mapping[str, Node],
+    values: Mapping[str, Tensor] | None = None,
 ) -> Graph:
     """Name the leaves, group them into families and say why the pinned ones are pinned.
 
-    `inputs` are the leaves named batch and sequence.
+    `inputs` are the leaves named batch and sequence, `values` the other tensors whose layouts are wanted.
     """
     dims = {name: recorder.dims(tensor) for name, tensor in stored.items()}
     names: dict[int, str] = {}
@@ -98,7 +99,8 @@ def infer(
     )
     works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
     notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
-    return Graph(layouts, _in_order(result), order, works, notes, dict(shared), idle, convolutions)
+    laid = {name: tuple(_layout(d, names) for d in recorder.dims(tensor)) for name, tensor in (values or {}).items()}
+    return Graph(layouts, _in_order(result), order, works, notes, dict(shared), idle, convolutions, laid)
 
 
 def _layout(node: Node, names: Mapping[int, str]) -> Layout:

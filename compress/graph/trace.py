@@ -25,17 +25,20 @@ from compress.graph.untraced import fed_by, span_reason
 assert _rules
 
 
-def trace(model: nn.Module, example: Example) -> Graph:
+def trace(model: nn.Module, example: Example, values: Mapping[str, Tensor] | None = None) -> Graph:
     """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
     Records one forward, of the `example`, and another one where python branches on values that are not known; the time
-    is linear in operators, whatever the widths, and no weight is read. Raises ModelError when the forward itself fails.
+    is linear in operators, whatever the widths, and no weight is read. `values`: where the model's forward leaves
+    tensors by name, whose layouts are then the graph's `values`. Raises ModelError when the forward itself fails.
     """
-    graph, branches = _recorded(model, example, 0)
+    graph, branches = _recorded(model, example, 0, values)
     return both_ways(graph, branches, lambda: _recorded(model, example, 1)[0]) if branches else graph
 
 
-def _recorded(model: nn.Module, example: Example, answer: int) -> tuple[Graph, set[str]]:
+def _recorded(
+    model: nn.Module, example: Example, answer: int, values: Mapping[str, Tensor] | None = None
+) -> tuple[Graph, set[str]]:
     """The graph of one forward, and where in it python branched on values that were taken for `answer`."""
     stored, constants, shared = stored_tensors(model)
     inputs = dict(example.tensors)
@@ -53,8 +56,8 @@ def _recorded(model: nn.Module, example: Example, answer: int) -> tuple[Graph, s
         raise ModelError(f"the forward of {type(model).__name__} cannot be recorded{where}: {error}{given}") from error
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
-    _pin_inputs(recorder, inputs, axes)
-    graph = infer(recorder, stored, shared, watch.found(), axes)
+    _pin_inputs(recorder, {name: x for name, x in inputs.items() if name not in example.caches}, axes)
+    graph = infer(recorder, stored, shared, watch.found(), axes, values)
     return _pin_fed(graph, model), recorder.branches
 
 

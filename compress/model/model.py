@@ -77,5 +77,5 @@ class Model:
             checkpoint = replace(checkpoint, tensors=asked_for(model, config, checkpoint.folder))
         weights = Weights(checkpoint, model)
         inputs = inputs_of(model, config)
-        graph = trace(model, inputs.example())
+        graph = trace(model, inputs.example()) if held is None else held.graph(model, inputs.example())
         return cls(weights.checkpoint, config, made, model, inputs, task_of(model), graph, weights)

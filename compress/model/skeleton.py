@@ -15,6 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from compress.checkpoint.held import HeldCheckpoint, hold
 from compress.errors import InputError, ModelError
+from compress.graph.example import Example
+from compress.graph.families import Graph
+from compress.graph.trace import trace
 from compress.inputs.given import Given, declare
 from compress.model.changes import Changes
 from compress.model.narrow import can_narrow, narrow
@@ -51,6 +54,10 @@ class Skeleton:
             if not tensor.is_meta
         }
         return self._called(copy.deepcopy(self.module, memo), None)
+
+    def graph(self, module: nn.Module, example: Example) -> Graph:
+        """By tracing it."""
+        return trace(module, example)
 
     def runnable(self, dtype: torch.dtype) -> nn.Module:
         """A copy to be given weights as `dtype` and run, called by the names of `given`'s tensors."""

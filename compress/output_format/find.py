@@ -18,6 +18,7 @@ from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.module import find_changes
 from compress.output_format.native import NativePlan, find_native, plain
+from compress.output_format.onnx import describe_onnx
 from compress.output_format.probe import attention_shapes
 from compress.recipe.prune import Widths
 
@@ -105,8 +106,11 @@ def find_output_format(
 
 
 def _of_module(source: Model, kept: Kept, biases: dict[str, tuple[int, ...]]) -> OutputFormat:
-    """The module itself, its parameters cut and what it knows of their sizes changed."""
+    """The module itself, its parameters cut and what it knows of their sizes changed; or an ONNX file."""
     names = Names(source.graph, kept)
+    if (opens := describe_onnx(source, kept)) is not None:
+        shapes = {**source.graph.shapes(kept), **biases}
+        return OutputFormat({}, shapes, remote_code=False, biases=biases, transformers=False, **opens)
     found = find_changes(source, kept, {new: s for name, s in biases.items() if (new := names.new(name)) is not None})
     edits = found.edits
     return OutputFormat(

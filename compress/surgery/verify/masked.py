@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calibrate.columns import is_convolution
 from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.graph.projection import added
@@ -108,7 +109,11 @@ def changed_tensors(source: Model, kept: Kept, repaired: bool, mixes: Mixes) -> 
 
 
 def _adding(vector: Tensor) -> Any:
-    return lambda module, args, output: output + vector
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        pixels = output.dim() - 2 if is_convolution(module) else 0
+        return output + vector.view(-1, *[1] * pixels)
+
+    return hook
 
 
 def _identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
