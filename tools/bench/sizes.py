@@ -51,6 +51,8 @@ CALIBRATION, PROSE = ("docs", SAMPLES), ("manuals", 32)
 PUBLISHED = ("flap-20", "llm-pruner-20", "layers-25", "cfsp-20", "flap-uniform-20", "taylor-20", "amp-30")
 OURS = ("channels-20", "measured-20", "obs-50", "exact-flops-30")
 REPAIRED = ("cfsp-20", "flap-20", "flap-uniform-20")
+TAYLOR = "channels by taylor, not repaired"
+"""What Torch-Pruning does, by this package."""
 Maker = Callable[[float, Path], nn.Module]
 """Makes the model with a share of its blocks gone, in a folder or in memory."""
 
@@ -89,6 +91,8 @@ def methods() -> Iterator[tuple[str, Maker]]:
         yield name, partial(recipe, name=name)
     for name in REPAIRED:
         yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
+    same = ("steps.0.by=taylor", "steps.0.repair=null", "steps.0.round=1")
+    yield TAYLOR, partial(recipe, name="channels-20", settings=same)
     yield "by layer: auto", partial(auto, words=("--widths", "per-layer"))
     for name in OURS[1:] + PUBLISHED[3:]:
         yield name, partial(recipe, name=name)
