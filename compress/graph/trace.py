@@ -26,19 +26,19 @@ from compress.graph.values import Values
 assert _rules
 
 
-def trace(model: nn.Module, example: Example, values: Mapping[str, Tensor] | None = None) -> Graph:
+def trace(model: nn.Module, example: Example, left: Mapping[str, Tensor] | None = None) -> Graph:
     """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
     Records one forward, of the `example`, and another one where python branches on values that are not known; the time
-    is linear in operators, whatever the widths, and no weight is read. `values`: where the model's forward leaves
+    is linear in operators, whatever the widths, and no weight is read. `left`: where the model's forward leaves
     tensors by name, whose layouts are then the graph's `values`. Raises ModelError when the forward itself fails.
     """
-    graph, branches = _recorded(model, example, 0, values)
+    graph, branches = _recorded(model, example, 0, left)
     return both_ways(graph, branches, lambda: _recorded(model, example, 1)[0]) if branches else graph
 
 
 def _recorded(
-    model: nn.Module, example: Example, answer: int, values: Mapping[str, Tensor] | None = None
+    model: nn.Module, example: Example, answer: int, left: Mapping[str, Tensor] | None = None
 ) -> tuple[Graph, set[str]]:
     """The graph of one forward, and where in it python branched on values that were taken for `answer`."""
     stored, constants, shared = stored_tensors(model)
@@ -60,7 +60,7 @@ def _recorded(
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
     _pin_inputs(recorder, {name: x for name, x in inputs.items() if name not in example.caches}, axes)
-    graph = infer(recorder, stored, shared, watch.found(), axes, values)
+    graph = infer(recorder, stored, shared, watch.found(), axes, left)
     return _pin_fed(graph, model), recorder.branches
 
 
