@@ -100,7 +100,7 @@ def infer(
     works = tuple(Work(ds, block, repeats) for (ds, block), repeats in counted.items())
     notes = tuple(f"{text} ({n} ×)" for text, n in recorder.unknown.items())
     laid = {name: tuple(_layout(d, names) for d in recorder.dims(tensor)) for name, tensor in (values or {}).items()}
-    return Graph(layouts, _in_order(result), order, works, notes, dict(shared), idle, convolutions, laid)
+    return Graph(layouts, _in_order(result), order, works, notes, dict(shared), idle, convolutions, values=laid)
 
 
 def _layout(node: Node, names: Mapping[int, str]) -> Layout:
