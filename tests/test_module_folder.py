@@ -97,6 +97,8 @@ def test_another_function_of_the_same_shapes_is_told_apart(tmp_path):
     found.save(tmp_path / "out")
     with pytest.raises(ModelError, match="has the weights' shapes and computes something else"):
         compress.load(tmp_path / "out", build=Mlp)
+    with pytest.raises(InputError, match=r"has no module\.json, .* leave `build` out"):
+        compress.load(tmp_path, build=Mlp)
     held = json.loads((tmp_path / "out" / "module.json").read_text())
     (tmp_path / "out" / "module.json").write_text(json.dumps({**held, "version": 9}))
     with pytest.raises(InputError, match=r"module\.json: of version 9"):

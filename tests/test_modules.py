@@ -208,7 +208,7 @@ def test_arguments_of_any_form_and_what_is_not_stored(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")
-def test_a_forward_that_cannot_be_verified_is_refused():
+def test_a_forward_that_cannot_be_verified_is_refused(monkeypatch):
     class Noisy(nets.Mlp):
         def forward(self, x):
             return super().forward(x) + torch.rand(5)
@@ -219,6 +219,11 @@ def test_a_forward_that_cannot_be_verified_is_refused():
         compress.prune(torch.jit.script(nn.Linear(8, 8)), torch.randn(2, 8), CHANNELS)
     with pytest.raises(InputError, match=r"first\.weight is on the meta device"):
         compress.prune(nets.Mlp().to("meta"), torch.randn(2, 8), CHANNELS)
+    with pytest.raises(InputError, match=r"DataParallel: wraps a module; give that, its `\.module`"):
+        compress.prune(nn.DataParallel(nets.Mlp()), torch.randn(2, 8), CHANNELS)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="runs in one process, and this is one of 2"):
+        compress.prune(nets.Mlp(), torch.randn(2, 8), CHANNELS)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

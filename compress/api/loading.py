@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -84,7 +85,7 @@ def load(
         InputError: There is no such model, or its files are not usable; nothing says how the module is built.
         ModelError: Its class is not known, weights are missing or do not fit, or it asks for unknown runtime rules.
     """
-    if build is not None or (Path(model) / FILE).is_file():
+    if build is not None or os.path.isfile(os.path.join(model, FILE)):  # no error for a name too long
         stored = StoredModule.read(folder := Path(model))
         named = stored.build if trust_remote_code else None
         module = stored.load(folder, named if build is None else build, arguments)

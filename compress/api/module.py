@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.api.pruning import read
 from compress.api.rounds import in_rounds
+from compress.calibrate import distributed
 from compress.checkpoint.held import HeldCheckpoint
 from compress.checkpoint.write import new_folder
 from compress.errors import InputError
@@ -178,6 +179,8 @@ def _usable(recipe: Recipe, rounds: int) -> Recipe:
     """The recipe without the data that it names. Raises InputError for what a module in memory cannot do."""
     if rounds < 1:
         raise InputError(f"rounds: {rounds}; at least 1")
+    if (processes := distributed.launched()) > 1:
+        raise InputError(f"compress.prune runs in one process, and this is one of {processes}; prune before they start")
     if recipe.export is not None:
         raise InputError("export: a module in memory is exported by torch.export or torch.onnx; leave it out")
     model_steps(recipe)

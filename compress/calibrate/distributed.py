@@ -31,6 +31,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def launched() -> int:
+    """How many processes there are, or are going to be once they join each other."""
+    return max(size(), int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def share(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """This process's samples: every `size()`-th one, in batches as large as before.
 

@@ -115,6 +115,8 @@ def _stacks(converter: Any) -> bool:
 
 def transforms(model: nn.Module, kind: str) -> list:
     """How transformers translate what older or other checkpoints of this model hold: renamings or conversions."""
+    if not any(cls.__module__.startswith("transformers.") for cls in type(model).__mro__):
+        return []  # without importing what takes seconds
     from transformers import core_model_loading
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.modeling_utils import PreTrainedModel

@@ -73,6 +73,10 @@ class StoredModule:
                 raise InputError(f"{file}: of version {held['version']}, this program reads {VERSION}; prune anew")
             changes = [Changes.read(one) for one in held["changes"]]
             return cls(held["class"], changes, held["build"], held["arguments"], held["example"])
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder}: has no {FILE}, as a saved result of compress.prune has; leave `build` out for other models"
+            ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{file}: not what makes a pruned module ({error})") from None
 
