@@ -164,11 +164,10 @@ class Recorder(Unread):
         super()._guess()
         self.unknown |= {f"every entry of a mask at {place} is taken for true": 1 for place in self.masks}
 
-    def saw(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def saw(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
         """Hand the operator to its rule."""
         self.operators += 1
         name = func.overloadpacket.__name__
-        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self.read.update(map(id, operands))
         handle = RULES.get(name) or RULES.get(name.rstrip("_"))
         if handle is None and torch.Tag.pointwise in func.tags:

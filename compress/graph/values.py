@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +60,24 @@ class Values:
         return lent
 
     def on_meta(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The same arguments with tensors on the CPU as ones on the meta device, where some are there already.
+        """The same arguments with those tensors on the meta device that are on the CPU.
 
-        A model's code makes constants on the CPU and adds them to what lies elsewhere.
+        A model's code makes constants there and adds them to what lies elsewhere.
         """
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if not any(x.is_meta for x in tensors) or all(x.is_meta for x in tensors):
-            return args, kwargs
         return tree_map(lambda x: self._twin(x) if isinstance(x, Tensor) and not x.is_meta else x, (args, kwargs))
 
-    def follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Compute the values of an operator's `result`, if those of all operands are known."""
-        outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if not any(x.is_meta for x in [*outputs, *operands]):
-            return  # it ran already
+    def follow(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
+        """Compute the values of an operator's `result`, if those of all `operands` are known."""
+        outputs = [result] if isinstance(result, Tensor) else [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         if func.overloadpacket.__name__ in SHAPED and all(x.numel() <= LARGEST for x in outputs):
             blank = torch.empty(operands[0].shape if operands[0].numel() <= LARGEST else 0, dtype=operands[0].dtype)
-            args = (blank, *args[1:])
-            operands = [blank]
-        real = [self.known(x) for x in operands]
-        small = all(x.numel() <= LARGEST for x in [*outputs, *operands])
-        if not small or any(x is None for x in real) or not _determined(func):
+            args, operands = (blank, *args[1:]), [blank]
+        known = all(self.known(x) is not None for x in operands)
+        if not known or any(x.numel() > LARGEST for x in (*outputs, *operands)) or not _determined(func):
             self._lose(func, args, kwargs)
             return
+        if not any(x.is_meta for x in (*outputs, *operands)):
+            return  # it ran already
         made = self.compute(func, args, kwargs)
         for output, value in zip(outputs, (x for x in tree_leaves(made) if isinstance(x, Tensor)), strict=True):
             self.know(output, value)
@@ -101,12 +96,10 @@ class Values:
 
     def _lose(self, func: Any, args: Any, kwargs: Any) -> None:
         """What an operator writes values to that are not known is not known either, nor are other views of it."""
-        for place, argument in enumerate(func._schema.arguments):
-            given = args[place] if place < len(args) else kwargs.get(argument.name)
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                for tensor in tree_leaves(given):
-                    if isinstance(tensor, Tensor) and (real := self.known(tensor)) is not None and real.numel():
-                        self._lost.add(real.untyped_storage().data_ptr())
+        for place, name in _written(func):
+            for tensor in tree_leaves(args[place] if place < len(args) else kwargs.get(name)):
+                if isinstance(tensor, Tensor) and (real := self.known(tensor)) is not None and real.numel():
+                    self._lost.add(real.untyped_storage().data_ptr())
 
 
 class Unread(TorchDispatchMode):
@@ -135,17 +128,23 @@ class Unread(TorchDispatchMode):
         Distribution.set_default_validate_args(self._validated.pop())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = self.values.on_meta(args, kwargs or {})
+        kwargs = kwargs or {}
+        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = args, kwargs
+        if any(x.is_meta for x in operands) and not all(x.is_meta for x in operands):
+            args, kwargs = self.values.on_meta(args, kwargs)
         if func is aten._local_scalar_dense.default:
             return self._scalar(args[0])
         args = self._by_position(func, args)
+        if args is not given[0]:
+            operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         result = self._run(func, args, kwargs)
-        self.values.follow(func, args, kwargs, result)
-        self.saw(func, args, kwargs, result)
+        self.values.follow(func, args, kwargs, operands, result)
+        self.saw(func, args, kwargs, operands, result)
         return result
 
-    def saw(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """An operator ran."""
+    def saw(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
+        """An operator ran; `operands` are the tensors among its arguments."""
 
     def _scalar(self, tensor: Tensor) -> Any:
         if (real := self.values.known(tensor)) is not None:
@@ -230,6 +229,14 @@ def written_constants(values: Values, func: Any, args: Any, kwargs: Any) -> Tens
     return made
 
 
+@cache
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Place and name of the arguments that an operator writes to."""
+    named = enumerate(func._schema.arguments)
+    return tuple((i, x.name) for i, x in named if x.alias_info is not None and x.alias_info.is_write)
+
+
+@cache
 def _determined(func: Any) -> bool:
     """Whether the same operands always give the same."""
     return torch.Tag.nondeterministic_seeded not in func.tags and func.overloadpacket.__name__ not in UNSET

@@ -10,7 +10,7 @@ from torch import nn
 
 from compress.errors import InputError, ModelError
 from compress.model.fields import check_auto_map, check_fields, reason
-from compress.model.unstored import as_constants
+from compress.model.unstored import as_constants, check_computed
 from compress.registry.importing import uncollected
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
         return checkpoint.architecture.runnable(dtype)
     config = load_config(checkpoint)
     model = _build(config, model_class(config, checkpoint), dtype, None, None)
-    as_constants(checkpoint, model)
+    constants = as_constants(checkpoint, model)
     stored = model.state_dict(keep_vars=True)
     for tensor in stored.values():
         tensor._is_hf_initialized = True
@@ -124,6 +124,7 @@ def runnable_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -
     for name in made:
         if torch.isnan(model.get_buffer(name)).any():
             raise ModelError(f"the buffer {name} is in no file and the model's code does not compute it on loading")
+    check_computed(model, constants)
     _keep_nothing(model, *EXTRA_OUTPUTS, "use_cache")
     return model
 

@@ -156,7 +156,7 @@ class _Attention(Unread):
         if (hidden := next(states, None)) is not None:
             self._lengths.add(hidden.shape[1])
 
-    def saw(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def saw(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
         """Look at an operator."""
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
             self.multiplies = True
