@@ -15,8 +15,10 @@ VOCABULARY, WIDTH, HEADS, HEAD, INNER = 20, 12, 4, 3, 10
 class Writing:
     """A graph while it is written: every call adds a node and gives the name of its output."""
 
-    def __init__(self, *, opset: int = 17, constants: bool = False, dtype: Any = np.float32, seed: int = 0) -> None:
-        self.opset, self.constants, self.dtype = opset, constants, dtype
+    def __init__(
+        self, *, opset: int = 17, constants: bool = False, dtype: Any = np.float32, cast: bool = False, seed: int = 0
+    ) -> None:
+        self.opset, self.constants, self.dtype, self.cast = opset, constants, dtype, cast
         self.nodes: list[Any] = []
         self.stored: list[Any] = []
         self.rng = np.random.default_rng(seed)
@@ -36,8 +38,10 @@ class Writing:
         return name
 
     def weight(self, name: str, *shape: int) -> str:
-        """Random numbers."""
-        return self.array(name, (self.rng.standard_normal(shape) / 2).astype(self.dtype))
+        """Random numbers; with `cast` they are stored in half precision."""
+        numbers = (self.rng.standard_normal(shape) / 2).astype(np.float16 if self.cast else self.dtype)
+        found = self.array(name, numbers)
+        return self("Cast", found, to=TensorProto.FLOAT) if self.cast else found
 
     def axes(self, kind: str, value: str, axes: list[int], **more: Any) -> str:
         """An operator whose axes are an operand from opset 13 on."""
@@ -69,9 +73,11 @@ def transformer(
     computed: bool = False,
     tied: bool = True,
     vocabulary: int = VOCABULARY,
+    anonymous: bool = False,
     **style: Any,
 ) -> Path:
-    """Text in, logits out: attention, an MLP, residual sums. `computed`: sizes follow from the shape of the input."""
+    """Text in, logits out: attention, an MLP, residual sums. `computed`: sizes follow from the shape of the input.
+    `anonymous`: only biases have names that tell of the layers, one behind the logits too."""
     external = style.pop("external", False)
     w = Writing(**style)
     table = w.weight("embed.weight", vocabulary, WIDTH)
@@ -88,7 +94,8 @@ def transformer(
             apart_to, joined_to = w.array(f"{at}apart", apart), w.array(f"{at}joined", joined)
 
         def project(name: str, value: str, wide: int, out: int, at: str = at) -> str:
-            found = w("MatMul", value, w.weight(f"{at}{name}.weight", wide, out))
+            own = f"val_{len(w.nodes)}" if anonymous else f"{at}{name}.weight"
+            found = w("MatMul", value, w.weight(own, wide, out))
             return w("Add", found, w.weight(f"{at}{name}.bias", out)) if name != "o" else found
 
         def heads(name: str, perm: list[int], value: str = x, to: str = apart_to) -> str:
@@ -100,7 +107,9 @@ def transformer(
         x = w("Add", x, project("o", mixed, HEADS * HEAD, WIDTH))
         x = w("Add", x, project("down", w("Relu", project("up", x, WIDTH, INNER)), INNER, WIDTH))
     last = w("Transpose", table, perm=[1, 0]) if tied else w.weight("head.weight", WIDTH, vocabulary)
-    w("MatMul", x, last)
+    logits = w("MatMul", x, last)
+    if anonymous:
+        w("Add", logits, w.weight("head.dense.bias", vocabulary))
     shape = ["batch", "sequence"]
     more = {"save_as_external_data": True, "size_threshold": 0} if external else {}
     return w.save(path, {"input_ids": (TensorProto.INT64, shape)}, {"logits": [*shape, vocabulary]}, **more)
