@@ -17,7 +17,9 @@ from compress.errors import BudgetError, ModelError, VerifyError
 from compress.execution.document import read_plan
 from compress.graph.families import Family, Graph
 from compress.graph.trace import trace
+from compress.inputs import accompanied
 from compress.inputs.choose import inputs_of
+from compress.inputs.image_text import ImageText
 from compress.model.build import empty_model
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
@@ -41,6 +43,13 @@ CLIP = {**TOWER, "image_size": 8, "patch_size": 4}
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
 NOT_RUN = "the trace did not run "
 INTERNAL = {"heads", "queries", "head_dim", "channels"}
+
+
+@pytest.fixture(autouse=True)
+def text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No way is found to give an image, so that the towers do not run."""
+    monkeypatch.setattr(ImageText, "layouts", lambda self, small: iter(()))
+    monkeypatch.setattr(accompanied, "_asked", {})
 
 
 def llava() -> tf.LlavaConfig:

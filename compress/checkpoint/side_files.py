@@ -23,6 +23,7 @@ KNOWN = (
     # sentence-transformers, whose further modules have weights of their own
     *("modules.json", "sentence_*_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json"),
     "[0-9]_*/model.safetensors",
+    "example_inputs.npz",  # of models whose forward takes what no kind of inputs knows
     # terms, and the card that ours takes over from
     *("license*", "licence*", "*_license*", "notice*", "copying*", "use_policy*", "readme.md"),
 )

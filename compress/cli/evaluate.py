@@ -40,8 +40,9 @@ def evaluate(
     limit
         The most questions of each task.
     data
-        What quality is measured on: a source's name (manuals by default, photos for models of images), a file or a
-        hub id; for a classifier a .jsonl of text and label.
+        What quality is measured on: a source's name (manuals by default, photos for models of images, captions and
+        speech likewise), a file or a hub id; for a classifier a .jsonl of text and label, of images digits or a
+        folder with a folder for each class.
     length
         Tokens of a sequence. Perplexities compare only at equal length.
     samples

@@ -41,8 +41,10 @@ class Preparation:
         return (crops - mean) / deviation
 
 
-def preparation(folder: Path, size: tuple[int, int], channels: int) -> Preparation:
+def preparation(folder: Path, size: tuple[int, int], channels: int, *, fixed: bool = False) -> Preparation:
     """What `preprocessor_config.json` in the model's folder says, and `size` and −1 to 1 where it says nothing.
+
+    With `fixed` the size is `size` whatever the file says.
 
     Raises InputError when the file is no such thing.
     """
@@ -65,7 +67,7 @@ def preparation(folder: Path, size: tuple[int, int], channels: int) -> Preparati
         statistics.append(tuple(float(value) for value in values))
     if 0 in statistics[1]:
         raise InputError(f"{file}: image_std holds a zero, by which nothing can be divided; mend it")
-    return Preparation(_size(file, said) or size, *statistics)
+    return Preparation(size if fixed else _size(file, said) or size, *statistics)
 
 
 def _size(file: Path, said: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -91,15 +93,15 @@ def image_samples(data: Part | str, samples: int, prepare: Preparation, seed: in
     channels = len(prepare.mean)
     if getattr(data, "name", data) == "random":
         return torch.randn(samples, channels, *prepare.size, generator=torch.Generator().manual_seed(seed))
-    images = list(_source(data))
+    images = list(images_of(data))
     if not images:
         raise InputError(f"calibrate.data: {data} gives no image")
     drawn = (images[i % len(images)] for i in range(samples))
-    crops = [_crop(image, prepare.size, channels, seed * 1_000_003 + i) for i, image in enumerate(drawn)]
+    crops = [crop(image, prepare.size, channels, seed * 1_000_003 + i) for i, image in enumerate(drawn)]
     return prepare(torch.stack(crops))
 
 
-def _crop(image: Tensor, size: tuple[int, int], channels: int, seed: int) -> Tensor:
+def crop(image: Tensor, size: tuple[int, int], channels: int, seed: int) -> Tensor:
     """A part of an image `[height, width, 3]` of 0 to 255 with the sides' ratio of `size`, as `[channels, *size]`."""
     generator = torch.Generator().manual_seed(seed)
     share, across, down, mirrored = torch.rand(4, generator=generator).tolist()
@@ -109,15 +111,24 @@ def _crop(image: Tensor, size: tuple[int, int], channels: int, seed: int) -> Ten
     top, left = int(down * (height - rows)), int(across * (width - columns))
     part = image[top : top + rows, left : left + columns].permute(2, 0, 1)[None].float() / 255
     part = part.flip(-1) if mirrored < 0.5 else part
+    return resized(part, size, channels)
+
+
+def resized(part: Tensor, size: tuple[int, int], channels: int) -> Tensor:
+    """A part of an image `[1, 3, height, width]` as `[channels, *size]`, all of them its brightness unless there are
+    three."""
     part = interpolate(part, size, mode="bilinear", antialias=True, align_corners=False)[0]
     return part if channels == 3 else part.mean(0, keepdim=True).expand(channels, -1, -1)
 
 
-def _source(data: Part | str) -> Iterator[Tensor]:
+def images_of(data: Part | str) -> Iterator[Tensor]:
     """The images, each `[height, width, 3]` uint8; at most MAX_IMAGES of them."""
     part = data if isinstance(data, Part) else Part("pictures", {"path": str(data)})
     entry = sources.get(part.name)
     if entry.meta.gives != "images":
         known = ", ".join(name for name in sources.names() if sources.get(name).meta.gives == "images")
-        raise InputError(f"calibrate.data: {part.name} gives text, and the model reads images; take {known} or random")
+        given = entry.meta.gives
+        raise InputError(
+            f"calibrate.data: {part.name} gives {given}, and the model reads images; take {known} or random"
+        )
     yield from islice(part.bind(sources)(), MAX_IMAGES)

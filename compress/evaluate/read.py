@@ -22,7 +22,7 @@ def read(model: nn.Module, metric: Metric[Any], batch: Batch) -> Any:
     """The reading of one batch, whose labels the model is not given."""
     device = next(model.parameters()).device
     moved = {name: value.to(device) for name, value in batch.items()}
-    return metric.read(asked(model, metric.asks)(**given(moved)), moved)
+    return metric.read(metric.run(asked(model, metric.asks), given(moved)), moved)
 
 
 def read_all(model: nn.Module, metric: Metric[Any], batches: Iterable[Batch]) -> Any:

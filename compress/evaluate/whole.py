@@ -55,6 +55,7 @@ class Streamed:
             number = next(i for i, one in enumerate(batches) if i not in found and _same(one, batch))
             found[number] = metric.read(output, batch)
 
+        one = asked(model, metric.asks)
         callbacks = StreamCallbacks(leave=lambda block: advance(), end=end)
         Stream(
             model,
@@ -63,7 +64,7 @@ class Streamed:
             callbacks,
             dtype=self._dtype,
             device=self._device,
-            forward=asked(model, metric.asks),
+            forward=lambda **batch: metric.run(one, batch),
         ).run(batches)
         if len(found) < len(batches):
             raise InputError(f"{self._checkpoint.folder}: not all samples went through the model")

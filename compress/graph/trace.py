@@ -21,6 +21,7 @@ from compress.graph.families import Graph
 from compress.graph.infer import infer
 from compress.graph.record import Recorder, WrittenNumbers, stored_tensors
 from compress.graph.untraced import fed_by, span_reason
+from compress.graph.values import Values
 
 assert _rules
 
@@ -38,8 +39,10 @@ def trace(model: nn.Module, example: Example) -> Graph:
 def _recorded(model: nn.Module, example: Example, answer: int) -> tuple[Graph, set[str]]:
     """The graph of one forward, and where in it python branched on values that were taken for `answer`."""
     stored, constants, shared = stored_tensors(model)
-    inputs = dict(example.tensors)
+    values = Values()
+    inputs = values.lend(example.tensors)
     recorder = Recorder(stored, constants, inputs, answer)
+    recorder.values = values
     _tie_vocabulary(model, recorder)
     watch = Watch(model, recorder, stored)
     try:

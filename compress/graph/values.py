@@ -1,24 +1,27 @@
 """A forward on the meta device that knows what follows from the model's code alone.
 
-Tensors there have no values, and python asks for some: whether a mask is causal, which positions a router picked. What
-was made of numbers in the code is computed beside the recording, on the CPU, as long as it is small. What hangs on
-weights or inputs is guessed, and what was guessed is noted.
+Tensors there have no values, and python asks for some: whether a mask is causal, which positions a router picked, how
+many tokens stand for an image. What was made of numbers in the code, and of inputs that are given with their values, is
+computed beside the recording, on the CPU, as long as it is small. What hangs on weights or other inputs is guessed, and
+what was guessed is noted.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
-LARGEST = 1 << 16
+LARGEST = 1 << 22
 """Numbers of a tensor whose values are followed."""
 
 UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
@@ -47,6 +50,14 @@ class Values:
         if real.numel() <= LARGEST and real.shape == tensor.shape:
             self._real[id(tensor)] = real
             self._alive.append(tensor)
+
+    def lend(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors on the meta device; the values of real ones are known from now on."""
+        lent = {name: tensor.to("meta") for name, tensor in given.items()}
+        for name, tensor in given.items():
+            if not tensor.is_meta:
+                self.know(lent[name], tensor)
+        return lent
 
     def on_meta(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The same arguments with those tensors on the meta device that are on the CPU.
@@ -105,6 +116,16 @@ class Unread(TorchDispatchMode):
         self.answer = answer
         self.branches: set[str] = set()
         self.masks: set[str] = set()
+        self._validated: list[bool] = []
+
+    def __enter__(self) -> Any:
+        self._validated.append(Distribution._validate_args)
+        Distribution.set_default_validate_args(False)  # their parameters have no values that could be looked at
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        Distribution.set_default_validate_args(self._validated.pop())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -197,11 +218,14 @@ def spelled(values: Values, func: Any, args: Any) -> str | None:
 
 def written_constants(values: Values, func: Any, args: Any, kwargs: Any) -> Tensor | None:
     """`torch.tensor` of numbers in the code, whose values are known then; None for any other function."""
-    if func is not torch.tensor or any(isinstance(x, Tensor) for x in tree_leaves((args, kwargs))):
+    if func not in (torch.tensor, torch.as_tensor) or not args or isinstance(args[0], Tensor):
         return None
-    made = func(*args, **kwargs)
+    numbers = tree_map(lambda x: values.known(x) if isinstance(x, Tensor) else x, args)
+    if any(x is None for x in tree_leaves(numbers)):
+        return None
+    made = func(*tree_map(lambda x: x.item() if isinstance(x, Tensor) else x, numbers), **kwargs)
     if made.is_meta:
-        values.know(made, func(*args, **{**kwargs, "device": "cpu"}))
+        values.know(made, func(*numbers, **{**kwargs, "device": "cpu"}))
     return made
 
 

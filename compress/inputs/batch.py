@@ -17,6 +17,11 @@ COUNTED, BYTES = "counted_tokens", "text_bytes"
 predicted, both `[samples]`; no forward is given them."""
 
 
+END_TO_END = "[]"
+"""At the end of a name: a forward takes what all samples have, `[samples, n, …]`, laid end to end as `[samples · n, …]`
+under the name without it."""
+
+
 def rows(batch: Batch) -> int:
     """How many samples there are."""
     return len(next(iter(batch.values())))
@@ -45,4 +50,9 @@ def samples(batch: Batch) -> list[Batch]:
 
 def given(batch: Batch) -> Batch:
     """What of a batch the model's forward takes."""
-    return {name: value for name, value in batch.items() if name not in (LABELS, TOKEN_WEIGHT, COUNTED, BYTES)}
+    told = (LABELS, TOKEN_WEIGHT, COUNTED, BYTES)
+    return {
+        name.removesuffix(END_TO_END): value.flatten(0, 1) if name.endswith(END_TO_END) else value
+        for name, value in batch.items()
+        if name not in told
+    }

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from compress.data.classes import classified, has_classes, part_of
 from compress.data.cut import cut
-from compress.data.images import image_samples, preparation
+from compress.data.images import Preparation, image_samples, preparation
 from compress.errors import InputError
 from compress.graph.example import Example
-from compress.inputs.batch import Batch
+from compress.inputs.ask import options
+from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Inputs
+from compress.inputs.pixels import FRAMES, PIXELS, USUAL, pair
 from compress.recipe.part import Part
 from compress.registry import inputs
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
     from compress.recipe.schema import Calibrate
-
-PIXELS = "pixel_values"
+LABELLED = 8
+"""Images of a batch with labels."""
 
 
 @inputs.add("images")
@@ -33,8 +37,8 @@ class Images(Inputs):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Of a model with several towers it is the text's ids that are read first."""
-        return getattr(model, "main_input_name", None) == PIXELS
+        """Models that read pixels first, and nothing beside them; those of single pictures, not of films."""
+        return getattr(model, "main_input_name", None) == PIXELS and options(config, *FRAMES) is None
 
     def example(self) -> Example:
         """Two images of the size that the model was made for."""
@@ -49,14 +53,20 @@ class Images(Inputs):
         return {PIXELS: torch.zeros(3, *self._shape, device=device)}
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
-        """Crops of the images, prepared as `preprocessor_config.json` says; `calibrate.length` means nothing here."""
+        """Crops of the images, prepared as `preprocessor_config.json` says; of a source with classes whole images and
+        these as labels. `calibrate.length` means nothing here."""
         if calibrate.template is not None:
             raise InputError(f"calibrate.template: {calibrate.template}: the model reads images; leave it out")
-        channels, *size = self._shape
-        prepare = preparation(checkpoint.folder, (size[0], size[1]), channels)
-        return cut(
-            {PIXELS: image_samples(calibrate.data or self.data, calibrate.samples, prepare, seed)}, calibrate.batch
-        )
+        prepare, data = self._preparation(checkpoint), calibrate.data or self.data
+        if isinstance(data, Part) and has_classes(data):
+            images, classes = classified(data, calibrate.samples, prepare, self.config.id2label)
+            return cut({PIXELS: images, LABELS: classes}, calibrate.batch)
+        return cut({PIXELS: image_samples(data, calibrate.samples, prepare, seed)}, calibrate.batch)
+
+    def labelled(self, file: Path | None, checkpoint: Checkpoint, *, samples: int, length: int) -> list[Batch]:
+        """Images of `digits` or of a folder with a folder for each class; see `compress.data.classes`."""
+        images, classes = classified(part_of(file), samples, self._preparation(checkpoint), self.config.id2label)
+        return cut({PIXELS: images, LABELS: classes}, LABELLED)[0]
 
     def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """The photos that calibration does not see."""
@@ -65,15 +75,15 @@ class Images(Inputs):
     def length(self, batch: Batch) -> int:
         """Patches of an image; pixels where the model has none."""
         height, width = batch[PIXELS].shape[-2:]
-        down, across = _pair(getattr(self.config, "patch_size", None) or 1)
+        down, across = pair(options(self.config, "patch_size") or 1)
         return (height // down) * (width // across)
+
+    def _preparation(self, checkpoint: Checkpoint) -> Preparation:
+        channels, height, width = self._shape
+        return preparation(checkpoint.folder, (height, width), channels)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        height, width = _pair(getattr(self.config, "image_size", None) or 224)
-        return getattr(self.config, "num_channels", 3), height, width
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+        height, width = pair(options(self.config, "image_size") or USUAL)
+        return options(self.config, "num_channels") or 3, height, width

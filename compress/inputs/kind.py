@@ -90,6 +90,11 @@ class Inputs(ABC):
         """How many positions a sample has, as far as the inputs tell: of text its tokens."""
 
     @property
+    def reserved(self) -> frozenset[int]:
+        """Tokens that stand for something else than text, such as images: no random text has any."""
+        return frozenset()
+
+    @property
     def free_length(self) -> bool:
         """Whether samples may be of any length: then costs are those of some length, else of a sample."""
         return "sequence" in self.example().axes

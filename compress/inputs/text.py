@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
     from compress.recipe.schema import Calibrate
 
-IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
+IDS, DECODER_IDS, MASK = "input_ids", "decoder_input_ids", "attention_mask"
 TRACED, ODD = (2, 16), (3, 11)
 """Rows and tokens of what is traced, and of what sizes are told apart by."""
 
@@ -61,9 +61,7 @@ class Text(Inputs):
     def example(self) -> Example:
         """`[2, 16]` tokens; a model that keeps a cache does so."""
         ids = torch.zeros(TRACED, dtype=torch.long, device="meta")
-        alone = not getattr(self.config, "is_encoder_decoder", False)  # an encoder would be told of a cache too
-        caches = {"use_cache": True} if alone and getattr(self.config, "use_cache", False) else {}
-        return Example(self._both_sides(ids), {"batch": (IDS, 0), "sequence": (IDS, 1)}, caches)
+        return Example(self._sides(ids), {"batch": (IDS, 0), "sequence": (IDS, 1)}, self._caches())
 
     def check(self, rows: int = 2, seed: int = 0) -> Batch:
         """Random tokens `[rows, 16]`, fewer where the model has not as many positions, and none of them padding.
@@ -77,11 +75,11 @@ class Text(Inputs):
         pad = getattr(text, "pad_token_id", None)
         if pad is not None and text.vocab_size > 2:  # padding shifts some models' positions
             ids[ids == pad] = (pad + 1) % text.vocab_size
-        return self._both_sides(ids)
+        return self._sides(ids)
 
     def odd(self, device: torch.device | str = "meta") -> Batch:
         """`[3, 11]` tokens."""
-        return self._both_sides(torch.ones(ODD, dtype=torch.long, device=device))
+        return self._sides(torch.ones(ODD, dtype=torch.long, device=device))
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
         """Sequences of `calibrate.length` tokens; see `batches`."""
@@ -91,6 +89,12 @@ class Text(Inputs):
         """`manuals`, prose of another kind than `docs`; where that was calibrated on, what `docs` keeps back."""
         names = {data.name if isinstance(data, Part) else data for data in calibrated}
         return KEPT_BACK if OTHER.name in names else OTHER
+
+    @property
+    def reserved(self) -> frozenset[int]:
+        """Padding."""
+        pad = getattr(self.tower, "pad_token_id", None)
+        return frozenset() if pad is None else frozenset({pad})
 
     def length(self, batch: Batch) -> int:
         """Tokens of a sequence."""
@@ -134,7 +138,7 @@ class Text(Inputs):
                 f"a text of {ids.shape[1]} tokens has {made.shape[1]} of the other tokenizer, and the model {most} "
                 "positions; measure on shorter ones"
             )
-        found = {IDS: made, **({} if mask.all() else {"attention_mask": mask})}
+        found = {IDS: made, **({} if mask.all() else {MASK: mask})}
         if masked:
             drawn = _masked(made, tokenizer, self.config)
             return {**found, IDS: drawn[IDS], LABELS: drawn[LABELS].masked_fill(mask == 0, IGNORED)}
@@ -165,11 +169,16 @@ class Text(Inputs):
 
         def prompt(count: int) -> Batch:
             short = {**batch, side: ids[:, :count]}
-            return {**short, "attention_mask": torch.ones_like(short[IDS])}
+            return {**short, MASK: torch.ones_like(short[IDS])}
 
         return Written(ids, prompt, int(ids[0, 0]) if side == DECODER_IDS else None)
 
-    def _both_sides(self, ids: Tensor) -> Batch:
+    def _caches(self) -> dict[str, bool]:
+        """That a model keeps a cache, where it does."""
+        alone = not getattr(self.config, "is_encoder_decoder", False)  # an encoder would be told of a cache too
+        return {"use_cache": True} if alone and getattr(self.config, "use_cache", False) else {}
+
+    def _sides(self, ids: Tensor) -> Batch:
         both = getattr(self.config, "is_encoder_decoder", False)
         return {IDS: ids, DECODER_IDS: ids} if both else {IDS: ids}
 

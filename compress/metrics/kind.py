@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
@@ -79,6 +79,10 @@ class Metric(ABC, Generic[Reading]):
     name: str
     asks: ClassVar[Mapping[str, Any]] = {}
     relative: ClassVar[bool] = False
+
+    def run(self, forward: Callable[..., Any], batch: Batch) -> Any:
+        """What the model makes of a batch without its labels, of which `read` is given it: one forward, by default."""
+        return forward(**batch)
 
     @abstractmethod
     def read(self, output: Any, batch: Batch) -> Reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,6 +91,21 @@ class EmbeddingSimilarity(Metric[Embeddings]):
         ]
         changes = {name: similarity_change(value, found.samples) for name, value in errors.items()}
         return Quality(figures, {self.name: asdict(found)}, {}, changes, errors.get(RANKS))
+
+
+class PairSimilarity(EmbeddingSimilarity):
+    """Likewise for two embeddings of a sample, which `of` finds: `[samples, 2, width]`. Each has length one, and both
+    together are the embedding, so that its cosine is the mean of theirs."""
+
+    asks = {}  # noqa: RUF012
+
+    def __init__(self, of: Callable[[Any], Tensor]) -> None:
+        self._of = of
+
+    def read(self, output: Any, batch: Batch) -> Embeddings:
+        """Both embeddings of each sample, one behind the other."""
+        pairs = functional.normalize(self._of(output).float(), dim=-1)
+        return Embeddings(pairs.flatten(1).cpu(), pairs.shape[1])
 
 
 def hidden_states(output: Any) -> Tensor:

@@ -27,6 +27,13 @@ ENTRIES = {
     "AutoModelForQuestionAnswering": "CompressedForQuestionAnswering",
     "AutoModelForImageClassification": "CompressedForImageClassification",
     "AutoModelForPreTraining": "CompressedForPreTraining",
+    "AutoModelForImageTextToText": "CompressedForImageTextToText",
+    "AutoModelForSpeechSeq2Seq": "CompressedForSpeechSeq2Seq",
+    "AutoModelForCTC": "CompressedForCTC",
+    "AutoModelForImageClassification": "CompressedForImageClassification",
+    "AutoModelForVideoClassification": "CompressedForVideoClassification",
+    "AutoModelForAudioClassification": "CompressedForAudioClassification",
+    "AutoModelForZeroShotImageClassification": "CompressedForZeroShotImageClassification",
 }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.inputs.batch import Batch
+from compress.errors import ModelError
+from compress.inputs.batch import END_TO_END, Batch
 from compress.inputs.choose import inputs_of
 from compress.inputs.kind import Inputs
 from compress.inputs.text import Text
@@ -69,7 +70,13 @@ class SampleInterface(Interface):
     inputs: Inputs
 
     def __post_init__(self) -> None:
-        self.axes = {name: (BATCH, *([None] * (value.dim() - 1))) for name, value in self.inputs.check(1).items()}
+        batch = self.inputs.check(1)
+        if any(name.endswith(END_TO_END) for name in batch):
+            raise ModelError(
+                f"{type(self.inputs.model).__name__} takes the patches of all images end to end, so that a graph holds "
+                "for one number of samples and one size of images; it is not exported to ONNX"
+            )
+        self.axes = {name: (BATCH, *([None] * (value.dim() - 1))) for name, value in batch.items()}
         self.cache, self.longest, self.noun = False, None, self.inputs.noun
 
     def sample(self, batch: int, length: int, seed: int = 0) -> Batch:
@@ -145,7 +152,7 @@ def part(sample: Mapping[str, Tensor], start: int, stop: int) -> Batch:
 def interface_of(model: nn.Module, cache: bool) -> Interface:
     """What `model` takes, by its kind of inputs. Raises ModelError where it has none."""
     inputs = inputs_of(model)
-    if not isinstance(inputs, Text):
+    if not isinstance(inputs, Text) or not inputs.check(1).keys() <= TOKEN_AXES.keys():
         return SampleInterface(inputs)
     config: Any = model.config
     taken = inspect.signature(model.forward).parameters

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.errors import VerifyError
+from compress.errors import ModelError, VerifyError
 from compress.onnx.interface import Interface, part
 from compress.onnx.session import Session
 from compress.onnx.settings import OnnxSettings
@@ -68,7 +68,14 @@ def _compare(model: nn.Module, interface: Interface, session: Session, batch: in
     sample = interface.sample(batch, length, seed=batch)
     with torch.inference_mode():
         wanted = tensors(asked(model, {"return_dict": True})(**sample))
-    given = (_stepwise if interface.cache else _whole)(session, sample)
+    try:
+        given = (_stepwise if interface.cache else _whole)(session, sample)
+    except Exception as error:  # ONNX Runtime has errors of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{type(model).__name__}: its graph does not run on {batch} × {length} {interface.noun}, so an axis is "
+            f"fixed inside of it, such as the batch: leave it out of dynamic ({reason})"
+        ) from error
     seen = interface.seen(sample)
     differences, sizes = [], []
     for name, value in given.items():
@@ -81,8 +88,14 @@ def _compare(model: nn.Module, interface: Interface, session: Session, batch: in
 
 
 def tensors(output: Any) -> dict[str, Tensor]:
-    """The float tensors of a model's output by name."""
-    return {name: value for name, value in output.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    """The float tensors of a model's output by name; those of an output in it behind its name and a dot."""
+    found: dict[str, Tensor] = {}
+    for name, value in output.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            found[name] = value
+        elif hasattr(value, "items"):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors(value).items()}
+    return found
 
 
 def _whole(session: Session, sample: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
-from compress.inputs.batch import Batch, rows
+from compress.inputs.batch import Batch, given, rows
 from compress.inputs.choose import inputs_of
 from compress.inputs.kind import Inputs
 from compress.model.build import empty_model
@@ -121,12 +121,15 @@ def _odd(model: nn.Module) -> tuple[Inputs, Batch]:
 
 def _run(model: nn.Module, batch: Batch, mode: Unread) -> None:
     """One forward inside `mode`, on the device of the model."""
-    with torch.no_grad(), next(iter(batch.values())).device, WrittenNumbers(mode.values), mode:
-        model(**batch)
+    device, taken = next(model.parameters()).device, given(batch)
+    taken = mode.values.lend(taken) if device.type == "meta" else {name: x.to(device) for name, x in taken.items()}
+    with torch.no_grad(), device, WrittenNumbers(mode.values), mode:
+        model(**taken)
 
 
 class _Attention(Unread):
-    """Notes products whose result is `[batch × heads, sequence, sequence]`: queries times keys.
+    """Notes products whose result is `[batch × heads, sequence, sequence]`, of one sequence or of two: queries times
+    keys.
 
     A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
     """
@@ -158,7 +161,9 @@ class _Attention(Unread):
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
             self.multiplies = True
             (_, length, across), width = result.shape, args[-2].shape[-1]
-            if length == across != width and length in self._lengths:
+            own = length == across != width and length in self._lengths
+            crossed = length != across and {length, across} <= self._lengths and width not in self._lengths
+            if own or crossed:
                 self.found.append((result.shape[0] // self._rows, width))
 
 

@@ -26,10 +26,10 @@ class Calibrate(BaseModel):
     data: Data | None = Field(
         default=None,
         description="A source by name, a file or folder, or a dataset of the hub (`owner/name`). Without it, what "
-        "suits the model: `docs` for one of text, `photos` for one of images.",
+        "suits the model: `docs` for one of text, `photos` for one of images, `captions` for both, `speech` for sound.",
     )
     samples: Annotated[int, Field(ge=1, strict=True)] = Field(
-        default=128, description="How many sequences, or images, are read."
+        default=128, description="How many sequences, images or recordings are read."
     )
     length: Annotated[int, Field(ge=1, strict=True)] = Field(default=512, description="Tokens of a sequence of text.")
     batch: Annotated[int, Field(ge=1, strict=True)] = Field(

@@ -122,7 +122,7 @@ class SiteMetadata(Metadata):
 class SourceMetadata(Metadata):
     """`gives` is what there is in it to calibrate on."""
 
-    gives: Literal["text", "tokens", "images"] = "text"
+    gives: Literal["text", "tokens", "images", "classes", "captions", "speech", "arrays"] = "text"
 
 
 Meta = TypeVar("Meta", bound=Metadata)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.inputs.batch import LABELS, Batch
 from compress.registry import tasks
-from compress.tasks.tokens import DECODER_IDS, DECODER_MASK, Tokens, following, generates
+from compress.tasks.tokens import DECODER_IDS, DECODER_MASK, Tokens, following, generates, hears
 
 
 @tasks.add("sequence_to_sequence")
@@ -20,7 +20,12 @@ class SequenceToSequence(Tokens):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Models that generate, with an encoder."""
+        """Models that generate, with an encoder that does not hear."""
+        return cls.generates_from_encoder(model, config) and not hears(model)
+
+    @staticmethod
+    def generates_from_encoder(model: nn.Module, config: Any) -> bool:
+        """Whether a decoder writes what an encoder is given."""
         return generates(model) and bool(getattr(config, "is_encoder_decoder", False))
 
     def targets(self, batch: Batch) -> tuple[Tensor, int]:

@@ -94,3 +94,8 @@ def generates(model: Any) -> bool:
     """Whether the model writes tokens one after the other."""
     able = getattr(model, "can_generate", None)
     return bool(able is not None and able()) or any(word in type(model).__name__ for word in ("CausalLM", "LMHead"))
+
+
+def hears(model: Any) -> bool:
+    """Whether the model reads sound."""
+    return getattr(model, "main_input_name", None) in ("input_features", "input_values")

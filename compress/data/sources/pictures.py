@@ -22,18 +22,22 @@ def pictures(*, path: str) -> Iterator[Tensor]:
 
     Raises InputError for a path where there is none, and for a file that cannot be read.
     """
-    from PIL import Image
-
     root = Path(path).expanduser()
     if not root.exists():
         raise InputError(f"{path}: no such file or folder; calibrate.data names where the images are")
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
     if not files:
         raise InputError(f"{path}: no file that ends in {', '.join(SUFFIXES)}")
-    for file in files:
-        check_ordinary(file)
-        try:
-            with Image.open(file) as image:
-                yield torch.from_numpy(np.array(image.convert("RGB")))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file}: not readable as an image ({error}); mend or remove it") from None
+    yield from map(read_picture, files)
+
+
+def read_picture(file: Path) -> Tensor:
+    """An image file as uint8 `[height, width, 3]`, colours as RGB. Raises InputError for one that cannot be read."""
+    from PIL import Image
+
+    check_ordinary(file)
+    try:
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: not readable as an image ({error}); mend or remove it") from None

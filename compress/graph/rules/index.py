@@ -83,7 +83,6 @@ def gather(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     "_index_put_impl",
     "index_fill",
     "index_copy",
-    "masked_scatter",
     "slice_scatter",
     "select_scatter",
 )

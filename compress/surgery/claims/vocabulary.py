@@ -73,7 +73,8 @@ class SameOnKept:
     def _check_outputs(self, source: Model, written: Written) -> str:
         """Both models on tokens that stay, in the numbers of each."""
         places = torch.from_numpy(np.flatnonzero(self.kept))
-        new = self._among(source, source.inputs.check())
+        batch = source.inputs.check()
+        new = self._among(source, batch)
         old = {name: places[value] if _holds_tokens(name) else value for name, value in new.items()}
         found, again = self._run(written.checkpoint, source, new, twice=True)
         (whole,) = self._run(source.checkpoint, source, old)
@@ -91,18 +92,25 @@ class SameOnKept:
         said = (
             f"tensors cut bit for bit; output on kept tokens equal to the input's to {off:.0e} (noise {tolerance:.0e})"
         )
-        moved = {name: (value + 1) % len(places) if _holds_tokens(name) else value for name, value in new.items()}
-        (other,) = self._run(written.checkpoint, source, moved)
+        (other,) = self._run(written.checkpoint, source, self._among(source, batch, further=1))
         if apart(other, whole) <= tolerance:
             said += ", but so it is for other tokens: the check has no power"
         return said
 
-    def _among(self, source: Model, batch: Batch) -> Batch:
-        """The batch's random tokens as new numbers of tokens that stay, none of them padding."""
-        pad = getattr(source.inputs.tower, "pad_token_id", None)
-        places = np.flatnonzero(self.kept)
-        usable = torch.from_numpy(np.flatnonzero(places != pad) if len(places) > 1 else np.arange(len(places)))
-        return {name: usable[value % len(usable)] if _holds_tokens(name) else value for name, value in batch.items()}
+    def _among(self, source: Model, batch: Batch, further: int = 0) -> Batch:
+        """The batch's random tokens as new numbers of tokens that stay, `further` ones after them; those that stand for
+        something else than text (padding, images) stay what they are."""
+        reserved, places = torch.tensor(sorted(source.inputs.reserved), dtype=torch.long), np.flatnonzero(self.kept)
+        own = torch.from_numpy(np.isin(places, reserved.numpy()))
+        usable = (~own).nonzero().flatten() if not own.all() else torch.arange(len(places))
+        new = torch.full((len(self.kept),), -1)
+        new[torch.from_numpy(places)] = torch.arange(len(places))
+
+        def one(value: Tensor) -> Tensor:
+            held = torch.isin(value, reserved) & (new[value] >= 0)
+            return torch.where(held, new[value], usable[(value + further) % len(usable)])
+
+        return {name: one(value) if _holds_tokens(name) else value for name, value in batch.items()}
 
     def _run(self, checkpoint: Any, source: Model, batch: Batch, *, twice: bool = False) -> list[Tensor]:
         model = runnable_model(checkpoint)

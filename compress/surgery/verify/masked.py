@@ -13,7 +13,7 @@ from compress.errors import VerifyError
 from compress.graph.names import Names
 from compress.graph.projection import added
 from compress.graph.values import Unread
-from compress.inputs.batch import Batch
+from compress.inputs.batch import Batch, given
 from compress.model.build import runnable_model
 from compress.model.model import Model
 from compress.model.weights import Weights
@@ -125,8 +125,8 @@ def _plain_blocks(source: Model, batch: Batch) -> bool:
         for block in dict.fromkeys(source.graph.blocks)
     ]
     try:
-        with torch.no_grad(), torch.device("meta"), Unread():
-            source.module(**{name: torch.empty_like(value, device="meta") for name, value in batch.items()})
+        with torch.no_grad(), torch.device("meta"), Unread() as mode:
+            source.module(**mode.values.lend(given(batch)))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,0 +1,70 @@
+"""What a model takes, asked of itself: its forward's signature, and forwards on the meta device that fail or run."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.graph.record import WrittenNumbers
+from compress.graph.values import Unread
+from compress.inputs.batch import Batch, given
+
+
+def takes(model: nn.Module, *names: str) -> bool:
+    """Whether the forward has all these arguments."""
+    return set(names) <= set(inspect.signature(model.forward).parameters)
+
+
+def needs(model: nn.Module) -> list[str]:
+    """The arguments that the forward must be given."""
+    found = inspect.signature(model.forward).parameters.values()
+    free = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [one.name for one in found if one.default is inspect.Parameter.empty and one.kind not in free]
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """The model where it is on the meta device as a whole, else another one of its config that is."""
+    if all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
+        return model
+    build: Any = type(model)
+    with torch.device("meta"):
+        return build._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+
+
+def answer(model: nn.Module, batch: Batch, method: Callable[..., Any] | None = None) -> Any:
+    """What the forward of a model on meta (or a method of it) makes of a real batch.
+
+    Raises ModelError with what the model's code says against it.
+    """
+    mode = Unread()
+    taken = mode.values.lend(given(batch))
+    try:
+        with torch.no_grad(), torch.device("meta"), WrittenNumbers(mode.values), mode:
+            return (method or model)(**taken)
+    except Exception as error:  # foreign modeling code may raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"given {' and '.join(taken)}: {reason}") from error
+
+
+def options(config: Any, *names: str) -> Any:
+    """The first of these settings that a config has, or else one of the configs in it; None where none has."""
+    for name in names:
+        if (found := getattr(config, name, None)) is not None:
+            return found
+    parts: Mapping[str, Any] = vars(config) if hasattr(config, "__dict__") else {}
+    for part in parts.values():
+        if hasattr(part, "to_dict") and (found := options(part, *names)) is not None:
+            return found
+    return None
+
+
+def width(features: Any) -> tuple[int, int]:
+    """How many feature vectors there are in a tensor or a list of tensors `[…, width]`, and how wide they are."""
+    tensors = [features] if isinstance(features, Tensor) else list(features)
+    return sum(one.numel() for one in tensors) // tensors[0].shape[-1], tensors[0].shape[-1]
