@@ -30,7 +30,6 @@ ENTRIES = {
     "AutoModelForImageTextToText": "CompressedForImageTextToText",
     "AutoModelForSpeechSeq2Seq": "CompressedForSpeechSeq2Seq",
     "AutoModelForCTC": "CompressedForCTC",
-    "AutoModelForImageClassification": "CompressedForImageClassification",
     "AutoModelForVideoClassification": "CompressedForVideoClassification",
     "AutoModelForAudioClassification": "CompressedForAudioClassification",
     "AutoModelForZeroShotImageClassification": "CompressedForZeroShotImageClassification",
