@@ -47,8 +47,7 @@ INTERNAL = {"heads", "queries", "head_dim", "channels"}
 
 @pytest.fixture(autouse=True)
 def text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No way is found to give an image, so that the towers do not run."""
-    monkeypatch.setattr(ImageText, "layouts", lambda self, small: iter(()))
+    monkeypatch.setattr(ImageText, "layouts", lambda self, small: iter(()))  # no way is found to give an image
     monkeypatch.setattr(accompanied, "_asked", {})
 
 
