@@ -86,7 +86,8 @@ def _agree(module: Any) -> None:
         module.num_groups = module.num_groups * len(module.weight) // module.num_channels
         module.num_channels = len(module.weight)
     elif isinstance(module, nn.LSTM | nn.GRU):
-        module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+        inner, wide = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]  # pyright: ignore
+        module.hidden_size, module.input_size = inner, wide  # pyright: ignore
     elif isinstance(module, nn.InstanceNorm1d):
         module.num_features = len(module.weight)
 

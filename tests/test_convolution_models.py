@@ -22,8 +22,8 @@ from compress.output_format.native import NativePlan, find_native
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 
-SHAPE = {"image_size": 32, "num_labels": 5}
-STAGES = {**SHAPE, "hidden_sizes": [16, 32], "depths": [2, 3]}
+SHAPE: dict[str, Any] = {"image_size": 32, "num_labels": 5}
+STAGES: dict[str, Any] = {**SHAPE, "hidden_sizes": [16, 32], "depths": [2, 3]}
 KINDS: dict[str, tuple[Any, Any]] = {
     "resnet": (tf.ResNetForImageClassification, tf.ResNetConfig(**STAGES, embedding_size=8)),
     "convnext": (tf.ConvNextForImageClassification, tf.ConvNextConfig(**STAGES, num_stages=2)),
@@ -124,7 +124,7 @@ def test_batch_norms_are_taken_anew_as_in_training(saved, tmp_path):
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     seen: dict[str, list[Any]] = {name: [] for name in norms}
     for name, module in norms.items():
-        module.register_forward_pre_hook(lambda module, args, name=name: seen[name].append(args[0]))
+        module.register_forward_pre_hook(lambda module, args, own=seen[name]: own.append(args[0]))
     source = Model.of(open_checkpoint(folder))
     recipe = parse_recipe("calibrate: {data: random, samples: 6, batch: 3}\nsteps:\n- reestimate: batch_norm\n")
     batches, _ = source.inputs.batches(recipe.calibrate, source.checkpoint, recipe.seed)

@@ -22,7 +22,13 @@ from compress.recipe.read import parse_recipe
 from compress.registry import criteria
 from compress.score.score import score
 
-SHAPE = {"embedding_size": 6, "hidden_sizes": [8, 16], "depths": [2, 2], "image_size": 16, "num_labels": 5}
+SHAPE: dict[str, Any] = {
+    "embedding_size": 6,
+    "hidden_sizes": [8, 16],
+    "depths": [2, 2],
+    "image_size": 16,
+    "num_labels": 5,
+}
 MODELS = {
     "resnet": (tf.ResNetForImageClassification, tf.ResNetConfig(**SHAPE, layer_type="basic")),
     "regnet": (tf.RegNetForImageClassification, tf.RegNetConfig(**SHAPE, groups_width=4, layer_type="x")),

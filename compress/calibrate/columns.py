@@ -76,7 +76,7 @@ def widths(module: nn.Module) -> int:
     """How many outputs a projection has."""
     if isinstance(module, TRANSPOSED):
         return module.weight.shape[1] * module.groups
-    shape = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue]
+    shape: tuple[int, ...] = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
     return shape[0] if isinstance(module, (nn.Linear, *CONVOLUTIONS)) else shape[-1]
 
 
@@ -84,7 +84,7 @@ def inputs(module: nn.Module) -> int:
     """How many channels a projection is given."""
     if isinstance(module, CONVOLUTIONS + TRANSPOSED):
         return module.in_channels
-    shape = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue]
+    shape: tuple[int, ...] = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
     return shape[-1] if isinstance(module, nn.Linear) else shape[0]
 
 
