@@ -79,7 +79,7 @@ class _Arrays(Mapping[str, Tensor]):
         first = {id(tensor): name for name, tensor in reversed(module.state_dict(keep_vars=True).items())}
         self._file, self._names = (
             file,
-            {name: module.arrays[name] for name in module.state_dict() if name in set(first.values())},
+            {name: module.stored_as[name] for name in module.state_dict() if name in set(first.values())},
         )
 
     def __getitem__(self, name: str) -> Tensor:
@@ -93,7 +93,10 @@ class _Arrays(Mapping[str, Tensor]):
 
 
 def open_onnx(path: Path, weights: Collection[str] = ()) -> HeldCheckpoint:
-    """The model in an .onnx file, of which `weights` are known to be some. Raises InputError where it is none, ModelError where weights are stored sparsely."""
+    """The model in an .onnx file, of which `weights` are known to be some.
+
+    Raises InputError where it is none, ModelError where it holds what cannot be looked into.
+    """
     file = OnnxFile(path, weights)
     found = hold(_Arrays(file), OnnxArchitecture(file))
     found.folder = path

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from compress.onnx_model.file import Node, OnnxFile
 
+RESERVED = frozenset(dir(nn.Module())) | {
+    *("fixed_numbers", "layer_of", "onnx_file", "run_numbers", "stored_as", "stretch", "watched"),
+}
+"""Attributes of modules, which no weight may be called."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -80,7 +85,7 @@ def _numbered(file: OnnxFile, node: Node) -> Iterable[tuple[str, int]]:
 def path(name: str) -> str:
     """A name of the file's as a module's: words of letters, digits and underscores, with dots between."""
     parts = [re.sub(r"\W+", "_", part).strip("_") for part in re.split(r"[./]", name)]
-    return ".".join(filter(None, parts)) or "weight"
+    return ".".join(f"{part}_" if part in RESERVED else part for part in parts if part) or "weight"
 
 
 def _end(file: OnnxFile, last: int) -> int:

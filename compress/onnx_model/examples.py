@@ -41,12 +41,14 @@ def shapes(
     length = sizes.length
     named = _totals(module, 2 * length if caches else length)
     found: dict[str, list[int]] = {}
-    for each in module.file.inputs:
+    for each in module.onnx_file.inputs:
         kind = each.type.tensor_type
         if is_cache(each.name) and not caches:
             continue
         if not each.type.HasField("tensor_type") or not kind.HasField("shape"):
-            raise ModelError(f"{module.file.path.name}: the shape of the input {each.name} is not given in the file")
+            raise ModelError(
+                f"{module.onnx_file.path.name}: the shape of the input {each.name} is not given in the file"
+            )
         dims = kind.shape.dim
         picture = len(dims) >= 4 and kind.elem_type in (1, 10) and not is_cache(each.name)
         found[each.name] = [
@@ -58,7 +60,7 @@ def shapes(
 
 def _totals(module: OnnxModule, length: int) -> dict[str, int]:
     """Where there is a cache, what counts its tokens and the new ones together is as long as both."""
-    inputs = module.file.inputs
+    inputs = module.onnx_file.inputs
     names = {dim.dim_param for each in inputs for dim in each.type.tensor_type.shape.dim}
     if not any(is_cache(each.name) for each in inputs):
         return {}
@@ -66,7 +68,7 @@ def _totals(module: OnnxModule, length: int) -> dict[str, int]:
 
 
 def _size(dim, place: int, rows: int, usual: int, named: dict[str, int]) -> int:
-    if dim.HasField("dim_value") and dim.dim_value > 0:
+    if dim.dim_value > 0:
         return dim.dim_value
     if not dim.dim_param:
         return rows if place == 0 else usual
@@ -84,7 +86,7 @@ def examples(
     tables = rows_looked_up(module)
     found: dict[str, Tensor] = {}
     wanted = shapes(module, rows, sizes=sizes, caches=caches)
-    for each in module.file.inputs:
+    for each in module.onnx_file.inputs:
         if each.name not in wanted:
             continue
         shape = wanted[each.name]
@@ -100,16 +102,16 @@ def examples(
 
 def rows_looked_up(module: OnnxModule) -> Mapping[str, int]:
     """Input → the rows of the smallest table that its numbers are looked up in, as they are or cast."""
-    makers = {name: node for node in module.file.nodes for name in node.outputs}
-    inputs = {each.name for each in module.file.inputs}
+    makers = {name: node for node in module.onnx_file.nodes for name in node.outputs}
+    inputs = {each.name for each in module.onnx_file.inputs}
     found: dict[str, int] = {}
-    for node in module.file.nodes:
-        if node.kind != "Gather" or node.operand(0) not in module.file.arrays:
+    for node in module.onnx_file.nodes:
+        if node.kind != "Gather" or node.operand(0) not in module.onnx_file.arrays:
             continue
         name = node.operand(1)
         while name in makers and makers[name].kind in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
             name = makers[name].inputs[0]
         if name in inputs:
-            size = module.file.arrays[node.operand(0)].shape[node.get("axis", 0)]
+            size = module.onnx_file.arrays[node.operand(0)].shape[node.get("axis", 0)]
             found[name] = min(size, found.get(name, size))
     return found

@@ -54,7 +54,8 @@ class OnnxFile:
 
     `nodes` are in order of execution, constants are no nodes: `arrays` has the value of every initialiser and Constant
     node by name. `inputs` and `outputs` are those of the graph, weights left out. `external`: the weights lay in files
-    beside it. `weights` are arrays that are known to be weights, whatever is left of them. Raises InputError where it is no ONNX file, or one that is damaged or of another kind.
+    beside it. `weights` are arrays that are known to be weights, whatever is left of them. Raises InputError where it
+    is no ONNX file or a damaged one, ModelError where it holds graphs in nodes or sparse weights.
     """
 
     def __init__(self, path: Path, weights: Collection[str] = ()) -> None:

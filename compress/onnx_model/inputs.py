@@ -78,13 +78,13 @@ class OnnxInputs(Given):
         sizes = shapes(self._module, sizes=self.sizes)
         tensors = {
             each.name: torch.empty(sizes[each.name], dtype=DTYPES[each.type.tensor_type.elem_type], device="meta")
-            for each in self._module.file.inputs
+            for each in self._module.onnx_file.inputs
         }
         axes: dict[str, tuple[str, int]] = {}
-        for each in self._module.file.inputs:
+        for each in self._module.onnx_file.inputs:
             dims = each.type.tensor_type.shape.dim
             for place, (axis, wanted) in enumerate((("batch", True), ("sequence", each.name == self.tokens))):
-                if wanted and place < len(dims) and not dims[place].HasField("dim_value"):
+                if wanted and place < len(dims) and dims[place].dim_value <= 0:
                     axes.setdefault(axis, (each.name, place))
         return Example(tensors, axes, caches=[name for name in tensors if is_cache(name)])
 
@@ -137,7 +137,7 @@ class OnnxInputs(Given):
         return batch[self.tokens].shape[1] if self.tokens in batch else 1
 
     def _tokenizer(self) -> Any:
-        folder = self._module.file.path.parent
+        folder = self._module.onnx_file.path.parent
         beside: Any = _Beside(folder, side_files(folder, ()).travelling)
         return load_tokenizer(beside)
 
@@ -145,7 +145,7 @@ class OnnxInputs(Given):
         """Tokens, and what else the graph takes for as many."""
         rows, length = ids.shape
         found = examples(self._module, Sizes(length=length), rows=rows, caches=False)
-        kinds = {each.name: DTYPES[each.type.tensor_type.elem_type] for each in self._module.file.inputs}
+        kinds = {each.name: DTYPES[each.type.tensor_type.elem_type] for each in self._module.onnx_file.inputs}
         for other, value in found.items():
             if value.dim() == 2 and not value.is_floating_point():
                 positions = torch.arange(length).expand(rows, -1) if "position" in other else torch.zeros_like(ids)
@@ -159,16 +159,16 @@ class OnnxInputs(Given):
                 arrays = {name: found[name] for name in found.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"calibrate.data: {file}: no readable .npz file: {error}") from None
-        wanted = {each.name: each for each in self._module.file.inputs if not is_cache(each.name)}
+        wanted = {each.name: each for each in self._module.onnx_file.inputs if not is_cache(each.name)}
         if lacking := [name for name in wanted if name not in arrays]:
             raise InputError(f"calibrate.data: {file}: has no array {lacking[0]}, which the graph reads")
         batch: Batch = {}
         for name, each in wanted.items():
             dtype, dims = DTYPES[each.type.tensor_type.elem_type], each.type.tensor_type.shape.dim
-            fixed = [(place, dim.dim_value) for place, dim in enumerate(dims) if dim.HasField("dim_value") and place]
+            fixed = [(place, dim.dim_value) for place, dim in enumerate(dims) if dim.dim_value > 0 and place]
             shape = arrays[name].shape
             if len(shape) != len(dims) or any(shape[place] != size for place, size in fixed):
-                asked = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "any" for dim in dims]
+                asked = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "any" for dim in dims]
                 raise InputError(f"calibrate.data: {file}: {name} is {list(shape)}, the graph reads {asked}")
             batch[name] = to_tensor(arrays[name]).to(dtype)[:samples]
         return batch

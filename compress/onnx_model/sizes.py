@@ -75,7 +75,7 @@ class Cut:
         name = node.operand(place)
         if not name or self.layouts(name) is not None:
             return None
-        return self.numbers[name] if name in self.numbers else self.module.file.arrays.get(name)
+        return self.numbers[name] if name in self.numbers else self.module.onnx_file.arrays.get(name)
 
     def conflict(self, node: Node) -> Conflict:
         """The node's numbers cannot follow: whatever changed of what it reads and gives must stay."""
@@ -85,7 +85,7 @@ class Cut:
 
     def changes(self) -> Iterator[Change]:
         """What must change of the graph, node by node. Raises Conflict."""
-        for node in self.module.file.nodes:
+        for node in self.module.onnx_file.nodes:
             if all(self.layouts(name) is None for name in node.outputs if name):
                 self._follow(node)
                 continue
@@ -115,7 +115,7 @@ class Cut:
         return Change(node, numbers, scaled, change.attributes)
 
     def _is_constant(self, name: str) -> bool:
-        return name in self.module.file.arrays or name in self.module.fixed
+        return name in self.module.onnx_file.arrays or name in self.module.fixed_numbers
 
     def _follow(self, node: Node) -> None:
         """The plain numbers that a node gives in the cut model."""
@@ -128,7 +128,7 @@ class Cut:
             made = [self.seen.numbers.get(name) for name in node.outputs]
         else:
             given = [self.operand(node, place) for place in range(len(node.inputs))]
-            made = [np.asarray(each) for each in self.module.numbers(node, given)]
+            made = [np.asarray(each) for each in self.module.run_numbers(node, given)]
         self.numbers.update({n: v for n, v in zip(node.outputs, made, strict=False) if n and v is not None})
 
     def _is_dense(self, name: str) -> bool:
@@ -141,7 +141,7 @@ class Cut:
             layouts = self.graph.values.get(Seen.as_operand(name, node)) if name else None
             if layouts is None:
                 continue
-            value = self.numbers[name] if name in self.numbers else self.module.file.arrays[name]
+            value = self.numbers[name] if name in self.numbers else self.module.onnx_file.arrays[name]
             before = self.seen.numbers.get(name, value)
             if list(value.shape) != [kept_size(layout, self._sizes) for layout in layouts]:
                 raise self.conflict(node)
@@ -150,7 +150,7 @@ class Cut:
 
     def _behind(self, name: str) -> frozenset[str]:
         """Families whose widths numbers are computed from."""
-        makers = {made: node for node in self.module.file.nodes for made in node.outputs}
+        makers = {made: node for node in self.module.onnx_file.nodes for made in node.outputs}
         found, todo, done = set[str](), [name], set[str]()
         while todo:
             if (name := todo.pop()) in done:

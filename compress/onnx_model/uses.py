@@ -19,7 +19,8 @@ def stored_arrays(file: OnnxFile) -> set[str]:
         found = operator_of(node)
         numbers = found.numbers if found is not None else frozenset()
         weights |= {name for place, name in enumerate(node.inputs) if place not in numbers}
-    return {name for name, array in file.arrays.items() if name in weights and is_float(array) and (array.size > 1 or name in single)}
+    floats = {name: array for name, array in file.arrays.items() if name in weights and is_float(array)}
+    return {name for name, array in floats.items() if array.size > 1 or name in single}
 
 
 def last_uses(file: OnnxFile) -> dict[str, int]:

@@ -15,6 +15,9 @@ from compress.onnx_model.file import LARGEST
 from compress.onnx_model.module import OnnxModule
 from compress.onnx_model.sizes import Change
 
+APART = 256
+"""Bytes from which on an array lies in the file of data, where there is one."""
+
 
 def changed_proto(
     module: OnnxModule,
@@ -28,11 +31,13 @@ def changed_proto(
     are those of values that changed.
     """
     rewriting = _Rewriting(module)
-    rewriting.put({module.arrays[name]: to_array(tensor) for name, tensor in tensors.items() if name in module.arrays})
+    rewriting.put(
+        {module.stored_as[name]: to_array(tensor) for name, tensor in tensors.items() if name in module.stored_as}
+    )
     for change in changes:
         rewriting.apply(change)
     for name, tensor in tensors.items():
-        if name not in module.arrays:
+        if name not in module.stored_as:
             rewriting.add_bias(name.removesuffix(".bias"), to_array(tensor))
     if sizes is not None:
         _put_sizes(rewriting.graph, sizes)
@@ -44,7 +49,9 @@ def save_proto(proto: Any, path: Path, *, external: bool) -> None:
     import onnx
 
     external = external or sum(len(each.raw_data) for each in proto.graph.initializer) > LARGEST
-    options: dict[str, Any] = {"save_as_external_data": True, "location": path.name + ".data"} if external else {}
+    options: dict[str, Any] = (
+        {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": APART} if external else {}
+    )
     onnx.save(proto, str(path), **options)
 
 
@@ -55,7 +62,7 @@ class _Rewriting:
         import onnx
 
         self.module, self.proto = module, onnx.ModelProto()
-        self.proto.CopyFrom(module.file.proto)
+        self.proto.CopyFrom(module.onnx_file.proto)
         self.graph = self.proto.graph
         self._nodes = {next(filter(None, node.output), ""): node for node in self.graph.node}
         self._before: dict[str, list[Any]] = defaultdict(list)  # first output of a node → nodes to put before it
@@ -107,10 +114,10 @@ class _Rewriting:
         from onnx import helper
 
         name = self._constant(f"{layer}.bias", bias)
-        for place, (found, _) in self.module.layers.items():
+        for place, (found, _) in self.module.layer_of.items():
             if found != layer:
                 continue
-            own = self.module.file.nodes[place].outputs[0]
+            own = self.module.onnx_file.nodes[place].outputs[0]
             node = self._nodes[own]
             if node.op_type in ("Gemm", "Conv", "ConvTranspose"):
                 del node.input[2:]
@@ -121,7 +128,13 @@ class _Rewriting:
             self._after[own].append(helper.make_node("Add", [before, name], [own], name=f"{before}_bias"))
 
     def finished(self) -> Any:
-        """The whole file."""
+        """The whole file, without constants that nothing reads any more."""
+        read = {name for node in self.graph.node for name in node.input}
+        read |= {name for nodes in (*self._before.values(), *self._after.values()) for n in nodes for name in n.input}
+        read |= {each.name for each in (*self.graph.input, *self.graph.output)}
+        for place in reversed(range(len(self.graph.initializer))):
+            if self.graph.initializer[place].name not in read:
+                del self.graph.initializer[place]
         if self._before or self._after:
             nodes = [
                 each
@@ -161,8 +174,8 @@ def _resized(info: Any, sizes: Mapping[str, Sequence[int]]) -> bool:
     dims = info.type.tensor_type.shape.dim
     known = sizes.get(info.name)
     if known is None or len(known) != len(dims):
-        return not any(dim.HasField("dim_value") for dim in dims)
+        return not any(dim.dim_value > 0 for dim in dims)
     for dim, size in zip(dims, known, strict=True):
-        if dim.HasField("dim_value"):
+        if dim.dim_value > 0:
             dim.dim_value = size
     return True

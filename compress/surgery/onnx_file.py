@@ -43,11 +43,11 @@ class InOnnxFile:
         traced = _architecture(source).traced
         changes, sizes = traced.cut(self.kept)
         proto = changed_proto(traced.module, self.tensors, changes, sizes)
-        save_proto(proto, self.path, external=traced.module.file.external)
+        save_proto(proto, self.path, external=traced.module.onnx_file.external)
 
     def opened(self, source: Model) -> Written:
         """The file as a checkpoint. Raises VerifyError where its weights go by other names than those written."""
-        arrays = _architecture(source).traced.module.arrays
+        arrays = _architecture(source).traced.module.stored_as
         found = open_onnx(self.path, [arrays.get(name, name) for name in self.tensors])
         if lost := self.tensors.keys() ^ found.tensors.keys():
             raise VerifyError(f"{self.path.name}: {min(lost)} is not where it was written")
