@@ -73,7 +73,7 @@ def plan_file(recipe: str | Path | Recipe, model: Path, options: Options | None 
 
 
 def _begin(recipe: Recipe, model: Path, options: Options, given: Plan | None) -> Run:
-    _refuse(recipe)
+    _refuse(recipe, options)
     course = stages(recipe, given, written=True, evaluated=bool(options.evaluate))
     with course("read"):
         checkpoint = open_onnx(model)
@@ -85,8 +85,11 @@ def _begin(recipe: Recipe, model: Path, options: Options, given: Plan | None) ->
     return Run(recipe, str(model), options, source, given, course)
 
 
-def _refuse(recipe: Recipe) -> None:
+def _refuse(recipe: Recipe, options: Options) -> None:
     """Raises InputError for what a file has no gradients for, or no place."""
+    for name in ("resume", "include", "base", "revision"):
+        if getattr(options, name):
+            raise InputError(f"--{name}: means nothing for an .onnx file; leave it out")
     if recipe.export is not None:
         raise InputError("export: an .onnx file is exported already; leave it out")
     for number, kind in enumerate(model_steps(recipe)):
@@ -159,15 +162,12 @@ def _new_files(out: Path, model: Path, *, force: bool) -> Iterator[Path]:
     target = placed(out)
     if not target.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist")
-    if target.is_dir() or (target.exists() and (not force or target.samefile(model))):
-        why = (
-            "is a folder"
-            if target.is_dir()
-            else "is what is read"
-            if target.samefile(model)
-            else "exists; pass --force to replace it"
-        )
-        raise InputError(f"{out}: {why}")
+    if target.is_dir():
+        raise InputError(f"{out}: is a folder; name a file in it")
+    if target.exists() and model.exists() and target.samefile(model):
+        raise InputError(f"{out}: is what is read; choose another name")
+    if target.exists() and not force:
+        raise InputError(f"{out}: exists; choose another name, or pass --force to replace it")
     work = target.with_name(hidden_name(target, os.getpid()))
     work.mkdir()
     try:

@@ -62,11 +62,19 @@ class Writing:
         return path
 
 
-def transformer(path: Path, *, layers: int = 2, computed: bool = False, tied: bool = True, **style: Any) -> Path:
+def transformer(
+    path: Path,
+    *,
+    layers: int = 2,
+    computed: bool = False,
+    tied: bool = True,
+    vocabulary: int = VOCABULARY,
+    **style: Any,
+) -> Path:
     """Text in, logits out: attention, an MLP, residual sums. `computed`: sizes follow from the shape of the input."""
     external = style.pop("external", False)
     w = Writing(**style)
-    table = w.weight("embed.weight", VOCABULARY, WIDTH)
+    table = w.weight("embed.weight", vocabulary, WIDTH)
     x = w("Gather", table, "input_ids")
     scale = w.array("scale", np.array(HEAD**-0.5, w.dtype))
     apart, joined = np.array([0, 0, HEADS, HEAD]), np.array([0, 0, HEADS * HEAD])
@@ -91,11 +99,11 @@ def transformer(path: Path, *, layers: int = 2, computed: bool = False, tied: bo
         mixed = w("Reshape", w("Transpose", w("MatMul", weights, v), perm=[0, 2, 1, 3]), joined_to)
         x = w("Add", x, project("o", mixed, HEADS * HEAD, WIDTH))
         x = w("Add", x, project("down", w("Relu", project("up", x, WIDTH, INNER)), INNER, WIDTH))
-    last = w("Transpose", table, perm=[1, 0]) if tied else w.weight("head.weight", WIDTH, VOCABULARY)
+    last = w("Transpose", table, perm=[1, 0]) if tied else w.weight("head.weight", WIDTH, vocabulary)
     w("MatMul", x, last)
     shape = ["batch", "sequence"]
     more = {"save_as_external_data": True, "size_threshold": 0} if external else {}
-    return w.save(path, {"input_ids": (TensorProto.INT64, shape)}, {"logits": [*shape, VOCABULARY]}, **more)
+    return w.save(path, {"input_ids": (TensorProto.INT64, shape)}, {"logits": [*shape, vocabulary]}, **more)
 
 
 def network(path: Path, **style: Any) -> Path:

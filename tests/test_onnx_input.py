@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import spoken
 import torch
 import zoo
 from hypothesis import given, settings
@@ -19,12 +20,14 @@ from onnx import TensorProto, numpy_helper
 import compress
 from compress.cli.call import call
 from compress.errors import BudgetError, InputError, ModelError, VerifyError
+from compress.model.model import Model
 from compress.onnx import export_model
 from compress.onnx.settings import OnnxSettings
 from compress.onnx_model.architecture import open_onnx
 from compress.onnx_model.examples import examples
 from compress.onnx_model.file import OnnxFile
 from compress.onnx_model.module import OnnxModule
+from compress.recipe.schema import Calibrate
 
 STYLES = {
     "initialisers": {},
@@ -291,6 +294,20 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
     damaged.write_bytes(dense.read_bytes()[:-200])
     with pytest.raises(InputError, match=r"no readable ONNX file|holds no graph"):
         open_onnx(damaged)
+
+
+def test_text_is_calibrated_on_where_a_tokenizer_lies_beside(tmp_path):
+    path = graphs.transformer(tmp_path / "model.onnx", layers=1, vocabulary=spoken.VOCABULARY)
+    spoken._tokenizer().save_pretrained(tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat. " * 40)
+    found = Model.of(open_onnx(path))
+    calibrate = Calibrate(data=str(text), samples=3, length=8)
+    (batch,), _ = found.inputs.batches(calibrate, found.checkpoint)
+    wanted = spoken._tokenizer()(text.read_text() + "\n\n")["input_ids"][:24]
+    assert batch["input_ids"].flatten().tolist() == wanted
+    (drawn,), _ = found.inputs.batches(Calibrate(data="random", samples=3, length=8), found.checkpoint)
+    assert drawn["input_ids"].shape == (3, 8) and drawn["input_ids"].max() < spoken.VOCABULARY
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -77,10 +79,10 @@ class _Arrays(Mapping[str, Tensor]):
     def __init__(self, file: OnnxFile) -> None:
         module = OnnxModule(file, device="meta")
         first = {id(tensor): name for name, tensor in reversed(module.state_dict(keep_vars=True).items())}
-        self._file, self._names = (
-            file,
-            {name: module.stored_as[name] for name in module.state_dict() if name in set(first.values())},
-        )
+        self._file = file
+        self._names = {
+            name: module.stored_as[name] for name in sorted(first.values(), key=list(module.state_dict()).index)
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         return to_tensor(self._file.arrays[self._names[name]])
@@ -92,12 +94,26 @@ class _Arrays(Mapping[str, Tensor]):
         return len(self._names)
 
 
-def open_onnx(path: Path, weights: Collection[str] = ()) -> HeldCheckpoint:
+@dataclass(eq=False)
+class OnnxCheckpoint(HeldCheckpoint):
+    """The weights in an .onnx file."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the weights, as of any module in memory, and of the graph that reads them."""
+        architecture = cast(OnnxArchitecture, self.architecture)
+        digest = blake2b(HeldCheckpoint.digest.func(self).encode(), digest_size=20)  # pyright: ignore[reportAttributeAccessIssue]
+        for node in architecture.file.nodes:
+            digest.update(node.proto.SerializeToString(deterministic=True))
+        return digest.hexdigest()
+
+
+def open_onnx(path: Path, weights: Collection[str] = ()) -> OnnxCheckpoint:
     """The model in an .onnx file, of which `weights` are known to be some.
 
     Raises InputError where it is none, ModelError where it holds what cannot be looked into.
     """
     file = OnnxFile(path, weights)
-    found = hold(_Arrays(file), OnnxArchitecture(file))
-    found.folder = path
-    return found
+    architecture = OnnxArchitecture(file)
+    found = hold(_Arrays(file), architecture)
+    return OnnxCheckpoint(path, {}, found.tensors, [], held=found.held, architecture=architecture)

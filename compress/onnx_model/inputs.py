@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,10 @@ from torch import Tensor
 
 from compress.checkpoint.side_files import side_files
 from compress.console import warn
-from compress.data.cut import cut
 from compress.data.tokens import load_tokenizer, token_rows
 from compress.errors import InputError
 from compress.graph.example import Example
-from compress.inputs.batch import Batch
+from compress.inputs.batch import Batch, rows
 from compress.inputs.given import Given
 from compress.onnx_model.arrays import DTYPES, to_tensor
 from compress.onnx_model.examples import SIZES, Sizes, examples, rows_looked_up, shapes
@@ -106,14 +106,14 @@ class OnnxInputs(Given):
         """
         source = calibrate.data
         if isinstance(source, str) and source.endswith(ARRAYS):
-            return cut(self._arrays(Path(source).expanduser(), calibrate.samples), calibrate.batch)
+            return self._in_batches(self._arrays(Path(source).expanduser(), calibrate.samples), calibrate)
         name = self.tokens
         beside = self._tokenizer()
         if name is not None and beside is not None and source != RANDOM:
             config: Any = _Vocabulary(self._tables[name], None)
             asked = calibrate if source is not None else calibrate.model_copy(update={"data": Part("docs")})
             ids = token_rows(asked, beside, config, seed)
-            return cut(self._around(name, ids), calibrate.batch)
+            return self._in_batches(self._around(name, ids), calibrate)
         if isinstance(source, str):  # a file, a folder, a dataset: somebody means it
             raise InputError(
                 f"calibrate.data: {source}: the graph reads {', '.join(shapes(self._module))}; give an .npz file with "
@@ -125,8 +125,12 @@ class OnnxInputs(Given):
                 f".npz file with arrays {', '.join(shapes(self._module))}: --set calibrate.data=samples.npz"
             )
         sizes = self.sizes if self.tokens is None else replace(self.sizes, length=calibrate.length)
-        drawn = examples(self._module, sizes, rows=calibrate.samples, seed=seed, caches=False)
-        return cut(drawn, calibrate.batch)
+        at_once = self._rows(calibrate)
+        found = [
+            examples(self._module, sizes, rows=min(at_once, calibrate.samples - done), seed=seed + done, caches=False)
+            for done in range(0, calibrate.samples, at_once)
+        ]
+        return found, _key(found)
 
     def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """Random numbers: of other data nothing is known."""
@@ -136,6 +140,23 @@ class OnnxInputs(Given):
         """Tokens of a sample; one where it has none."""
         return batch[self.tokens].shape[1] if self.tokens in batch else 1
 
+    def _rows(self, calibrate: Calibrate) -> int:
+        """Samples in a batch: as many as the file has fixed, if it has."""
+        first = self._module.onnx_file.inputs[0].type.tensor_type.shape.dim
+        return first[0].dim_value if len(first) and first[0].dim_value > 0 else calibrate.batch
+
+    def _in_batches(self, arrays: Batch, calibrate: Calibrate) -> tuple[list[Batch], str]:
+        """Samples in batches; what has no dimension of samples goes along with each of these."""
+        samples, at_once = rows(arrays), self._rows(calibrate)
+        found = [
+            {
+                name: value[done : done + at_once] if value.dim() and len(value) == samples else value
+                for name, value in arrays.items()
+            }
+            for done in range(0, samples - samples % at_once if samples > at_once else samples, at_once)
+        ]
+        return found, _key(found)
+
     def _tokenizer(self) -> Any:
         folder = self._module.onnx_file.path.parent
         beside: Any = _Beside(folder, side_files(folder, ()).travelling)
@@ -143,12 +164,12 @@ class OnnxInputs(Given):
 
     def _around(self, name: str, ids: Tensor) -> Batch:
         """Tokens, and what else the graph takes for as many."""
-        rows, length = ids.shape
-        found = examples(self._module, Sizes(length=length), rows=rows, caches=False)
+        count, length = ids.shape
+        found = examples(self._module, Sizes(length=length), rows=count, caches=False)
         kinds = {each.name: DTYPES[each.type.tensor_type.elem_type] for each in self._module.onnx_file.inputs}
         for other, value in found.items():
             if value.dim() == 2 and not value.is_floating_point():
-                positions = torch.arange(length).expand(rows, -1) if "position" in other else torch.zeros_like(ids)
+                positions = torch.arange(length).expand(count, -1) if "position" in other else torch.zeros_like(ids)
                 found[other] = (torch.ones_like(value) if "mask" in other else positions).to(kinds[other])
         found[name] = ids.to(kinds[name])
         return found
@@ -170,5 +191,15 @@ class OnnxInputs(Given):
             if len(shape) != len(dims) or any(shape[place] != size for place, size in fixed):
                 asked = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "any" for dim in dims]
                 raise InputError(f"calibrate.data: {file}: {name} is {list(shape)}, the graph reads {asked}")
-            batch[name] = to_tensor(arrays[name]).to(dtype)[:samples]
-        return batch
+            batch[name] = to_tensor(arrays[name]).to(dtype)
+        count = rows(batch)
+        return {name: x[:samples] if x.dim() and len(x) == count else x for name, x in batch.items()}
+
+
+def _key(batches: Iterable[Batch]) -> str:
+    """Stands for the numbers in them."""
+    digest = blake2b(digest_size=16)
+    for batch in batches:
+        for name, value in batch.items():
+            digest.update(f"{name}{list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()

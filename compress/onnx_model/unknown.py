@@ -38,10 +38,11 @@ def by_reference(node: Node, numbers: Numbers, given: Sequence[Tensor | None]) -
     arrays = [None if each is None else _array(each) for each in given]
     made = [np.asarray(each) for each in numbers(node, arrays)]
     found = [torch.empty_like(to_tensor(each), device="meta") if meta else to_tensor(each) for each in made]
-    return tuple(torch.ops.compress_onnx.not_understood(tensors, found, str(node)))
+    placed = [each.to(tensors[0].device) for each in found] if tensors else found
+    return tuple(torch.ops.compress_onnx.not_understood(tensors, placed, str(node)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     if not tensor.is_meta:
-        return to_array(tensor)
+        return to_array(tensor.cpu())
     return np.zeros(tuple(tensor.shape), to_array(torch.zeros(1, dtype=tensor.dtype, device="cpu")).dtype)
