@@ -72,14 +72,20 @@ def stretches(file: OnnxFile) -> list[Stretch]:
 
 def _numbered(file: OnnxFile, node: Node) -> Iterable[tuple[str, int]]:
     """(list, number) in a node's own name where that is a path, else in those of the weights that it reads."""
-    names = [node.name] if "/" in node.name else [name for name in node.inputs if name in file.arrays]
-    if node.kind == "MatMul" and names and "/" not in node.name:  # its weight may go by no name, its bias by one
-        names += [name for other in file.nodes if node.outputs[0] in other.inputs for name in other.inputs]
-    for name in names:
+    for name in [node.name] if "/" in node.name else _names(file, node):
         parts = path(name).split(".")
         at = next((i for i, part in enumerate(parts) if part.isdecimal() and i), None)
         if at is not None and at + 1 < len(parts):
             yield ".".join(parts[:at]), int(parts[at])
+
+
+def _names(file: OnnxFile, node: Node) -> list[str]:
+    """Of the arrays that a node reads; a product's weight may go by no name, and the bias that is added by one."""
+    names = [name for name in node.inputs if name in file.arrays]
+    if node.kind == "MatMul" and names:
+        after = [other for other in file.nodes if node.outputs[0] in other.inputs]
+        names += [name for other in after for name in other.inputs if name in file.arrays]
+    return names
 
 
 def path(name: str) -> str:
@@ -95,8 +101,8 @@ def _end(file: OnnxFile, last: int) -> int:
     """
     if "/" in file.nodes[last].name:
         return last + 1
-    names = (any("." in name for name in node.inputs if name in file.arrays) for node in file.nodes[last + 1 :])
-    return last + 1 + next((i for i, named in enumerate(names) if named), 0)
+    named = (any("." in name for name in _names(file, node)) for node in file.nodes[last + 1 :])
+    return last + 1 + next((i for i, found in enumerate(named) if found), 0)
 
 
 def _stretch(file: OnnxFile, name: str, first: int, end: int) -> Stretch:
