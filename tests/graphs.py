@@ -69,9 +69,11 @@ def transformer(
     computed: bool = False,
     tied: bool = True,
     vocabulary: int = VOCABULARY,
+    anonymous: bool = False,
     **style: Any,
 ) -> Path:
-    """Text in, logits out: attention, an MLP, residual sums. `computed`: sizes follow from the shape of the input."""
+    """Text in, logits out: attention, an MLP, residual sums. `computed`: sizes follow from the shape of the input.
+    `anonymous`: only biases have names that tell of the layers, one behind the logits too."""
     external = style.pop("external", False)
     w = Writing(**style)
     table = w.weight("embed.weight", vocabulary, WIDTH)
@@ -88,7 +90,8 @@ def transformer(
             apart_to, joined_to = w.array(f"{at}apart", apart), w.array(f"{at}joined", joined)
 
         def project(name: str, value: str, wide: int, out: int, at: str = at) -> str:
-            found = w("MatMul", value, w.weight(f"{at}{name}.weight", wide, out))
+            own = f"val_{len(w.nodes)}" if anonymous else f"{at}{name}.weight"
+            found = w("MatMul", value, w.weight(own, wide, out))
             return w("Add", found, w.weight(f"{at}{name}.bias", out)) if name != "o" else found
 
         def heads(name: str, perm: list[int], value: str = x, to: str = apart_to) -> str:
@@ -100,7 +103,9 @@ def transformer(
         x = w("Add", x, project("o", mixed, HEADS * HEAD, WIDTH))
         x = w("Add", x, project("down", w("Relu", project("up", x, WIDTH, INNER)), INNER, WIDTH))
     last = w("Transpose", table, perm=[1, 0]) if tied else w.weight("head.weight", WIDTH, vocabulary)
-    w("MatMul", x, last)
+    logits = w("MatMul", x, last)
+    if anonymous:
+        w("Add", logits, w.weight("head.dense.bias", vocabulary))
     shape = ["batch", "sequence"]
     more = {"save_as_external_data": True, "size_threshold": 0} if external else {}
     return w.save(path, {"input_ids": (TensorProto.INT64, shape)}, {"logits": [*shape, vocabulary]}, **more)

@@ -107,9 +107,9 @@ def recipe(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", [*STYLES, "anonymous"])
 def test_a_transformer_runs_in_torch_as_in_onnx_runtime(style, tmp_path):
-    path = graphs.transformer(tmp_path / "model.onnx", **STYLES[style])
+    path = graphs.transformer(tmp_path / "model.onnx", **STYLES.get(style, {"anonymous": True, "tied": False}))
     module = OnnxModule(OnnxFile(path))
     for rows, length in ((2, 7), (3, 1)):
         inputs = ids(rows, length)
