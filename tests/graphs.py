@@ -15,8 +15,10 @@ VOCABULARY, WIDTH, HEADS, HEAD, INNER = 20, 12, 4, 3, 10
 class Writing:
     """A graph while it is written: every call adds a node and gives the name of its output."""
 
-    def __init__(self, *, opset: int = 17, constants: bool = False, dtype: Any = np.float32, seed: int = 0) -> None:
-        self.opset, self.constants, self.dtype = opset, constants, dtype
+    def __init__(
+        self, *, opset: int = 17, constants: bool = False, dtype: Any = np.float32, cast: bool = False, seed: int = 0
+    ) -> None:
+        self.opset, self.constants, self.dtype, self.cast = opset, constants, dtype, cast
         self.nodes: list[Any] = []
         self.stored: list[Any] = []
         self.rng = np.random.default_rng(seed)
@@ -36,8 +38,10 @@ class Writing:
         return name
 
     def weight(self, name: str, *shape: int) -> str:
-        """Random numbers."""
-        return self.array(name, (self.rng.standard_normal(shape) / 2).astype(self.dtype))
+        """Random numbers; with `cast` they are stored in half precision."""
+        numbers = (self.rng.standard_normal(shape) / 2).astype(np.float16 if self.cast else self.dtype)
+        found = self.array(name, numbers)
+        return self("Cast", found, to=TensorProto.FLOAT) if self.cast else found
 
     def axes(self, kind: str, value: str, axes: list[int], **more: Any) -> str:
         """An operator whose axes are an operand from opset 13 on."""

@@ -23,7 +23,7 @@ Made = tuple[dict[int, tuple[str, Layer]], dict[str, str], set[int]]
 
 def make_layers(file: OnnxFile, device: torch.device, blocks: Sequence[Stretch], tree: Tree) -> Made:
     """Put a module for every node with weights into the `tree`, and what weights are left."""
-    making = Making(file, device)
+    making = Making(file, device, blocks)
     places = {id(node): place for place, node in enumerate(file.nodes)}
     known: dict[tuple[Any, ...], str] = {}
     layers: dict[int, tuple[str, Layer]] = {}
@@ -60,8 +60,9 @@ def _named(place: int, wanted: list[str], blocks: Sequence[Stretch]) -> list[str
 class Making:
     """What layers ask for while they are made (`compress.onnx_model.layers.Weights`)."""
 
-    def __init__(self, file: OnnxFile, device: torch.device) -> None:
+    def __init__(self, file: OnnxFile, device: torch.device, blocks: Sequence[Stretch] = ()) -> None:
         self.file, self.device, self.stored = file, device, stored_arrays(file)
+        self._blocks = {id(node): each.name for each in blocks for node in file.nodes[each.first : each.end]}
         self._parameters_of: dict[str, nn.Parameter] = {}
         self._makers = {name: node for node in file.nodes for name in node.outputs if name}
         self._readers: Counter[str] = Counter(name for node in file.nodes for name in node.inputs)
@@ -91,7 +92,7 @@ class Making:
         if self._readers[node.outputs[0]] != 1 or node.outputs[0] in self.file.outputs:
             return None
         after = next(other for other in self.file.nodes if node.outputs[0] in other.inputs)
-        if after.kind != "Add" or after.domain:
+        if after.kind != "Add" or after.domain or self._blocks.get(id(node)) != self._blocks.get(id(after)):
             return None
         (other,) = [name for name in after.inputs if name != node.outputs[0]]
         bias = self.weight(other)
