@@ -31,7 +31,9 @@ def ear(checkpoint: Checkpoint, config: Any, bins: int | None) -> Any | None:
     Raises InputError for a preprocessor_config.json that cannot be used.
     """
     import transformers
-    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+    from transformers.models.auto.feature_extraction_auto import (
+        FEATURE_EXTRACTOR_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
     file = checkpoint.folder / "preprocessor_config.json"
     if file.exists():
@@ -42,7 +44,8 @@ def ear(checkpoint: Checkpoint, config: Any, bins: int | None) -> Any | None:
         except Exception as error:  # transformers raises whatever its readers do
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"{file}: not understood by transformers: {reason}") from error
-    name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(getattr(config, "model_type", ""))
+    known: Any = FEATURE_EXTRACTOR_MAPPING_NAMES
+    name = known.get(getattr(config, "model_type", ""))
     found = getattr(transformers, name, None) if name else None
     return None if found is None else found(**({"feature_size": bins} if bins else {}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def digits(*, split: Literal["train", "test"] = "train") -> Iterator[tuple[Tenso
         from sklearn.datasets import load_digits
     except ImportError:
         raise InputError("digits: needs scikit-learn; pip install scikit-learn") from None
-    found = load_digits()
+    found: Any = load_digits()
     images, numbers = torch.from_numpy(found.images), found.target
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     for place in order:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -90,7 +90,8 @@ def _letter(letter: str, pitch: float, random: np.random.Generator) -> np.ndarra
         return np.zeros(int(LENGTHS[" "] * RATE))
     count = int(LENGTHS["noise"] * RATE)
     band = butter(2, NOISES[letter], "bandpass", fs=RATE, output="sos")
-    noise = 0.4 * sosfilt(band, random.standard_normal(count)) * np.hanning(count)
+    noise: Any = sosfilt(band, random.standard_normal(count))
+    noise = 0.4 * noise * np.hanning(count)
     return noise + (0.4 * _hum((250, 900), pitch, LENGTHS["noise"]) if letter in VOICED else 0)
 
 

@@ -114,6 +114,7 @@ def named_tokens(source: Model, tokenizer: PreTrainedTokenizerBase) -> tuple[set
 def full_config(source: Model) -> dict[str, Any]:
     """config.json with the ids written out that it has by its class alone."""
     raw = source.checkpoint.config
+    assert source.config is not None  # a module in memory has no tokens
     return implied(source.config.to_dict(), raw)
 
 
