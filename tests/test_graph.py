@@ -266,8 +266,8 @@ def test_a_forward_that_fails_is_an_error_with_the_place():
         toy(broken)
 
 
-def test_models_of_sound_are_refused():
+def test_models_that_read_what_is_not_known_are_refused():
     model = Toy()
-    model.main_input_name = "input_values"  # pyright: ignore
-    with pytest.raises(ModelError, match="input_values"):
+    model.main_input_name = "odours"  # pyright: ignore
+    with pytest.raises(ModelError, match="odours"):
         inputs_of(model.to("meta"))

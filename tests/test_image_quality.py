@@ -92,7 +92,7 @@ def test_eval_measures_an_encoder_of_images_beside_the_dense_one(place, capsys):
     assert set(found["changes"]) == {"cosine", "ranks", "prefill", "throughput"}
     ViTForImageClassification(CONFIG).save_pretrained(place / "classes")
     assert cli.call(["eval", "classes"]) == 2
-    assert "samples with labels" in capsys.readouterr().err
+    assert "--data: a classifier of images is measured on digits, or a folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_both_towers_are_traced_and_what_stands_for_an_image_is_asked_of_the_mod
     free = [family for family in source.graph.families.values() if family.pinned is None]
     seen = VISION.get(name, "vision_model")
     for kind, size in (("heads", 4), ("channels", 64 if name == "qwen2_vl" else 48)):
-        assert sum(f.kind == kind and seen in f.name and f.size == size for f in free) == 2, kind
+        assert sum(f.kind == kind and seen in f.name and f.size == size for f in free) >= 2, kind
         assert sum(f.kind == kind and seen not in f.name for f in free) >= 2, kind
     batch, token = source.inputs.check(), several.IMAGE
     if STAND[name]:

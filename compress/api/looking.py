@@ -18,7 +18,6 @@ from compress.files.onnx import is_onnx
 from compress.inputs.arguments import Arguments
 from compress.inputs.given import Given
 from compress.model.skeleton import held_module
-from compress.onnx_model.architecture import open_onnx
 from compress.report.inspection import Inspection, inspect_model
 
 
@@ -57,6 +56,8 @@ def inspect(
         given = Given(Arguments.of(model, example_inputs))
         return inspect_model(held_module(model, given), type(model).__name__)
     if is_onnx(model):
+        from compress.onnx_model.architecture import open_onnx
+
         return inspect_model(open_onnx(Path(model)), str(model))
     checkpoint = open_to_inspect(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base

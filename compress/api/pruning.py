@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from compress import onnx_pipeline, pipeline
+from compress import pipeline
 from compress.api.options import OptionFields, Options, chosen
 from compress.execution.document import Plan
 from compress.files.onnx import is_onnx
@@ -52,7 +52,9 @@ def run(
             All of them are CompressErrors (`compress.errors`) and say what is wrong, where, and the cure.
     """
     if is_onnx(model):
-        return onnx_pipeline.prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
+        from compress.onnx_pipeline import prune_file
+
+        return prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
     return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
 
 
@@ -90,7 +92,9 @@ def plan(
         BudgetError: The budget cannot be met.
     """
     if is_onnx(model):
-        return onnx_pipeline.plan_file(read(recipe, set), Path(model), chosen(options, fields))
+        from compress.onnx_pipeline import plan_file
+
+        return plan_file(read(recipe, set), Path(model), chosen(options, fields))
     return pipeline.plan(read(recipe, set), model, chosen(options, fields), config_only=config_only)
 
 
@@ -118,7 +122,9 @@ def apply(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
     """
     if is_onnx(model):
-        return onnx_pipeline.apply_to_file(plan, Path(model), Path(out), chosen(options, fields))
+        from compress.onnx_pipeline import apply_to_file
+
+        return apply_to_file(plan, Path(model), Path(out), chosen(options, fields))
     return pipeline.apply(plan, model, out, chosen(options, fields))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.calibrate import distributed
 from compress.calibrate.cache import Stats, statistics_folder
 from compress.calibrate.gather import Gather
+from compress.calibrate.objective import LOSS
 from compress.calibrate.site import at_sites, by_objective
 from compress.calibrate.tape import Tape
 from compress.calibrate.token_weights import key_of_weights
@@ -22,7 +23,7 @@ from compress.errors import InputError, ModelError
 from compress.graph.families import Graph
 from compress.graph.layout import unit_index
 from compress.graph.projection import projection
-from compress.inputs.batch import Batch, leading, rows, samples
+from compress.inputs.batch import LABELS, TOKEN_WEIGHT, Batch, leading, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.model.weights import Weights, runnable_model
 from compress.registry import statistics
@@ -131,20 +132,30 @@ def _passes(
     if not backward:
         return
     sequences, own = sum(rows(batch) for batch in differentiated), distributed.share(differentiated)
-    # The logits of a large vocabulary are there several times on the way back.
-    own = [one for batch in own for one in samples(batch)]
     for objective, some in by_objective(backward).items():
         with (
             Gather(model, weights, some, sequences, done) as gather,
             task("differentiating") as advance,
         ):
             per_sample = any("fisher" in statistics.get(name).meta.sums for name in some)
-            rounds = _rounds(own, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
+            apart = [
+                one
+                for batch in own
+                for one in (samples(batch) if per_sample or objective is not LOSS or _alike(batch) else [batch])
+            ]
+            rounds = _rounds(apart, graph, weights, gather.gradients if per_sample else set(), tape_bytes)
             for i, part in enumerate(rounds):
                 how = {"objective": objective, "per_sample": per_sample, "final": i == len(rounds) - 1}
                 Tape(model, weights, graph.blocks, gather, **how, **options).run(part)
                 advance()
             gather.finalize(*gather.pending)
+
+
+def _alike(batch: Batch) -> bool:
+    """Whether all samples count the same in the batch's mean loss, so that it is the mean of theirs: they are then run
+    one by one, as the logits of a large vocabulary are there several times on the way back."""
+    said = [value for name, value in batch.items() if name.startswith(LABELS) or "mask" in name]
+    return TOKEN_WEIGHT not in batch and all(value.dim() < 2 for value in said)
 
 
 def _watch(

@@ -18,7 +18,6 @@ from compress.model.model import Model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.module import find_changes
 from compress.output_format.native import NativePlan, find_native, plain
-from compress.output_format.onnx import describe_onnx
 from compress.output_format.probe import attention_shapes
 from compress.recipe.prune import Widths
 
@@ -107,6 +106,8 @@ def find_output_format(
 
 def _of_module(source: Model, kept: Kept, biases: dict[str, tuple[int, ...]]) -> OutputFormat:
     """The module itself, its parameters cut and what it knows of their sizes changed; or an ONNX file."""
+    from compress.output_format.onnx import describe_onnx  # what runs ONNX graphs takes long to import
+
     names = Names(source.graph, kept)
     if (opens := describe_onnx(source, kept)) is not None:
         shapes = {**source.graph.shapes(kept), **biases}
