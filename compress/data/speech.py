@@ -91,4 +91,4 @@ def spelled(texts: list[str], tokenizer: Any) -> list[list[int]]:
     """What is said as tokens, in capitals where the tokenizer has no other letters, with its special tokens."""
     vocabulary = tokenizer.get_vocab()
     capitals = "A" in vocabulary and "a" not in vocabulary
-    return [list(tokenizer(text.upper() if capitals else text).input_ids) for text in texts]
+    return [tokenizer.encode(text.upper() if capitals else text) for text in texts]

@@ -68,7 +68,7 @@ class OnnxInputs(Given):
     @property
     def tokens(self) -> str | None:
         """The input that holds text, None where there is none."""
-        named = [name for name in self._tables if name.endswith(("input_ids", "tokens", "ids"))]
+        named = [name for name in self._tables if name.endswith(("tokens", "ids"))]
         named = [name for name in named if "type" not in name and "position" not in name]
         return max(named, key=lambda name: self._tables[name], default=None)
 

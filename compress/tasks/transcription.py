@@ -51,7 +51,7 @@ class Transcription(SequenceToSequence):
         most = int(LONGER * batch[DECODER_IDS].shape[1]) + 1
         most = min(most, getattr(self.config, "max_target_positions", most) - 1)
         for _ in range(most):
-            output = forward(**heard, decoder_input_ids=tokens)
+            output = forward(**heard, **{DECODER_IDS: tokens})
             heard = {"encoder_outputs": (output.encoder_last_hidden_state,)}
             tokens = torch.cat([tokens, output.logits[:, -1:].argmax(-1)], 1)
             if self._end is not None and (tokens[:, 1:] == self._end).any(1).all():
