@@ -52,7 +52,7 @@ def run(
             All of them are CompressErrors (`compress.errors`) and say what is wrong, where, and the cure.
     """
     if is_onnx(model):
-        from compress.onnx_pipeline import prune_file
+        from compress.api.onnx_files import prune_file
 
         return prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
     return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
@@ -92,7 +92,7 @@ def plan(
         BudgetError: The budget cannot be met.
     """
     if is_onnx(model):
-        from compress.onnx_pipeline import plan_file
+        from compress.api.onnx_files import plan_file
 
         return plan_file(read(recipe, set), Path(model), chosen(options, fields))
     return pipeline.plan(read(recipe, set), model, chosen(options, fields), config_only=config_only)
@@ -122,7 +122,7 @@ def apply(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
     """
     if is_onnx(model):
-        from compress.onnx_pipeline import apply_to_file
+        from compress.api.onnx_files import apply_to_file
 
         return apply_to_file(plan, Path(model), Path(out), chosen(options, fields))
     return pipeline.apply(plan, model, out, chosen(options, fields))

@@ -145,7 +145,7 @@ def apply(
     announce(f"{plan} → {model} → {out}")
     if is_onnx(model):
         with loading():
-            from compress.onnx_pipeline import apply_to_file
+            from compress.api.onnx_files import apply_to_file
         finish_file(apply_to_file(plan, Path(model), out, options(opening, writing)), out)
         return
     with loading():
@@ -164,7 +164,7 @@ def _prune_file(
         _show_plan(recipe, model, None, opening, writing)
         return
     with loading():
-        from compress.onnx_pipeline import prune_file
+        from compress.api.onnx_files import prune_file
     finish_file(prune_file(recipe, Path(model), out, options(opening, writing)), out)
 
 
@@ -190,7 +190,7 @@ def _show_plan(
         raise InputError(f"{to}: {why}")
     if is_onnx(model):
         with loading():
-            from compress.onnx_pipeline import plan_file
+            from compress.api.onnx_files import plan_file
         made = plan_file(recipe, Path(model), options(opening, writing))
     else:
         made = decide(recipe, model, options(opening, writing), config_only=config_only)
