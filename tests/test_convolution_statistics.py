@@ -20,7 +20,7 @@ from compress.model.model import Model
 from compress.pipeline import Options, run
 from compress.recipe.read import parse_recipe
 from compress.registry import criteria
-from compress.score.score import score
+from compress.score.score import needed, score
 
 SHAPE: dict[str, Any] = {
     "embedding_size": 6,
@@ -118,6 +118,33 @@ def test_statistics_are_those_of_the_windows(saved):
             torch.testing.assert_close(variance, part.var(0, correction=0), rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(norm, (part.square().sum(0) / 4).sqrt(), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(gram, part.T @ part / len(part), rtol=1e-4, atol=1e-4)
+
+
+def test_curvature_of_a_grouped_convolution_goes_group_by_group(saved):
+    source = Model.of(open_checkpoint(saved("regnet")))
+    batch = {"pixel_values": torch.randn(3, 3, 16, 16), "labels": torch.tensor([0, 3, 1])}
+    module = "regnet.encoder.stages.1.layers.1.layer.1.convolution"
+    name = f"{module}.weight"
+    (family,) = (
+        f for f in source.graph.of_kind("channels") if any(m.tensor == name and m.role == "in" for m in f.members)
+    )
+    entry = criteria.get("curvature")
+    stats = collect(source.checkpoint, source.graph, needed(source.graph, [family], entry), [batch])
+    stock = tf.RegNetForImageClassification.from_pretrained(source.checkpoint.folder).eval()
+    outputs: list[Tensor] = []
+    stock.get_submodule(module).register_forward_hook(lambda module, args, output: outputs.append(output))
+    (g,) = torch.autograd.grad(stock(**batch).loss, outputs)
+    rows = g.movedim(1, -1).flatten(0, -2)
+    rows = rows * len(rows)
+    weight, variance = source.weights.read(name).flatten(1), stats["input_variance"][name]
+    wanted = []
+    for group, part in enumerate(rows.chunk(4, 1)):
+        own = weight.chunk(4)[group]
+        grown = 0.5 * variance[group] * torch.einsum("oi,op,pi->i", own, part.T @ part / len(part), own)
+        wanted.append(grown.unflatten(0, (-1, 9)).mean(1))
+    found = score(source.graph, [family], entry, stats, source.weights.read)[family.name]
+    units = torch.stack(wanted).mean(0)  # a unit is the same place in every group
+    np.testing.assert_allclose(found, units, rtol=1e-3)
 
 
 def test_a_block_turns_images_by_their_channels(saved):

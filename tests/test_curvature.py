@@ -46,6 +46,17 @@ def test_the_score_is_half_the_quadratic_form_of_what_is_lost():
             assert found[j] == pytest.approx(float(wanted), rel=1e-3)
 
 
+def test_an_input_of_a_transposed_convolution_reaches_as_many_outputs_as_the_kernel_has_positions():
+    torch.manual_seed(0)
+    layer, variance = torch.nn.ConvTranspose2d(3, 4, 2, bias=False), torch.rand(3)
+    root = torch.randn(4, 4)
+    factor = root @ root.T
+    kernel = layer.weight.detach()
+    wanted = 0.5 * variance * torch.einsum("iokl,op,ipkl->i", kernel, factor, kernel)
+    found = curvature(kernel.flatten(1).T, variance, torch.zeros(3), factor)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_only_the_first_samples_are_run_backwards(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     checkpoint, batches = zoo.save("llama", tmp_path / "in"), zoo.batches("llama", (2, 3))

@@ -67,6 +67,14 @@ def outputs_of(module: nn.Module, output: Tensor) -> Tensor:
     return wide.reshape(-1, wide.shape[-1])
 
 
+def by_group(module: nn.Module, rows: Tensor) -> Tensor:
+    """Outputs `[rows, out]`, of a grouped convolution laid out as `rows_of` lays out what it is given,
+    `[groups, rows, out / groups]`."""
+    if not isinstance(module, CONVOLUTIONS) or module.groups == 1:
+        return rows
+    return rows.view(len(rows), module.groups, -1).movedim(1, 0)
+
+
 def is_convolution(module: nn.Module) -> bool:
     """Whether it is a convolution, transposed or not."""
     return isinstance(module, CONVOLUTIONS + TRANSPOSED)

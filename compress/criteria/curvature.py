@@ -24,8 +24,11 @@ def curvature(
     does not look at costs nothing. `centred: false` takes the mean square of x instead of its variance, for channels
     that become zero.
 
+    Of a transposed convolution, `[out × kernel, in]`, the outputs that one input reaches are taken to be independent.
+
     `weight` `[out, in]` of the consumer, `input_variance` and `input_mean` `[in]`, `output_curvature` `[out, out]` →
     score per input channel `[in]`, in nats.
     """
     spread = input_variance if centred else input_variance + input_mean.square()
-    return 0.5 * spread * (weight * (output_curvature @ weight)).sum(0)
+    seen = (output_curvature @ weight.reshape(len(output_curvature), -1)).view_as(weight)
+    return 0.5 * spread * (weight * seen).sum(0)
