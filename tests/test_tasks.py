@@ -14,22 +14,31 @@ from transformers import (
     BertForTokenClassification,
     ResNetConfig,
     ResNetModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
     T5Config,
     T5EncoderModel,
     T5Model,
     ViTConfig,
     ViTForImageClassification,
     ViTModel,
+    YolosConfig,
+    YolosForObjectDetection,
 )
 
 from compress.errors import InputError, ModelError
 from compress.evaluate.read import quality_of
+from compress.metrics.boxes import overlap
 from compress.registry import tasks
 from compress.tasks.choose import task_of
 from compress.tasks.kind import Task
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 VIT = ViTConfig(**SMALL, image_size=16, patch_size=4, num_labels=5)
+SEGFORMER = SegformerConfig(
+    hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3
+)
+YOLOS = YolosConfig(**SMALL, image_size=[16, 16], patch_size=4, num_detection_tokens=3, num_labels=4)
 T5 = T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, vocab_size=61, decoder_start_token_id=0)
 
 
@@ -127,7 +136,7 @@ def test_an_encoder_of_images_has_the_embedding_of_its_positions(pixels):
     torch.testing.assert_close(read.values, output.last_hidden_state.mean((2, 3)))
 
 
-def test_a_classifier_is_as_good_as_it_is_right_and_without_labels_as_similar(pixels):
+def test_a_classifier_is_as_good_as_it_is_right(pixels):
     torch.manual_seed(0)
     model = ViTForImageClassification(VIT).eval()
     with torch.no_grad():
@@ -143,9 +152,79 @@ def test_a_classifier_is_as_good_as_it_is_right_and_without_labels_as_similar(pi
         assert task.loss(model(pixel_values=pixels), batch).item() == pytest.approx(expected)
         with pytest.raises(ModelError, match="without gradients"):
             task.loss(model(pixel_values=pixels), {"pixel_values": pixels})
-    assert quality_of(model, [{"pixel_values": pixels}], dense=model).main.value == pytest.approx(1)
-    with pytest.raises(InputError, match="one each"):
+    with pytest.raises(InputError, match=r"labels of shape \[6, 1\]"):
         quality_of(model, [{**batch, "labels": labels[:, None]}])
+
+
+def test_a_classifier_is_compared_by_its_classes_with_labels_and_without(pixels):
+    torch.manual_seed(0)
+    dense, model = (ViTForImageClassification(VIT).eval() for _ in range(2))
+    with torch.no_grad():
+        one, two = (each(pixel_values=pixels).logits.argmax(-1) for each in (dense, model))
+    alike = (one == two).double()
+    alone = quality_of(model, [{"pixel_values": pixels}], dense=dense)
+    assert (alone.main.name, alone.main.value) == ("agreement", pytest.approx(alike.mean().item()))
+    error = (alike.std() / len(alike) ** 0.5).item()
+    assert alone.changes["agreement"].high - alone.main.value == pytest.approx(2 * error)
+    batches = [
+        {"pixel_values": some, "labels": right} for some, right in zip(pixels.split(4), one.split(4), strict=True)
+    ]
+    told = quality_of(model, batches, dense=dense)
+    assert {figure.name: (figure.value, figure.dense, figure.ranks) for figure in told.figures} == {
+        "accuracy": (pytest.approx(alike.mean().item()), 1.0, True),
+        "agreement": (pytest.approx(alike.mean().item()), 1.0, False),
+    }
+    assert quality_of(dense, batches, dense=dense).main.value == 1
+
+
+def test_a_segmenter_is_right_at_places_that_count():
+    task = task_of(SegformerForSemanticSegmentation(SEGFORMER))
+    logits = torch.randn(2, 3, 4, 4)
+    output = SimpleNamespace(logits=logits)
+    labels = logits.argmax(1)
+    labels[0, 0], labels[1, 3, 3] = -1, (labels[1, 3, 3] + 1) % 3
+    batch = {"labels": labels}
+    read = task.metric(batch).read(output, batch)
+    assert task.metric(batch).quality(read).main.value == pytest.approx((1 + 15 / 16) / 2)
+    other = SimpleNamespace(logits=logits.roll(1, 1))
+    expected = (logits.softmax(1) * (logits.log_softmax(1) - other.logits.log_softmax(1))).sum(1)
+    torch.testing.assert_close(task.distance(output, other), expected)
+    wide = labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    log_p = functional.interpolate(logits, (8, 8), mode="bilinear").log_softmax(1)
+    picked = log_p.gather(1, wide.clamp(min=0)[:, None])[:, 0][wide >= 0]
+    torch.testing.assert_close(task.loss(output, {"labels": wide}), -picked.mean())
+    with pytest.raises(ModelError, match="without gradients"):
+        task.loss(output, {})
+
+
+@pytest.mark.parametrize("nothing", [1, 0])
+def test_a_detector_is_as_good_as_it_finds_the_dense_models_boxes(nothing):
+    """With a class for `nothing`, which excludes the others, and with a probability for each class."""
+    model = YolosForObjectDetection(YOLOS)
+    task = task_of(model)
+    logits, boxes = torch.randn(2, 12, model.config.num_labels + nothing), torch.rand(2, 12, 4) / 4 + 0.3
+    dense = SimpleNamespace(logits=logits, pred_boxes=boxes)
+    turned = SimpleNamespace(logits=logits.flip(1), pred_boxes=boxes.flip(1))  # the same detections by other queries
+    moved = SimpleNamespace(logits=logits, pred_boxes=torch.cat([boxes[:1], boxes[1:] + 2]))  # of one sample, away
+    metric = task.metric({})
+
+    def found(output):
+        return metric.quality(metric.read(output, {}), metric.read(dense, {})).main.value
+
+    assert (found(dense), found(turned), found(moved)) == (1, 1, 0.5)
+    torch.testing.assert_close(task.compared(dense), torch.cat([logits, boxes], -1))
+    p, q = (
+        x.softmax(-1) if nothing else torch.stack([x.sigmoid(), 1 - x.sigmoid()], -1) for x in (logits, logits.flip(1))
+    )
+    apart = (p * (p / q).log()).flatten(2).sum(-1) + (boxes - boxes.flip(1)).abs().sum(-1)
+    torch.testing.assert_close(task.distance(dense, turned), apart, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match="without gradients"):
+        task.loss(dense, {})
+
+
+def test_boxes_overlap_by_what_they_have_in_common_of_what_they_cover():
+    one, other = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2], [0, 0, 2, 2], [5, 5, 6, 6]])
+    torch.testing.assert_close(overlap(one, other), torch.tensor([[2 / 6, 1, 0]]))
 
 
 def test_an_encoder_decoder_without_a_head_has_its_encoders_embedding():

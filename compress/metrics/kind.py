@@ -78,7 +78,7 @@ class Metric(ABC, Generic[Reading]):
 
     name: str
     asks: ClassVar[Mapping[str, Any]] = {}
-    relative: ClassVar[bool] = False
+    relative: bool = False
 
     def run(self, forward: Callable[..., Any], batch: Batch) -> Any:
         """What the model makes of a batch without its labels, of which `read` is given it: one forward, by default."""

@@ -45,7 +45,7 @@ class Mean(Metric[Tensor]):
 
     def quality(self, model: Tensor, dense: Tensor | None = None) -> Quality:
         """The mean, and its change where the dense model's is not zero."""
-        own, other = _sampled(model), _sampled(dense) if dense is not None else None
+        own, other = sampled_mean(model), sampled_mean(dense) if dense is not None else None
         figure = Figure(
             self.name,
             self._title,
@@ -65,7 +65,7 @@ class Mean(Metric[Tensor]):
         )
 
 
-def _sampled(values: Tensor) -> Sampled:
+def sampled_mean(values: Tensor) -> Sampled:
     """The mean, and the same without each of the samples."""
     total, count = values.sum(), len(values)
     rest = (total - values) / max(count - 1, 1)

@@ -8,11 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.errors import InputError, ModelError
+from compress.errors import ModelError
 from compress.inputs.batch import LABELS, Batch
-from compress.metrics.kind import Metric, Scale
-from compress.metrics.mean import Mean
-from compress.metrics.similarity import EmbeddingSimilarity
+from compress.metrics.agreement import ClassAgreement
 from compress.registry import tasks
 from compress.tasks.distance import kl_divergence
 from compress.tasks.kind import Task
@@ -62,20 +60,10 @@ class Classes(Task):
         right = batch[LABELS].to(logits.device) if LABELS in batch else logits.argmax(-1)
         return logits.gather(1, right[:, None]).sum()
 
-    def metric(self, batch: Batch) -> Metric[Any]:
-        """Top-1 accuracy where there are labels; without, how like the dense model's embeddings are."""
-        if LABELS not in batch:
-            return EmbeddingSimilarity()
-        return Mean("accuracy", "Top-1 accuracy", self._right, higher_is_better=True, scale=Scale.SHARE)
+    def metric(self, batch: Batch) -> ClassAgreement:
+        """Top-1 accuracy where there are labels, and how often the class is the dense model's."""
+        return ClassAgreement(self.result, labelled=LABELS in batch, name="accuracy", title="Top-1 accuracy")
 
     def distance(self, one: Any, other: Any) -> Tensor:
         """KL divergence of `other` from `one`, in nats, `[batch]`."""
         return kl_divergence(self.result(one), self.result(other))
-
-    def _right(self, output: Any, batch: Batch) -> Tensor:
-        logits = self.result(output)
-        if logits.shape[:-1] != batch[LABELS].shape:
-            raise InputError(
-                f"labels of shape {list(batch[LABELS].shape)} for {len(logits)} samples: it takes one each"
-            )
-        return logits.argmax(-1) == batch[LABELS].to(logits.device)
