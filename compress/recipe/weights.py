@@ -27,7 +27,7 @@ def _tile(value: Any) -> Any:
 
 
 class PruneWeights(BaseModel):
-    """Zero single weights of the projections inside blocks; a step has one of `remove`, `until` and `pattern`."""
+    """Zero single weights of projections; a step has one of `remove`, `until` and `pattern`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,6 +63,11 @@ class PruneWeights(BaseModel):
         description="Whether blocks are calibrated on what the `dense` or the `pruned` earlier blocks put out; "
         "`true_sequential` goes projection after projection inside a block too.",
     )
+    where: Literal["blocks", "all"] = Field(
+        default="blocks",
+        description="Which projections: those inside the repeated `blocks`, or `all` but vocabularies, as in networks "
+        "whose stages are each made differently.",
+    )
     skip: list[str] = Field(default=[], description="Globs on names of tensors that stay as they are.")
     skip_layers: list[Annotated[int, Field(strict=True)]] = Field(
         default=[], description="Indices of blocks that stay as they are; negative ones count from the end."
@@ -91,12 +96,15 @@ class PruneWeights(BaseModel):
             raise mistake(f"give exactly one of `remove: 50%`, `until: 50%`, `pattern: 2:4`; this step has {given}")
         if self.pattern is not None and self.allocate.name != "uniform":
             raise mistake(f"a pattern fixes every matrix's share; leave out `allocate: {self.allocate.name}`")
-        scope = criteria.get(self.by.name).meta.scope
+        meta = criteria.get(self.by.name).meta
+        scope = meta.scope
         if not scope.for_weights:
             raise mistake(f"{self.by.name} scores units, not single weights; take magnitude, wanda, gblm or sparsegpt")
         if scope.updates and (self.block or ratios.get(self.allocate.name).meta.scores):
             what = f"block: {self.block}" if self.block else f"allocate: {self.allocate.name}"
             raise mistake(f"{self.by.name} chooses as it goes and scores nothing beforehand, which `{what}` needs")
+        if self.where == "all" and self.propagate != "dense" and meta.statistics(self.by.arguments):
+            raise mistake("what lies outside of blocks is calibrated on the dense model alone; add `propagate: dense`")
         if self.block and (self.pattern or self.compare):
             raise mistake("blocks are compared with all others of their matrix; leave out `pattern` and `compare`")
         return self

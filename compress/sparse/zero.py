@@ -11,9 +11,9 @@ from compress.graph.families import Graph
 from compress.recipe.weights import PruneWeights
 from compress.registry import criteria
 from compress.score.scoring import Call, Criterion, how_scored
-from compress.score.views import Stats, is_stack, statistic
+from compress.score.views import Stats, statistic
 from compress.sparse.masks import check_fit, in_blocks, in_tiles, smallest
-from compress.sparse.matrices import shapes, turned
+from compress.sparse.matrices import as_matrices, as_stored, has_parts, shapes
 
 
 class Zeroing:
@@ -43,20 +43,19 @@ class Zeroing:
         made = [self._matrix(key, name, weight, own, share) for key, weight, own in self._parts(name, stored, stats)]
         if not self.updates:
             return stored  # zeroed in place
-        whole = torch.stack(made) if is_stack(self.graph, name) else made[0]
-        return turned(whole, self.inputs[name]).contiguous()
+        whole = torch.stack(made) if has_parts(self.graph, name) else made[0]
+        return as_stored(self.graph, name, self.inputs[name], whole).contiguous()
 
     def saliency(self, name: str, stored: Tensor, stats: Stats) -> Tensor:
-        """What the criterion makes of each weight, `[out, in]` or `[experts, out, in]`, float32."""
+        """What the criterion makes of each weight, `[out, in]` or `[parts, out, in]`, float32."""
         made = [self._saliency(key, weight.float(), own) for key, weight, own in self._parts(name, stored, stats)]
-        return torch.stack(made) if is_stack(self.graph, name) else made[0]
+        return torch.stack(made) if has_parts(self.graph, name) else made[0]
 
     def _parts(self, name: str, stored: Tensor, stats: Stats) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        """The matrices `[out, in]` of a tensor with their keys and statistics: one, or one for each expert."""
-        dim = self.inputs[name]
-        own = {need: self._oriented(statistic(stats, need, name), stored, dim) for need in self.needs}
-        weight = turned(stored, dim)
-        if not is_stack(self.graph, name):
+        """The matrices `[out, in]` of a tensor with their keys and statistics: one, or one for each of its parts."""
+        own = {need: self._oriented(name, statistic(stats, need, name), stored) for need in self.needs}
+        weight = as_matrices(self.graph, name, self.inputs[name], stored)
+        if not has_parts(self.graph, name):
             yield name, weight, own
             return
         for i, one in enumerate(weight):
@@ -79,8 +78,10 @@ class Zeroing:
     def _saliency(self, key: str, weight: Tensor, stats: Mapping[str, Tensor]) -> Tensor:
         return how_scored(self.criterion.meta.scope).saliency(self._call, key, weight, stats)
 
-    def _oriented(self, value: Tensor, stored: Tensor, dim: int) -> Tensor:
+    def _oriented(self, name: str, value: Tensor, stored: Tensor) -> Tensor:
         """A statistic of the weight's own shape is turned like it."""
         per_weight = value.shape == stored.shape and value.dim() == stored.dim()
         gram = stored.dim() == 2 and self.updates
-        return value.float() if not per_weight or gram else turned(value.float(), dim)
+        if not per_weight or gram:
+            return value.float()
+        return as_matrices(self.graph, name, self.inputs[name], value.float())

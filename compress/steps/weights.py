@@ -21,7 +21,7 @@ from compress.registry import criteria, ratios, steps
 from compress.score.score import statistics_of
 from compress.score.views import Stats
 from compress.sparse.losses import WholeModel
-from compress.sparse.matrices import Matrices, find_matrices
+from compress.sparse.matrices import Matrices, find_matrices, shapes
 from compress.sparse.zero import Zeroing
 from compress.steps.kind import Decision, ModelStep
 from compress.surgery.claims.zeros import ZerosAsDecided, slack_of
@@ -69,8 +69,8 @@ class ZeroWeights(ModelStep):
         source, step = context.source, self.step
         inputs, shares = find_matrices(source.graph, step), decision["sparsity"]
         zeroing = Zeroing(source.graph, step, inputs, context.recipe.seed)
-        shapes = {name: tuple(axis.size for axis in source.graph.layouts[name]) for name in inputs}
-        slack = {name: slack_of(shapes[name], dim, step.tile) for name, dim in inputs.items()}
+        sizes = {name: prod(layout.size for layout in source.graph.layouts[name]) for name in inputs}
+        slack = {name: slack_of(shape, step.tile) for name, shape in shapes(source.graph, inputs).items()}
 
         def produce(put: Put) -> None:
             weights = source.weights
@@ -93,7 +93,7 @@ class ZeroWeights(ModelStep):
             source.checkpoint.config,
             ZerosAsDecided(shares, slack, zeroing.updates),
             _opens_as_before(source),
-            zeros=round(sum(shares[name] * prod(shapes[name]) for name in inputs)),
+            zeros=round(sum(shares[name] * sizes[name] for name in inputs)),
             collective=bool(zeroing.needs),
         )
 

@@ -55,6 +55,6 @@ class ZerosAsDecided:
         return count
 
 
-def slack_of(shape: tuple[int, ...], dim: int, tile: tuple[int, int] | None) -> float:
-    """What rounding to whole weights of a row (along `dim`), or whole blocks, is of a matrix `[…, out, in]`."""
-    return 0.5 * (prod(tile) / prod(shape[-2:]) if tile else 1 / shape[dim])
+def slack_of(shape: tuple[int, int], tile: tuple[int, int] | None) -> float:
+    """What rounding to whole weights of a row, or whole blocks, is of a matrix (out, in)."""
+    return 0.5 * (prod(tile) / prod(shape) if tile else 1 / shape[1])
