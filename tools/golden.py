@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 RECIPES = Path(__file__).parent.parent / "recipes"
 TINY = ["calibrate.data=random", "calibrate.samples=16", "calibrate.length=32"]
 EXPERTS = ("reap-50", "skip-experts", "stun-40", "uncurl")
-LEFT_OUT = ("darex",)  # needs two models
+LEFT_OUT = ("darex", "sd-47-35")  # need several models
 TOGETHER = ("flap-20", "wanda-50", "sequential-30")  # on two processes too
 CORE = dict(vocab_size=96, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
 DECODERS = {

@@ -153,6 +153,14 @@ def prune(
     return Pruned(module, made, report, tuple(changes), arguments)
 
 
+def tried(source: Model, like: Net, recipe: Recipe, device: str = "cpu") -> Net:
+    """What a recipe makes of the module `like`, which was traced as `source`: to be looked at, as nothing is reported
+    of it. Each step is verified."""
+    recipe = _usable(recipe, 1)
+    run = Run(recipe, type(like).__name__, Options(device=device, evaluate=False), source)
+    return cast(Net, module_of(_steps(run, 0, len(recipe.steps), []), like))
+
+
 def _steps(run: Run, first: int, count: int, changes: list[Changes]) -> HeldCheckpoint:
     """So many steps of the run's recipe, each on what the one before it left; adds to the `changes`."""
     checkpoint = cast(HeldCheckpoint, run.source.checkpoint)

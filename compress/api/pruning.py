@@ -8,6 +8,8 @@ from typing import Unpack
 
 from compress import pipeline
 from compress.api.options import OptionFields, Options, chosen
+from compress.components.folder import is_pipeline
+from compress.components.rows import Row
 from compress.execution.document import Plan
 from compress.files.onnx import is_onnx
 from compress.recipe.read import read_recipe
@@ -24,7 +26,7 @@ def run(
     *,
     set: Sequence[str] = (),
     **fields: Unpack[OptionFields],
-) -> Report | Description | None:
+) -> Report | Description | list[Row] | None:
     """Prune a model by a recipe into a new folder; the same as the command `compress RECIPE MODEL OUT`.
 
         report = compress.run("flap-20", "my-model", "my-model-small", evaluate=False)
@@ -33,8 +35,8 @@ def run(
     Args:
         recipe: The name of a recipe that ships (`flap-20`, `contrasts/structured`), the path of a YAML file, or a
             recipe that was read.
-        model: A folder with config.json and safetensors, a hub id (`owner/name`, `owner/name@revision`), or an .onnx
-            file.
+        model: A folder with config.json and safetensors, a hub id (`owner/name`, `owner/name@revision`), an .onnx
+            file, or the folder of a pipeline of diffusers.
         out: The folder to write, of an .onnx file another one. It appears when everything is done and verified.
         options: How to go about it; the defaults without.
         set: Fields of the recipe to change, as `--set` takes them: `["steps.0.remove=30%"]`.
@@ -42,7 +44,8 @@ def run(
 
     Returns:
         What report.json holds: figures `before` and `after`, `families`, `notes`, the line of Python that `load`s the
-        result. Of a recipe that prunes a delta, what delta.json holds. None in all but the first process of several.
+        result. Of a recipe that prunes a delta, what delta.json holds; of one that prunes a pipeline, a row for each of
+            its components. None in all but the first process of several.
 
     Raises:
         InputError: The recipe, the model's folder or `out` is not usable as given.
@@ -55,6 +58,10 @@ def run(
         from compress.api.onnx_files import prune_file
 
         return prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
+    if is_pipeline(model):
+        from compress.api.pipelines import prune_pipeline
+
+        return prune_pipeline(read(recipe, set), Path(model), Path(out), chosen(options, fields))
     return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
 
 

@@ -10,6 +10,7 @@ from cyclopts import App
 from compress import console
 from compress.cli.app import Flag, Input, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.push import publish
+from compress.components.folder import is_pipeline
 from compress.files.onnx import is_onnx
 
 planning = App(name="plan")
@@ -38,7 +39,7 @@ def prune(
     recipe
         The YAML file that says what to remove, and how.
     model
-        A folder with config.json and safetensors, or a hub id; or an .onnx file.
+        A folder with config.json and safetensors, or a hub id; an .onnx file; or the folder of a pipeline of diffusers.
     out
         The folder, or the .onnx file, to write; it appears when everything is done and verified.
     set
@@ -59,6 +60,9 @@ def prune(
         _check_push(push)
     if is_onnx(model):
         _prune_file(read, model, out, push, dry_run, opening, writing)
+        return
+    if is_pipeline(model):
+        _prune_pipeline(read, model, out, push, dry_run, opening, writing)
         return
     if dry_run:
         from compress.checkpoint.write import check_target
@@ -166,6 +170,25 @@ def _prune_file(
     with loading():
         from compress.api.onnx_files import prune_file
     finish_file(prune_file(recipe, Path(model), out, options(opening, writing)), out)
+
+
+def _prune_pipeline(
+    recipe: Any, model: str, out: Path, push: str | None, dry_run: bool, opening: Input, writing: Writing
+) -> None:
+    from dataclasses import asdict
+
+    from compress.errors import InputError
+
+    if dry_run:
+        raise InputError("--dry-run: components are loaded and cut one by one, so they make no plan beforehand")
+    if push is not None:
+        raise InputError(f"--push {push}: a pipeline gets no card here; upload {out} yourself")
+    with loading():
+        from compress.api.pipelines import prune_pipeline
+        from compress.report.pipelines import components_table
+    rows = prune_pipeline(recipe, Path(model), out, options(opening, writing))
+    console.result(components_table(rows), [asdict(row) for row in rows])
+    console.say(f"wrote {out}")
 
 
 def _check_push(repo: str) -> None:

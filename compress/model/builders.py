@@ -18,7 +18,8 @@ Build = Callable[..., nn.Module]
 
 
 def builder(build: Build | str) -> Build:
-    """The function that `build` is or names: `package.module:function`, `timm:NAME` or `torchvision:NAME`.
+    """The function that `build` is or names: `package.module:function`, `timm:NAME`, `torchvision:NAME`, or
+    `diffusers:CLASS`, which is called with the class's config.
 
     It imports what is named. Raises InputError where that is not there.
     """
@@ -73,7 +74,23 @@ def _torchvision(library: Any, name: str) -> Build:
     return partial(models.get_model, name, weights=None)
 
 
-LIBRARIES: dict[str, Callable[[Any, str], Build]] = {"timm": _timm, "torchvision": _torchvision}
+def _diffusers(library: Any, name: str) -> Build:
+    cls = getattr(library, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise InputError(f"build: diffusers has no model {name!r}")
+    made: Any = cls
+
+    def build(**config: Any) -> nn.Module:
+        return made.from_config(config)
+
+    return build
+
+
+LIBRARIES: dict[str, Callable[[Any, str], Build]] = {
+    "diffusers": _diffusers,
+    "timm": _timm,
+    "torchvision": _torchvision,
+}
 
 
 def _imported(name: str, otherwise: str) -> Any:

@@ -58,6 +58,8 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
         for name, layout in graph.layouts.items()
         if (new := names.new(name)) is not None and shapes[new] != tuple(part.size for part in layout)
     }
+    if not cut and not biases and all(mask.all() for mask in kept.values()):
+        return Found(Changes(), shapes, {})
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))
     search = _Search(source, skeleton, _expected(graph, kept, names), changes)

@@ -32,6 +32,8 @@ class StepKind(ABC):
     alone: ClassVar[str] = ""
     last: ClassVar[str] = ""
     makes_model: ClassVar[bool] = True
+    unfit: ClassVar[str] = "what it writes is no model"
+    """Of a kind that is no ModelStep: why it does not do where one is asked for."""
 
     def __init__(self, step: Any) -> None:
         self.step = step

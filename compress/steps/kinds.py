@@ -20,7 +20,7 @@ def model_steps(recipe: Recipe) -> list[ModelStep]:
     found = []
     for number, kind in enumerate(kinds_of(recipe)):
         if not isinstance(kind, ModelStep):
-            raise InputError(f"steps.{number}: what `{kind.title()}` writes is no model")
+            raise InputError(f"steps.{number}: `{kind.title()}`: {kind.unfit}")
         found.append(kind)
     return found
 

@@ -29,18 +29,25 @@ def recipes() -> str:
         found = read_recipe(name)
         papers = ARXIV.findall(found.about)
         about = found.about.partition(" (")[0].partition(";")[0]
-        steps = [step.model_dump(mode="python") for step in found.steps]
+        inner = [own for step in found.steps for own in _inside(step)]
+        steps = [step.model_dump(mode="python") for step in inner]
         rows.append(
             (
                 f"`{name}`",
                 about,
                 ", then ".join(dict.fromkeys(map(_removed, steps))),
-                _needed(found.steps),
-                _opened(found.steps),
+                _needed(inner),
+                "stock diffusers" if inner != found.steps else _opened(found.steps),
                 " ".join(map(paper, papers)),
             )
         )
     return table(("recipe", "what it does", "removes", "needs", "the result opens with", "paper"), rows)
+
+
+def _inside(step: Any) -> list[Any]:
+    """The step, or those of a pipeline's components."""
+    components: dict[str, list[Any]] | None = getattr(step, "components", None)
+    return [step] if components is None else [own for steps in components.values() for own in steps]
 
 
 def _removed(step: dict[str, Any]) -> str:
