@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from compress.recipe.mistake import mistake
 from compress.recipe.step import Step, entry_of
+
+Inner = Annotated[Step, WithJsonSchema({"type": "object", "description": "a step, as in `steps`"})]
+"""Their schema is not written out once more inside of itself."""
 
 
 class PruneComponents(BaseModel):
@@ -15,7 +18,7 @@ class PruneComponents(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    components: Annotated[dict[str, Annotated[list[Step], Field(min_length=1)]], Field(min_length=1)] = Field(
+    components: Annotated[dict[str, Annotated[list[Inner], Field(min_length=1)]], Field(min_length=1)] = Field(
         description="The name of a component, as model_index.json has it, and its steps, each with a `remove`."
     )
     before_cliff: bool = Field(
