@@ -233,7 +233,8 @@ def test_a_detector_keeps_its_auto_class_and_its_loss():
     sizes = {f"{stack}_{what}": n for stack in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
     config = tf.ConditionalDetrConfig(use_timm_backbone=False, backbone_config=resnet, d_model=32, **sizes)
     cls = tf.ConditionalDetrForObjectDetection
-    assert (auto := auto_class(config, cls)) == "AutoModelForObjectDetection"
+    auto = auto_class(config, cls)
+    assert auto == "AutoModelForObjectDetection"
     config = modeling_compress.CompressedConfig.from_dict(
         {**config.to_dict(), "compressed": {"model_type": config.model_type, "architecture": cls.__name__, **EMPTY}}
     )
