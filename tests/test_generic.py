@@ -19,10 +19,12 @@ from torch import nn
 from compress.checkpoint.beside import MODELING_FILE
 from compress.errors import ModelError
 from compress.model import modeling_compress
+from compress.model.build import empty_model
 from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.native import find_native
 
 WIDTHS = ((0.75, 80), (0.5, 96), (1.0, None))  # share of the heads, channels kept, by layer; the last one stays whole
+EMPTY = {"shapes": {}, "biases": {}, "attributes": {}}
 
 
 def by_layer(name, case, layer):
@@ -223,3 +225,18 @@ def test_attributes_that_are_alike_in_all_attentions_are_found_together():
     plan = generic_plan(config, tf.MvpForConditionalGeneration, shapes)
     kinds = ("encoder.layers.0.self_attn", "decoder.layers.0.self_attn", "decoder.layers.0.encoder_attn")
     assert plan.attributes == {f"model.{kind}": {"num_heads": 2, "embed_dim": 16} for kind in kinds}
+
+
+def test_a_detector_keeps_its_auto_class_and_its_loss():
+    """Conditional DETR has a loss of its own, which transformers look up by the whole name of the class."""
+    resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+    sizes = {f"{stack}_{what}": n for stack in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
+    config = tf.ConditionalDetrConfig(use_timm_backbone=False, backbone_config=resnet, d_model=32, **sizes)
+    cls = tf.ConditionalDetrForObjectDetection
+    auto = auto_class(config, cls)
+    assert auto == "AutoModelForObjectDetection"
+    config = modeling_compress.CompressedConfig.from_dict(
+        {**config.to_dict(), "compressed": {"model_type": config.model_type, "architecture": cls.__name__, **EMPTY}}
+    )
+    model = modeling_compress.CompressedModel.class_for(config, auto)
+    assert empty_model(config, model).loss_type == empty_model(config, cls).loss_type == cls.__name__

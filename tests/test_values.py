@@ -16,6 +16,14 @@ def forward(function, *shapes):
         return function(*given), mode.branches, mode.masks
 
 
+def written(x):
+    """Sizes of an image, one by one, as DETRs note them."""
+    sizes = torch.empty((2, 2), dtype=torch.long)
+    for place in range(2):
+        sizes[place, 0], sizes[place, 1] = x.shape
+    return sizes.prod(1).sum().item()
+
+
 @pytest.mark.parametrize(
     ("function", "wanted"),
     [
@@ -28,6 +36,7 @@ def forward(function, *shapes):
         (lambda x: f"expert_{torch.arange(3)[2]}", "expert_2"),
         (lambda x: bool((x.new_zeros(3) == 0).all()), True),
         (lambda x: torch.arange(4).masked_fill_(torch.arange(4) > 1, 9).sum().item(), 19),
+        (written, 32),
         (lambda x: torch.arange(6)[torch.arange(6) % 2 == 0].tolist(), [0, 2, 4]),
     ],
 )

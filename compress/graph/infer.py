@@ -14,6 +14,7 @@ from compress.graph.axes import Node, find, leaves, product
 from compress.graph.blocks import Blocks
 from compress.graph.families import Convolution, Family, Graph, Kind, Member, Role, Work
 from compress.graph.layout import Axis, Layout, Product, Sum
+from compress.graph.leaving import Leaving
 from compress.graph.record import Recorder
 from compress.graph.routers import ranks, whole_axes
 from compress.graph.untraced import map_readers, own_reason, span_reason, untraced
@@ -28,6 +29,7 @@ def infer(
     stored: Mapping[str, Tensor],
     shared: Mapping[str, str],
     blocks: Blocks,
+    leaving: Leaving,
     inputs: Mapping[str, Node],
     values: Mapping[str, Tensor] | None = None,
 ) -> Graph:
@@ -83,11 +85,13 @@ def infer(
         multiple = gcd(GROUPED, leaf.size) if stacked else 1
         homes = {owners.block_of(m.tensor) for m in members}
         layer = homes.pop() if len(homes) == 1 else None
+        inner, tensors = kind not in ("hidden", "vocab"), [member.tensor for member in members]
+        whole = layer is not None and layer not in partly  # what lies in one block that ran whole is used up inside it
         reason = _reason(leaf, kind, members)
         if missed := [idle[m.tensor] for m in members if m.tensor in idle]:
             reason = own_reason(missed)
-        elif wide and reason is None and (layer is None or layer in partly or kind in ("hidden", "vocab")):
-            reason = span_reason(wide.values())  # what lies in one block that ran whole is used up inside of it
+        elif wide and reason is None and not (inner and (whole or leaving.keeps(leaf, tensors, wide))):
+            reason = span_reason(wide.values())
         averaged = "averaged" in leaf.marks
         result[name] = Family(name, kind, leaf.size, members, layer, reason, (), stretches, least, multiple, averaged)
     for stack in blocks.stacks:

@@ -19,6 +19,7 @@ from compress.graph.ends import embeddings
 from compress.graph.example import Example
 from compress.graph.families import Graph
 from compress.graph.infer import infer
+from compress.graph.leaving import Leaving
 from compress.graph.record import Recorder, WrittenNumbers, stored_tensors
 from compress.graph.untraced import fed_by, span_reason
 from compress.graph.values import Values
@@ -47,9 +48,9 @@ def _recorded(
     recorder = Recorder(stored, constants, inputs, answer)
     recorder.values = values
     _tie_vocabulary(model, recorder)
-    watch = Watch(model, recorder, stored)
+    watch, leaving = Watch(model, recorder, stored), Leaving(model, recorder)
     try:
-        with torch.no_grad(), torch.device("meta"), watch.watch(), WrittenNumbers(recorder.values), recorder:
+        with torch.no_grad(), torch.device("meta"), watch.watch(), leaving.watch(), WrittenNumbers(values), recorder:
             output = model(**inputs, **example.options)
     except (ModelError, KeyboardInterrupt):
         raise
@@ -60,7 +61,7 @@ def _recorded(
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
     _pin_inputs(recorder, {name: x for name, x in inputs.items() if name not in example.caches}, axes)
-    graph = infer(recorder, stored, shared, watch.found(), axes, left)
+    graph = infer(recorder, stored, shared, watch.found(), leaving, axes, left)
     return _pin_fed(graph, model), recorder.branches
 
 

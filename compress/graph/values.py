@@ -25,8 +25,10 @@ LARGEST = 1 << 22
 """Numbers of a tensor whose values are followed."""
 
 UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
-SHAPED = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
-"""Of the operand of these only dtype and shape matter."""
+"""Whole numbers of these are followed from zeros: what code reads it has written before, one by one."""
+
+SHAPED = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", *UNSET)
+"""Of the operand of these, if they have one, only dtype and shape matter."""
 
 OURS, THEIRS = Path(__file__).parents[1], Path(torch.__file__).parent
 
@@ -69,18 +71,19 @@ class Values:
     def follow(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
         """Compute the values of an operator's `result`, if those of all `operands` are known."""
         outputs = [result] if isinstance(result, Tensor) else [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-        if func.overloadpacket.__name__ in SHAPED and all(x.numel() <= LARGEST for x in outputs):
+        name = func.overloadpacket.__name__
+        if name in SHAPED and operands and all(x.numel() <= LARGEST for x in outputs):
             blank = torch.empty(operands[0].shape if operands[0].numel() <= LARGEST else 0, dtype=operands[0].dtype)
             args, operands = (blank, *args[1:]), [blank]
         known = all(self.known(x) is not None for x in operands)
-        if not known or any(x.numel() > LARGEST for x in (*outputs, *operands)) or not _determined(func):
+        if not known or any(x.numel() > LARGEST for x in (*outputs, *operands)) or not _determined(func, outputs):
             self._lose(func, args, kwargs)
             return
         if not any(x.is_meta for x in (*outputs, *operands)):
             return  # it ran already
         made = self.compute(func, args, kwargs)
         for output, value in zip(outputs, (x for x in tree_leaves(made) if isinstance(x, Tensor)), strict=True):
-            self.know(output, value)
+            self.know(output, value.zero_() if name in UNSET else value)
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What `func` gives for arguments that are all known."""
@@ -236,10 +239,11 @@ def _written(func: Any) -> tuple[tuple[int, str], ...]:
     return tuple((i, x.name) for i, x in named if x.alias_info is not None and x.alias_info.is_write)
 
 
-@cache
-def _determined(func: Any) -> bool:
+def _determined(func: Any, outputs: list[Tensor]) -> bool:
     """Whether the same operands always give the same."""
-    return torch.Tag.nondeterministic_seeded not in func.tags and func.overloadpacket.__name__ not in UNSET
+    if func.overloadpacket.__name__ in UNSET:
+        return not outputs[0].is_floating_point()
+    return torch.Tag.nondeterministic_seeded not in func.tags
 
 
 def _goes_to_cpu(kwargs: Any) -> bool:

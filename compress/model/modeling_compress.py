@@ -14,26 +14,15 @@ import torch
 import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers.loss.loss_utils import LOSS_MAPPING
 
 MODEL_TYPE = "compressed"
+# Those of a model's auto classes that come first, where several lead to one class.
+_USUAL = ("", "ForCausalLM", "ForMaskedLM", "ForSeq2SeqLM")
+_OTHERS = sorted(name.removeprefix("AutoModel") for name in dir(transformers) if name.startswith("AutoModelFor"))
+_ENDS = {"": "Model", "ForSeq2SeqLM": "ForConditionalGeneration"}
 # Auto class → the class of this file that answers for it. The names end as transformers' do: it reads losses off them.
-ENTRIES = {
-    "AutoModel": "CompressedModel",
-    "AutoModelForCausalLM": "CompressedForCausalLM",
-    "AutoModelForMaskedLM": "CompressedForMaskedLM",
-    "AutoModelForSeq2SeqLM": "CompressedForConditionalGeneration",
-    "AutoModelForSequenceClassification": "CompressedForSequenceClassification",
-    "AutoModelForTokenClassification": "CompressedForTokenClassification",
-    "AutoModelForQuestionAnswering": "CompressedForQuestionAnswering",
-    "AutoModelForImageClassification": "CompressedForImageClassification",
-    "AutoModelForPreTraining": "CompressedForPreTraining",
-    "AutoModelForImageTextToText": "CompressedForImageTextToText",
-    "AutoModelForSpeechSeq2Seq": "CompressedForSpeechSeq2Seq",
-    "AutoModelForCTC": "CompressedForCTC",
-    "AutoModelForVideoClassification": "CompressedForVideoClassification",
-    "AutoModelForAudioClassification": "CompressedForAudioClassification",
-    "AutoModelForZeroShotImageClassification": "CompressedForZeroShotImageClassification",
-}
+ENTRIES = {f"AutoModel{end}": f"Compressed{_ENDS.get(end, end)}" for end in dict.fromkeys((*_USUAL, *_OTHERS))}
 
 
 class CompressedConfig(PretrainedConfig):
@@ -99,13 +88,17 @@ def model_class(auto, base, architecture):
     named = getattr(transformers, architecture, stock)  # another package's class is registered with its auto class
     if auto == "AutoModel" and named not in [stock_class(other, base) for other in ENTRIES]:
         stock = named  # an architecture that no auto class leads to, such as an encoder alone
-    body = {"__module__": __name__, "config_class": CompressedConfig, "_auto_class": auto}
+    body = {"__module__": __name__, "config_class": CompressedConfig, "_auto_class": auto, "stock": stock.__name__}
     return type(ENTRIES[auto], (_Reshaped, stock), body)
 
 
 class _Reshaped:
+    stock = ""  # name of the stock class
+
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)  # type: ignore
+        if self.stock in LOSS_MAPPING:  # some have a loss of their own, which goes by the whole name
+            self.loss_type = self.stock
         reshape(self, **{key: config.compressed[key] for key in ("shapes", "biases", "attributes")})
 
 

@@ -50,7 +50,11 @@ def find_rules(model: nn.Module, reshaped: nn.Module, width: int | None) -> tupl
     found = dict(_candidates(model, before, after))
     rules = list(found)
     for chosen in chain(_alike(found), _few(rules)):
-        if _works(reshaped, expand(chosen, model, before, after), widths):
+        try:
+            values = expand(chosen, model, before, after)
+        except ModelError:  # what a rule says of one module another one cannot follow
+            continue
+        if _works(reshaped, values, widths):
             return chosen
     tried = ", ".join(sorted({f"{r.module}.{r.attribute}" for r in rules})) or "none"
     raise ModelError(

@@ -103,7 +103,7 @@ def auto_class(config: PretrainedConfig, cls: type) -> str:
     """
     leading = [auto for auto in modeling_compress.ENTRIES if modeling_compress.stock_class(auto, type(config)) is cls]
     stock = getattr(transformers, cls.__name__, None) is cls
-    if leading or (stock and "For" not in cls.__name__):
+    if leading or (stock and modeling_compress.stock_class("AutoModel", type(config)) is not None):
         return min(leading, default="AutoModel", key=lambda auto: auto == "AutoModelForPreTraining")
     if not stock:
         raise ModelError(

@@ -83,7 +83,7 @@ class _Section:
             return self.layers if key in _MAIN and self.picked and value > 1 else min(value, SIZES["layers"])
         if self.level >= 3:
             return value
-        if TOKEN.search(key):
+        if TOKEN.search(key) and key not in WIDTHS:  # experts are counted per token
             return self._token(key, value) if value >= SIZES["vocabulary"] else value
         if key in FIELDS["image"]:
             base = self.values.get("patch_size") or self.values.get("encoder_stride")
