@@ -17,6 +17,7 @@ from torch import nn
 from compress.console import detail
 from compress.errors import ModelError
 from compress.graph.families import Graph
+from compress.graph.layout import kept_size
 from compress.graph.names import Names
 from compress.model.changes import Changes, get
 from compress.model.model import Model
@@ -51,12 +52,19 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     Raises ModelError, naming the module, where no integers of its modules make it run as it must.
     """
     graph, names = source.graph, Names(source.graph, kept)
+    sizes = {name: int(mask.sum()) for name, mask in kept.items()}
     skeleton = cast(Skeleton, source.checkpoint.architecture)
     shapes = {new: shape for name, shape in graph.shapes(kept).items() if (new := names.new(name)) is not None}
+    constants = {
+        new: tuple(kept_size(part, sizes) for part in layout)
+        for name, layout in graph.values.items()
+        if (new := names.new(name)) is not None
+    }
+    left = {**shapes, **constants}
     cut = {
-        new: shapes[new]
-        for name, layout in graph.layouts.items()
-        if (new := names.new(name)) is not None and shapes[new] != tuple(part.size for part in layout)
+        new: left[new]
+        for name, layout in (*graph.layouts.items(), *graph.values.items())
+        if (new := names.new(name)) is not None and left[new] != tuple(part.size for part in layout)
     }
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from compress.errors import ModelError
 from compress.graph.layout import Axis, Layout, Product, kept_size
-from compress.graph.trace import trace
 from compress.model.model import Model
 from compress.model.sizes import KNOWN, agree
 from compress.model.skeleton import Skeleton
@@ -51,7 +50,7 @@ def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any]) -> T
         agree(part)
     try:
         with views.watch(module), views:
-            graph = trace(module, source.inputs.example())
+            graph = skeleton.graph(module, source.inputs.example())
     except ModelError as error:
         said = str(error.__cause__ or error).strip().partition("\n")[0]
         where = views.where
