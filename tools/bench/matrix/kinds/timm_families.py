@@ -16,4 +16,5 @@ KIND = Kind(
     rehearsal="test_resnet",
     marked=("onnx",),
     peer=Stage("matrix.peer_torch_pruning:examine_module", ("torch_pruning", "timm")),
+    needs=("timm",),
 )

@@ -16,4 +16,5 @@ KIND = Kind(
     rehearsal="resnet18",
     marked=("onnx",),
     peer=Stage("matrix.peer_torch_pruning:examine_module", ("torch_pruning", "torchvision")),
+    needs=("torchvision",),
 )
