@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,36 @@ def test_the_last_level_shrinks_depth_alone():
     assert smallest(refused) == ("built", 2)
     with pytest.raises(ValueError, match="not 0"):
         smallest(lambda level: refused(min(level, 1)))
+
+
+@pytest.mark.parametrize(("library", "least", "onnx"), [("timm", 90, 8), ("torchvision", 40, 2)])
+def test_lists_of_libraries_have_each_model_once(library, least, onnx):
+    from matrix.kind import kinds
+    from matrix.listed import line_of
+
+    kind = kinds()[library]
+    entries = kind.entries()
+    assert len(entries) == len({entry.name for entry in entries}) >= least
+    assert sum("onnx" in entry.marks for entry in entries) == onnx
+    assert kind.rehearsal in {entry.name for entry in entries}
+    assert all(line_of(entry).given().shape[:2] == (2, 3) for entry in entries)
+
+
+def test_a_module_of_a_library_is_pruned_compared_and_opened_by_its_name(tmp_path, monkeypatch):
+    import nets
+    from matrix import listed, open_modules, prune_modules
+
+    timm = types.ModuleType("timm")
+    timm.is_model, timm.create_model = lambda name: True, lambda name, **given: nets.Mlp(**given)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    line = listed.Listed("timm", "mlp", "small", {"wide": 30}, (8,))
+    for module in (prune_modules, open_modules):
+        monkeypatch.setattr(module, "line_of", lambda entry: line)
+    entry, found = listed.Entry("timm", "small", "mlp"), {}
+    for stage in (prune_modules.examine, open_modules.reopen):
+        stage(entry, tmp_path, lambda **said: found.update(said))
+    assert all(found[column] for column in ("built", "traced", "free", "halved", "verified", "coupled", "opened"))
+    assert found["after"] < 0.7 * found["before"] and found["off"] < 1e-6 < found["effect"]
 
 
 STAGE = """

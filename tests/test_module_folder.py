@@ -76,7 +76,13 @@ def test_a_wrong_builder_is_said(saved, build, arguments, words, monkeypatch):
 def test_libraries_build_by_name(tmp_path, monkeypatch):
     timm, torchvision, models = (types.ModuleType(name) for name in ("timm", "torchvision", "torchvision.models"))
     timm.is_model, timm.create_model = lambda name: name == "mlp", lambda name, **given: nets.Mlp(**given)
-    models.list_models, models.get_model = lambda: ["mlp"], lambda name, weights, **given: nets.Mlp(**given)
+    models.list_models, models.get_model = lambda: ["mlp"], lambda name, weights, **given: detector(**given)
+
+    def detector(wide=24, weights_backbone="fetched"):
+        assert weights_backbone is None
+        return nets.Mlp(wide)
+
+    models.get_model_builder = lambda name: detector
     for module in (timm, torchvision, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     x = torch.randn(2, 8)

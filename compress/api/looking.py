@@ -8,13 +8,13 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from compress.api.kinds import special
 from compress.api.options import OptionFields, Options, chosen
 from compress.checkpoint.open import open_to_inspect
 from compress.comparison.candidates import candidates
 from compress.comparison.run import Comparison
 from compress.comparison.run import compare as run_all
 from compress.comparison.write import write_comparison
-from compress.files.onnx import is_onnx
 from compress.inputs.arguments import Arguments
 from compress.inputs.given import Given
 from compress.model.skeleton import held_module
@@ -55,10 +55,8 @@ def inspect(
     if isinstance(model, nn.Module):
         given = Given(Arguments.of(model, example_inputs))
         return inspect_model(held_module(model, given), type(model).__name__)
-    if is_onnx(model):
-        from compress.onnx_model.architecture import open_onnx
-
-        return inspect_model(open_onnx(Path(model)), str(model))
+    if (own := special(model)) is not None:
+        return inspect_model(own.opened(Path(model)), str(model))
     checkpoint = open_to_inspect(
         model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, revision=revision, base=base
     )

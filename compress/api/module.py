@@ -75,14 +75,16 @@ class Pruned(Generic[Net]):
             InputError: The folder cannot be written, or the arguments cannot be stored.
         """
         with new_folder(Path(folder), force=force) as place:
-            stored = StoredModule(type(self.module).__name__, self.changes, build, arguments or {})
-            stored.write(place, self.module, self._arguments.call(self._arguments.example, None))
-            (place / "plan.json").write_text(self.plan.dump(), encoding="utf-8")
-            (place / "recipe.yaml").write_text(self.plan.recipe, encoding="utf-8")
             report = {**self.report, "load": self.report["load"].format(folder=str(folder))}
-            (place / "report.json").write_text(
-                json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            self.write(place, report, build, arguments)
+
+    def write(self, place: Path, report: Any, build: str | None, arguments: Mapping[str, Any] | None) -> None:
+        """Write the files of `save` into an existing folder, with this `report`."""
+        stored = StoredModule(type(self.module).__name__, self.changes, build, arguments or {})
+        stored.write(place, self.module, self._arguments.call(self._arguments.example, None))
+        (place / "plan.json").write_text(self.plan.dump(), encoding="utf-8")
+        (place / "recipe.yaml").write_text(self.plan.recipe, encoding="utf-8")
+        (place / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def prune(
@@ -128,7 +130,22 @@ def prune(
     """
     plan = recipe if isinstance(recipe, Plan) else None
     recipe = _usable(_read(recipe, set), rounds)
-    given = Given(arguments := Arguments.of(module, example_inputs), [] if data is None else data, loss)
+    given = Given(Arguments.of(module, example_inputs), [] if data is None else data, loss)
+    return prune_given(module, given, recipe, plan, train=train, rounds=rounds, device=device)
+
+
+def prune_given(
+    module: Net,
+    given: Given,
+    recipe: Recipe,
+    plan: Plan | None = None,
+    *,
+    title: str | None = None,
+    train: Callable[[Net], object] | None = None,
+    rounds: int = 1,
+    device: str = "cpu",
+) -> Pruned[Net]:
+    """`prune` of a module that reads what is `given`, called `title` in the report; raises what that does."""
     checkpoint = held_module(module, given)
     if plan is not None:
         check_plan(recipe, plan)
@@ -137,7 +154,7 @@ def prune(
     check_forward(checkpoint, module, "given")
     recipe, count = in_rounds(recipe, rounds), len(recipe.steps)
     options = Options(device=device, evaluate=False)
-    run = Run(recipe, type(module).__name__, options, Model.of(checkpoint), given=plan)
+    run = Run(recipe, title or type(module).__name__, options, Model.of(checkpoint), given=plan)
     changes: list[Changes] = []
     for number in range(rounds):
         if number:
@@ -150,7 +167,7 @@ def prune(
             checkpoint = held_module(module, given)
     made = run.plan()
     report = report_of(run, made, Evaluation(), Path("{folder}"))
-    return Pruned(module, made, report, tuple(changes), arguments)
+    return Pruned(module, made, report, tuple(changes), given.arguments)
 
 
 def tried(source: Model, like: Net, recipe: Recipe, device: str = "cpu") -> Net:

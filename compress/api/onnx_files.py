@@ -40,10 +40,12 @@ from compress.surgery.onnx_file import InOnnxFile
 SAMPLES, LENGTH = 8, 128
 """What two files are compared on."""
 
-__all__ = ["apply_to_file", "plan_file", "prune_file"]
+__all__ = ["apply", "opened", "plan", "prune"]
+
+opened = open_onnx
 
 
-def prune_file(recipe: str | Path | Recipe, model: Path, out: Path, options: Options | None = None) -> Report:
+def prune(recipe: str | Path | Recipe, model: Path, out: Path, options: Options | None = None) -> Report:
     """Prune the graph in the .onnx file `model` by a recipe into the new file `out`, with its report beside it.
 
     Raises what `compress.pipeline.run` does, InputError too where a criterion reads gradients or `out` is no .onnx
@@ -53,7 +55,7 @@ def prune_file(recipe: str | Path | Recipe, model: Path, out: Path, options: Opt
     return _write(read, model, out, options or Options(), None)
 
 
-def apply_to_file(plan: str | Path | Plan, model: Path, out: Path, options: Options | None = None) -> Report:
+def apply(plan: str | Path | Plan, model: Path, out: Path, options: Options | None = None) -> Report:
     """Execute a plan as it stands on the file that it was made for. Raises InputError for another one."""
     given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     recipe = parse_recipe(given.recipe, name="the plan's recipe")
@@ -61,7 +63,7 @@ def apply_to_file(plan: str | Path | Plan, model: Path, out: Path, options: Opti
     return _write(recipe, model, out, options or Options(), given)
 
 
-def plan_file(recipe: str | Path | Recipe, model: Path, options: Options | None = None) -> Plan:
+def plan(recipe: str | Path | Recipe, model: Path, options: Options | None = None) -> Plan:
     """Decide everything and write nothing."""
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     run = _begin(read, model, options or Options(), None)

@@ -7,23 +7,25 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from pydantic import BaseModel
 from torch import nn
 
 from compress import pipeline
-from compress.api.module import Pruned, prune, tried
+from compress.api.module import Pruned, tried
+from compress.api.module import prune as prune_module
 from compress.api.options import Options
 from compress.checkpoint.target import check_target
 from compress.checkpoint.write import new_folder
 from compress.components.cliff import PARTS, Walk, damage, walk
 from compress.components.examples import example_of
-from compress.components.folder import INDEX, Component, components
+from compress.components.folder import Component, components
 from compress.components.rows import Row
 from compress.console import say
 from compress.errors import InputError
+from compress.files.kinds import INDEX
 from compress.inputs.arguments import Arguments
 from compress.inputs.given import Given
 from compress.model.model import Model
@@ -35,7 +37,7 @@ LEFT_OUT = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".py", ".msgpack", ".onnx")
 """Pickles and code are not carried over, nor weights that would be the unpruned ones."""
 
 
-def prune_pipeline(recipe: Recipe, model: Path, out: Path, options: Options | None = None) -> list[Row]:
+def prune(recipe: Recipe, model: Path, out: Path, options: Options | None = None) -> list[Row]:
     """Prune the components that the recipe names of the pipeline in the folder `model` into the new folder `out`.
 
     Where no size changes, `out` opens as `model` did. A component of diffusers whose sizes changed is a folder for
@@ -60,6 +62,24 @@ def prune_pipeline(recipe: Recipe, model: Path, out: Path, options: Options | No
         text = json.dumps({"components": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False)
         (place / "report.json").write_text(text + "\n", encoding="utf-8")
     return rows
+
+
+def plan(recipe: Recipe, model: Path, options: Options | None = None) -> NoReturn:
+    """Raises InputError: there is none."""
+    raise InputError(
+        f"{model}: components are loaded and cut one by one, so they make no plan beforehand; run the recipe"
+    )
+
+
+def apply(plan: Any, model: Path, out: Path, options: Options | None = None) -> NoReturn:
+    """Raises InputError: there is none."""
+    raise InputError(f"{model}: a pipeline has no plan to execute; run the recipe")
+
+
+def opened(model: Path) -> NoReturn:
+    """Raises InputError: what can be looked at are its components."""
+    held = components(model)
+    raise InputError(f"{model}: a pipeline of {', '.join(held)}; look at one of them in Python, by compress.inspect")
 
 
 def _components(recipe: Recipe) -> PruneComponents:
@@ -91,7 +111,7 @@ def _one(
         report = pipeline.run(own, component.folder, target, chosen)
         after = Component(component.name, component.library, component.cls, target).load()
         return _row(component, module, after, part, found, report["load"])
-    small: Pruned[Any] = prune(module, dict(example), own, data=[dict(example)])
+    small: Pruned[Any] = prune_module(module, dict(example), own, data=[dict(example)])
     if _sizes(small.module) == _sizes(module):
         small.module.save_pretrained(target)
         load = f"diffusers.{component.cls}.from_pretrained({{folder!r}})"

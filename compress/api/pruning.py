@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Unpack
 
 from compress import pipeline
+from compress.api.kinds import special
 from compress.api.options import OptionFields, Options, chosen
-from compress.components.folder import is_pipeline
 from compress.components.rows import Row
 from compress.execution.document import Plan
-from compress.files.onnx import is_onnx
 from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
@@ -54,14 +53,8 @@ def run(
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
             All of them are CompressErrors (`compress.errors`) and say what is wrong, where, and the cure.
     """
-    if is_onnx(model):
-        from compress.api.onnx_files import prune_file
-
-        return prune_file(read(recipe, set), Path(model), Path(out), chosen(options, fields))
-    if is_pipeline(model):
-        from compress.api.pipelines import prune_pipeline
-
-        return prune_pipeline(read(recipe, set), Path(model), Path(out), chosen(options, fields))
+    if (own := special(model)) is not None:
+        return own.prune(read(recipe, set), Path(model), Path(out), chosen(options, fields))
     return pipeline.run(read(recipe, set), model, out, chosen(options, fields))
 
 
@@ -98,10 +91,8 @@ def plan(
         ModelError: The model is not understood.
         BudgetError: The budget cannot be met.
     """
-    if is_onnx(model):
-        from compress.api.onnx_files import plan_file
-
-        return plan_file(read(recipe, set), Path(model), chosen(options, fields))
+    if (own := special(model)) is not None:
+        return own.plan(read(recipe, set), Path(model), chosen(options, fields))
     return pipeline.plan(read(recipe, set), model, chosen(options, fields), config_only=config_only)
 
 
@@ -128,10 +119,8 @@ def apply(
         InputError: The plan is none, or was made for another model; `out` is not usable as given.
         VerifyError: What was written does not behave as planned; it is kept beside `out` as `<out>.partial`.
     """
-    if is_onnx(model):
-        from compress.api.onnx_files import apply_to_file
-
-        return apply_to_file(plan, Path(model), Path(out), chosen(options, fields))
+    if (own := special(model)) is not None:
+        return own.apply(plan, Path(model), Path(out), chosen(options, fields))
     return pipeline.apply(plan, model, out, chosen(options, fields))
 
 

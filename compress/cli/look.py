@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compress import console
 from compress.cli.app import Input, Talk, app
-from compress.files.onnx import is_onnx
+from compress.files.kinds import kind_of
 from compress.registry import registries
 
 
@@ -19,14 +19,14 @@ def inspect(model: str, /, *, opening: Input = Input(), talk: Talk = Talk()) -> 
     Parameters
     ----------
     model
-        A folder, a hub id or an .onnx file.
+        A folder, of timm's too, a hub id or an .onnx file.
     """
     from compress.report.inspection import inspect_model, inspection_table
 
-    if is_onnx(model):
-        from compress.onnx_model.architecture import open_onnx
+    if kind_of(model) is not None:
+        from compress.api.kinds import special
 
-        opened: Any = open_onnx(Path(model))
+        opened: Any = special(model).opened(Path(model))
     else:
         from compress.checkpoint.open import open_to_inspect
 

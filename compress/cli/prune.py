@@ -10,8 +10,7 @@ from cyclopts import App
 from compress import console
 from compress.cli.app import Flag, Input, Set, Talk, To, Writing, announce, app, loading, options
 from compress.cli.push import publish
-from compress.components.folder import is_pipeline
-from compress.files.onnx import is_onnx
+from compress.files.kinds import kind_of
 
 planning = App(name="plan")
 app.command(planning)
@@ -39,7 +38,8 @@ def prune(
     recipe
         The YAML file that says what to remove, and how.
     model
-        A folder with config.json and safetensors, or a hub id; an .onnx file; or the folder of a pipeline of diffusers.
+        A folder with config.json and safetensors, of timm's too, or a hub id; an .onnx file; or the folder of a
+        pipeline of diffusers.
     out
         The folder, or the .onnx file, to write; it appears when everything is done and verified.
     set
@@ -58,11 +58,8 @@ def prune(
         read = read_recipe(recipe, set or ())
     if push is not None:
         _check_push(push)
-    if is_onnx(model):
-        _prune_file(read, model, out, push, dry_run, opening, writing)
-        return
-    if is_pipeline(model):
-        _prune_pipeline(read, model, out, push, dry_run, opening, writing)
+    if kind_of(model) is not None:
+        _prune_special(read, model, out, push, dry_run, opening, writing)
         return
     if dry_run:
         from compress.checkpoint.write import check_target
@@ -147,46 +144,42 @@ def apply(
         The folder to write.
     """
     announce(f"{plan} → {model} → {out}")
-    if is_onnx(model):
+    if kind_of(model) is not None:
         with loading():
-            from compress.api.onnx_files import apply_to_file
-        finish_file(apply_to_file(plan, Path(model), out, options(opening, writing)), out)
+            from compress.api.kinds import special
+        finish_special(special(model).apply(plan, Path(model), out, options(opening, writing)), out)
         return
     with loading():
         from compress.pipeline import apply as execute
     finish(execute(plan, model, out, options(opening, writing)), out)
 
 
-def _prune_file(
+def _prune_special(
     recipe: Any, model: str, out: Path, push: str | None, dry_run: bool, opening: Input, writing: Writing
 ) -> None:
     from compress.errors import InputError
 
     if push is not None:
-        raise InputError(f"--push {push}: what is published is a folder; upload {out} yourself")
+        raise InputError(
+            f"--push {push}: what is published is the folder of a transformers model; upload {out} yourself"
+        )
     if dry_run:
         _show_plan(recipe, model, None, opening, writing)
         return
     with loading():
-        from compress.api.onnx_files import prune_file
-    finish_file(prune_file(recipe, Path(model), out, options(opening, writing)), out)
+        from compress.api.kinds import special
+    made = special(model).prune(recipe, Path(model), out, options(opening, writing))
+    if kind_of(model) == "pipeline":
+        _show_components(made, out)
+    else:
+        finish_special(made, out)
 
 
-def _prune_pipeline(
-    recipe: Any, model: str, out: Path, push: str | None, dry_run: bool, opening: Input, writing: Writing
-) -> None:
+def _show_components(rows: Any, out: Path) -> None:
     from dataclasses import asdict
 
-    from compress.errors import InputError
+    from compress.report.pipelines import components_table
 
-    if dry_run:
-        raise InputError("--dry-run: components are loaded and cut one by one, so they make no plan beforehand")
-    if push is not None:
-        raise InputError(f"--push {push}: a pipeline gets no card here; upload {out} yourself")
-    with loading():
-        from compress.api.pipelines import prune_pipeline
-        from compress.report.pipelines import components_table
-    rows = prune_pipeline(recipe, Path(model), out, options(opening, writing))
     console.result(components_table(rows), [asdict(row) for row in rows])
     console.say(f"wrote {out}")
 
@@ -211,10 +204,10 @@ def _show_plan(
     if to is not None and ((to.exists() and not writing.force) or not to.absolute().parent.is_dir()):
         why = "exists; pass --force to replace it" if to.exists() else "its folder does not exist"
         raise InputError(f"{to}: {why}")
-    if is_onnx(model):
+    if kind_of(model) is not None:
         with loading():
-            from compress.api.onnx_files import plan_file
-        made = plan_file(recipe, Path(model), options(opening, writing))
+            from compress.api.kinds import special
+        made = special(model).plan(recipe, Path(model), options(opening, writing))
     else:
         made = decide(recipe, model, options(opening, writing), config_only=config_only)
     console.result(plan_table(made), made.data())
@@ -239,8 +232,8 @@ def finish(report: Any, out: Path) -> None:
     console.say(f"wrote {out}: {before} → {after}; load it with: {report['load']}")
 
 
-def finish_file(report: Any, out: Path) -> None:
-    """Show what became of an .onnx file."""
+def finish_special(report: Any, out: Path) -> None:
+    """Show what became of a model that has no page for its report."""
     from compress.report import table
 
     console.result(table(report), report)

@@ -13,18 +13,13 @@ from typing import Any
 from torch import nn
 
 from compress.errors import InputError
+from compress.files.kinds import INDEX
 from compress.files.ordinary import check_ordinary
 
-INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
 """Whose classes are loaded; code of a folder's own never is."""
 
 _NAME = re.compile(r"\w+")
-
-
-def is_pipeline(model: str | Path) -> bool:
-    """Whether it is a folder of a pipeline."""
-    return (Path(model) / INDEX).is_file()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ No weights, no export, no symbolic trace: Python control flow simply runs, and t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 class Recorder(Unread):
-    """Interprets operators over axes. `stored` and `inputs` are the tensors known before the first operator.
+    """Interprets operators over axes. `stored` and `inputs` are the tensors known before the first operator. Of a
+    constant in `uniform` all entries along these dimensions are equal, so that any of them may go.
 
     `products` are the matrix products met: (dims, modules that ran, the outermost first).
     """
@@ -70,6 +71,7 @@ class Recorder(Unread):
         constants: Mapping[str, Tensor],
         inputs: Mapping[str, Tensor],
         answer: int = 0,
+        uniform: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         super().__init__(answer)
         self._dims: dict[int, list[Node]] = {}
@@ -89,7 +91,8 @@ class Recorder(Unread):
             self.bind(tensor, [Node(n) for n in tensor.shape])
             self.origins[id(tensor)] = (name, tuple(range(tensor.dim())))
         for name, tensor in constants.items():
-            self.bind(tensor, pinned(tensor.shape, f"the constant {name} is indexed by it"))
+            dims, alike = pinned(tensor.shape, f"the constant {name} is indexed by it"), (uniform or {}).get(name, ())
+            self.bind(tensor, [Node(dim.size) if place in alike else dim for place, dim in enumerate(dims)])
         self.inputs = {id(tensor): name for name, tensor in inputs.items()}
         for tensor in inputs.values():
             self.bind(tensor, [Node(n) for n in tensor.shape])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,25 +27,36 @@ from compress.graph.values import Values
 assert _rules
 
 
-def trace(model: nn.Module, example: Example, left: Mapping[str, Tensor] | None = None) -> Graph:
+def trace(
+    model: nn.Module,
+    example: Example,
+    left: Mapping[str, Tensor] | None = None,
+    uniform: Mapping[str, Collection[int]] | None = None,
+) -> Graph:
     """The dependency graph of a model built on the meta device (`model.build.empty_model`).
 
     Records one forward, of the `example`, and another one where python branches on values that are not known; the time
     is linear in operators, whatever the widths, and no weight is read. `left`: where the model's forward leaves
-    tensors by name, whose layouts are then the graph's `values`. Raises ModelError when the forward itself fails.
+    tensors by name, whose layouts are then the graph's `values`. `uniform`: buffers that are not stored, with the
+    dimensions along which all their entries are equal; their layouts are `values` too. Raises ModelError when the
+    forward itself fails.
     """
-    graph, branches = _recorded(model, example, 0, left)
-    return both_ways(graph, branches, lambda: _recorded(model, example, 1)[0]) if branches else graph
+    graph, branches = _recorded(model, example, 0, left, uniform)
+    return both_ways(graph, branches, lambda: _recorded(model, example, 1, left, uniform)[0]) if branches else graph
 
 
 def _recorded(
-    model: nn.Module, example: Example, answer: int, left: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    example: Example,
+    answer: int,
+    left: Mapping[str, Tensor] | None,
+    uniform: Mapping[str, Collection[int]] | None,
 ) -> tuple[Graph, set[str]]:
     """The graph of one forward, and where in it python branched on values that were taken for `answer`."""
     stored, constants, shared = stored_tensors(model)
     values = Values()
     inputs = values.lend(example.tensors)
-    recorder = Recorder(stored, constants, inputs, answer)
+    recorder = Recorder(stored, constants, inputs, answer, uniform)
     recorder.values = values
     _tie_vocabulary(model, recorder)
     watch, leaving = Watch(model, recorder, stored), Leaving(model, recorder)
@@ -61,7 +72,8 @@ def _recorded(
     _mark_outputs(recorder, output)
     axes: dict[str, Node] = {axis: recorder.dims(inputs[name])[dim] for axis, (name, dim) in example.axes.items()}
     _pin_inputs(recorder, {name: x for name, x in inputs.items() if name not in example.caches}, axes)
-    graph = infer(recorder, stored, shared, watch.found(), leaving, axes, left)
+    wanted = {**(left or {}), **{name: constants[name] for name in uniform or ()}}
+    graph = infer(recorder, stored, shared, watch.found(), leaving, axes, wanted)
     return _pin_fed(graph, model), recorder.branches
 
 

@@ -152,7 +152,7 @@ class Unread(TorchDispatchMode):
     def _scalar(self, tensor: Tensor) -> Any:
         if (real := self.values.known(tensor)) is not None:
             return real.item()
-        self.branches.add(_place())
+        self.branches.add(line_of_code())
         return torch.full((), self.answer, dtype=tensor.dtype).item()
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -175,7 +175,7 @@ class Unread(TorchDispatchMode):
         """All values at once, as `tolist` asks for them."""
         real = self.values.known(tensor)
         if real is None:
-            self.branches.add(_place())
+            self.branches.add(line_of_code())
             real = torch.full(tensor.shape, self.answer, dtype=tensor.dtype)
         return aten._to_copy.default(real, **kwargs)
 
@@ -209,7 +209,7 @@ class Unread(TorchDispatchMode):
         return args[0], picks, *args[2:]
 
     def _guess(self) -> None:
-        self.masks.add(_place())
+        self.masks.add(line_of_code())
 
 
 def spelled(values: Values, func: Any, args: Any) -> str | None:
@@ -254,7 +254,7 @@ def _is_mask(tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.dtype in (torch.bool, torch.uint8)
 
 
-def _place() -> str:
+def line_of_code() -> str:
     """File and line of the model's code that python runs now."""
     frame: Any = sys._getframe(1)
     while frame is not None:

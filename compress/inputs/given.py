@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -30,16 +31,25 @@ Loss = Callable[[Any, Any], Tensor]
 class Given(Inputs):
     """The `arguments` of a forward, of any form, `data` to calibrate on and the `loss` that gradients are taken of.
 
-    A batch of the data is what the arguments' example is, or a pair of such and the target, which the loss is told.
+    `data` may be a function, called when a recipe asks for data. A batch of it is what the arguments' example is, or a
+    pair of such and the target, which the loss is told.
     It fits no model of itself: a module is said to read it by `declare`. Raises InputError for batches of another form.
     """
 
     noun, data = "samples", Part("given")
 
-    def __init__(self, arguments: Arguments, data: Iterable[Any] = (), loss: Loss | None = None) -> None:
+    def __init__(
+        self, arguments: Arguments, data: Iterable[Any] | Callable[[], Iterable[Any]] = (), loss: Loss | None = None
+    ) -> None:
         self.arguments, self.loss = arguments, loss
         self._target: TreeSpec | None = None
-        self.calibration = [self._batch(number, batch) for number, batch in enumerate(data)]
+        self._later = data if callable(data) else None
+        self._now = [] if callable(data) else self._read(data)
+
+    @cached_property
+    def calibration(self) -> list[Batch]:
+        """What was given, made only now where it was given as a function."""
+        return self._now if self._later is None else self._read(self._later())
 
     @property
     def tower(self) -> Any:
@@ -52,6 +62,9 @@ class Given(Inputs):
         if self._target is None or not names:
             raise InputError("data: gradients need targets; give batches that are pairs, (inputs, target)")
         return tree_unflatten([batch[name] for name in names], self._target)
+
+    def _read(self, data: Iterable[Any]) -> list[Batch]:
+        return [self._batch(number, batch) for number, batch in enumerate(data)]
 
     def _batch(self, number: int, batch: Any) -> Batch:
         if self.arguments.fits(batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -71,7 +72,9 @@ def _torchvision(library: Any, name: str) -> Build:
     models = _imported("torchvision.models", "build: torchvision has no models")
     if name not in models.list_models():
         raise InputError(f"build: torchvision has no model {name!r}; torchvision.models.list_models() has their names")
-    return partial(models.get_model, name, weights=None)
+    backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
+    # Detectors would otherwise fetch weights of their backbone, which those that are loaded then overwrite.
+    return partial(models.get_model, name, weights=None, **({"weights_backbone": None} if backbone else {}))
 
 
 def _diffusers(library: Any, name: str) -> Build:

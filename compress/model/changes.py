@@ -81,7 +81,10 @@ def keep_layers(module: nn.Module, stack: str, kept: Sequence[int]) -> None:
 
 
 def replace_tensors(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give parameters and buffers other shapes, on the meta device; one with several names stays one."""
+    """Give parameters and buffers other shapes, on the meta device; one with several names stays one.
+
+    A buffer that is not stored keeps its first entries: it is cut only along what holds equal ones.
+    """
     places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for part in module.modules():
         for kind in (part._parameters, part._buffers):
@@ -92,6 +95,8 @@ def replace_tensors(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> N
         owner, own = _place(module, name)
         old: Tensor = getattr(owner, own)
         new = torch.empty(tuple(shape), dtype=old.dtype, device="meta")
+        if own in owner._non_persistent_buffers_set:
+            new = old[tuple(slice(size) for size in shape)].clone()
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for kind, place in places[id(old)]:

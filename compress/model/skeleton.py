@@ -56,8 +56,18 @@ class Skeleton:
         return self._called(copy.deepcopy(self.module, memo), None)
 
     def graph(self, module: nn.Module, example: Example) -> Graph:
-        """By tracing it."""
-        return trace(module, example)
+        """By tracing it, a copy or this module with changes."""
+        return trace(module, example, uniform=self.uniform())
+
+    def uniform(self) -> dict[str, tuple[int, ...]]:
+        """Buffers that are not stored, with the dimensions along which all their entries are equal."""
+        stored = {id(tensor) for tensor in self.module.state_dict(keep_vars=True).values()}
+        found = {
+            name: tuple(dim for dim in range(buffer.dim()) if bool((buffer == buffer.narrow(dim, 0, 1)).all()))
+            for name, buffer in self.module.named_buffers()
+            if id(buffer) not in stored and not buffer.is_meta and buffer.numel()
+        }
+        return {name: dims for name, dims in found.items() if dims}
 
     def runnable(self, dtype: torch.dtype) -> nn.Module:
         """A copy to be given weights as `dtype` and run, called by the names of `given`'s tensors."""

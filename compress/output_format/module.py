@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from torch import nn
 from compress.console import detail
 from compress.errors import ModelError
 from compress.graph.families import Graph
+from compress.graph.layout import kept_size
 from compress.graph.names import Names
 from compress.model.changes import Changes, get
 from compress.model.model import Model
@@ -24,7 +26,7 @@ from compress.model.narrow import can_narrow
 from compress.model.sizes import KNOWN
 from compress.model.skeleton import Skeleton
 from compress.output_format.integers import Choice, choices, integers
-from compress.output_format.trial import Trial, View, attempt, nested
+from compress.output_format.trial import Trial, View, attempt, lines_of_views, nested
 
 Kept = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -51,21 +53,29 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     Raises ModelError, naming the module, where no integers of its modules make it run as it must.
     """
     graph, names = source.graph, Names(source.graph, kept)
+    sizes = {name: int(mask.sum()) for name, mask in kept.items()}
     skeleton = cast(Skeleton, source.checkpoint.architecture)
     shapes = {new: shape for name, shape in graph.shapes(kept).items() if (new := names.new(name)) is not None}
+    constants = {
+        new: tuple(kept_size(part, sizes) for part in layout)
+        for name, layout in graph.values.items()
+        if (new := names.new(name)) is not None
+    }
+    left = {**shapes, **constants}
     cut = {
-        new: shapes[new]
-        for name, layout in graph.layouts.items()
-        if (new := names.new(name)) is not None and shapes[new] != tuple(part.size for part in layout)
+        new: left[new]
+        for name, layout in (*graph.layouts.items(), *graph.values.items())
+        if (new := names.new(name)) is not None and left[new] != tuple(part.size for part in layout)
     }
     if not cut and not biases and all(mask.all() for mask in kept.values()):
         return Found(Changes(), shapes, {})
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))
-    search = _Search(source, skeleton, _expected(graph, kept, names), changes)
+    renamed = dict(_renamed(skeleton.module, names))
+    search = _Search(source, skeleton, _expected(graph, kept, names), changes, renamed)
     trial = search.of(changes)
     if trial.failure is not None:
-        wanted = {old: new for new, old in _renamed(skeleton.module, names)}
+        wanted = {old: new for new, old in renamed.items()}
         changes, trial = search.fewest(choices(graph, kept, integers(skeleton), wanted))
     attributes = {name: dict(values) for name, values in changes.attributes.items()}
     for name, values in trial.attributes.items():
@@ -76,13 +86,19 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
 
 @dataclass
 class _Search:
-    """Tries sets of attributes on the module that `plain`, without any, leaves."""
+    """Tries sets of attributes on the module that `plain`, without any, leaves. `renamed`: module → its old name."""
 
     source: Model
     skeleton: Skeleton
     expected: Mapping[str, Any]
     plain: Changes
+    renamed: Mapping[str, str]
     tried: int = 0
+
+    @cached_property
+    def lines(self) -> dict[str, list[str]]:
+        """The lines that the dense module's views stand in."""
+        return lines_of_views(self.source, self.skeleton)
 
     def of(self, changes: Changes) -> Trial:
         """What comes of these changes."""
@@ -151,10 +167,14 @@ class _Search:
         module = self.skeleton.changed(self.plain).module
         cls = type(module.get_submodule(view.module))
         views = {name: dict(places) for name, places in changes.views.items()}
+        own = self.lines[self.renamed[view.module]]
+        line, before = own[view.number], own[: view.number].count(own[view.number])
         for name, part in module.named_modules():
             prefix = name + "." if name else ""
             if type(part) is cls and any(tensor.startswith(prefix) for tensor in self.plain.shapes):
-                views.setdefault(name, {})[str(view.number)] = place
+                same = [number for number, other in enumerate(self.lines.get(self.renamed[name], ())) if other == line]
+                if len(same) > before:
+                    views.setdefault(name, {})[str(same[before])] = place
         return replace(changes, views=views)
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress.errors import ModelError
 from compress.graph.layout import Axis, Layout, Product, kept_size
-from compress.graph.trace import trace
+from compress.graph.values import line_of_code
 from compress.model.model import Model
 from compress.model.sizes import KNOWN, agree
 from compress.model.skeleton import Skeleton
@@ -51,7 +51,7 @@ def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any]) -> T
         agree(part)
     try:
         with views.watch(module), views:
-            graph = trace(module, source.inputs.example())
+            graph = skeleton.graph(module, source.inputs.example())
     except ModelError as error:
         said = str(error.__cause__ or error).strip().partition("\n")[0]
         where = views.where
@@ -87,6 +87,14 @@ def noted(module: nn.Module) -> dict[str, Any]:
     }
 
 
+def lines_of_views(source: Model, skeleton: Skeleton) -> dict[str, list[str]]:
+    """By module, the lines of code that its views stand in, in order: modules of one class may run different ones."""
+    module, views = skeleton.empty(), _Views()
+    with views.watch(module), views:
+        skeleton.graph(module, source.inputs.example())
+    return views.lines
+
+
 class _Views(TorchFunctionMode):
     """Counts the views of each module's forward, and knows the one that fails and the module that runs."""
 
@@ -94,6 +102,7 @@ class _Views(TorchFunctionMode):
         super().__init__()
         self._inside: list[list[Any]] = []  # the modules that run: name, and views so far
         self._failing: tuple[Any, list[int]] | None = None
+        self.lines: dict[str, list[str]] = {}  # of each module's last run
 
     @property
     def where(self) -> str:
@@ -119,9 +128,7 @@ class _Views(TorchFunctionMode):
             return None
         shape, sizes = self._failing
         places = tuple(
-            place
-            for place, size in enumerate(sizes)
-            if size > 1 and prod(shape) % max(prod(sizes) // size, 1) == 0 and -1 not in sizes
+            place for place, size in enumerate(sizes) if size > 1 and prod(shape) % max(prod(sizes) // size, 1) == 0
         )
         name, count = self._inside[-1]
         return View(name, count - 1, places) if places else None
@@ -130,8 +137,10 @@ class _Views(TorchFunctionMode):
         sizes = sizes_of(func, args, kwargs or {})
         if sizes is None:
             return func(*args, **(kwargs or {}))
+        line = line_of_code()
         for frame in self._inside:
             frame[1] += 1
+            self.lines[frame[0]].append(line)
         self._failing = tuple(args[0].shape), sizes
         result = func(*args, **(kwargs or {}))
         self._failing = None
@@ -139,6 +148,7 @@ class _Views(TorchFunctionMode):
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._inside.append([name, 0])
+        self.lines[name] = []
         agree(module, next((x for x in tree_leaves(args) if isinstance(x, Tensor)), None))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

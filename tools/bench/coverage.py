@@ -6,6 +6,12 @@
     python tools/bench/coverage.py --read                # the pages again
     python tools/bench/coverage.py --peer venv/bin/python  # Torch-Pruning beside it, in an environment of its own
 
+The kinds timm and torchvision need these libraries, the peer torch-pruning; so run them in an environment of their own,
+in which both are built for the same torch. Where they are missing, their kinds are left out.
+
+    python -m venv venv && venv/bin/pip install -e '.[onnx,timm,torchvision]' torch-pruning==1.6.1
+    venv/bin/python tools/bench/coverage.py --only timm torchvision --peer venv/bin/python
+
 Each model is tiny, with random weights, and is examined in a process of its own that ends with its time or memory. One
 line of JSON is appended for each as it ends; what stops the command costs the models in work. A model of which nothing
 is known counts as failed, and none is skipped.
@@ -25,6 +31,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +59,10 @@ def main(words: Sequence[str] | None = None) -> None:
         if given.again or (record := found.get(_key(entry))) is None or (given.peer and "peer" not in record)
     ]
     if not given.read:
+        for kind in known.values():
+            if lost := [name for name in kind.needs if find_spec(name) is None]:
+                print(f"{kind.name}: not examined, as {lost[0]} is not installed", file=sys.stderr)
+                left = [entry for entry in left if entry.kind != kind.name]
         examine(left, known, given)
         found = read(given.results)
     for name, page in PAGES.items():

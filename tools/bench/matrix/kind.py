@@ -46,7 +46,7 @@ class Stage:
 class Kind:
     """`columns` in the order in which they are reached: a model fails at the first that is not true. Of those in
     `marked` only the models that bear the mark are asked. The model `rehearsal` is examined first, for what that
-    imports."""
+    imports. `needs`: packages without which none of them can be examined."""
 
     name: str
     entries: Callable[[], list[Entry]]
@@ -55,6 +55,7 @@ class Kind:
     rehearsal: str
     marked: tuple[str, ...] = ()
     peer: Stage | None = None
+    needs: tuple[str, ...] = ()
 
     def asked(self, entry: Entry) -> list[str]:
         """The columns of this model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from math import prod
 from typing import Any
 
@@ -18,9 +19,9 @@ NUMBERED = re.compile(r"(?<![^.])\d+\.")
 SHOWN = 4
 
 
-def pins(source: Model) -> dict[str, Any]:
+def pins(source: Model, inner: Collection[str] = INNER) -> dict[str, Any]:
     """`families`: kind → [free, all]. `share` of the parameters in numbered modules (all, where there is none) of which
-    some dimension lies in a free family inside of blocks. `pinned`: reason → share, the largest first."""
+    some dimension lies in a free family of a kind in `inner`. `pinned`: reason → share, the largest first."""
     graph = source.graph
     counted: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for family in graph.families.values():
@@ -31,7 +32,7 @@ def pins(source: Model) -> dict[str, Any]:
     whole, free, why = sum(sizes.values()) or 1, 0, Counter[str]()
     for name, size in sizes.items():
         own = [graph.families[f] for layout in graph.layouts[name] for f in families(layout) if f in graph.families]
-        if any(family.pinned is None and family.kind in INNER for family in own):
+        if any(family.pinned is None and family.kind in inner for family in own):
             free += size
             continue
         said = dict.fromkeys(_general(f.pinned) for f in own if f.pinned and f.kind not in ("hidden", "vocab"))

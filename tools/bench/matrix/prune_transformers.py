@@ -30,6 +30,7 @@ from compress.steps.units.masks import Kept, masks
 from matrix.given import apart, given, tensors
 from matrix.kind import Entry, Say
 from matrix.pins import pins
+from matrix.rough import roughen
 from matrix.small import small, smallest
 
 HALF = "steps:\n- {prune: [heads, channels], by: magnitude, remove: 50%}\n"
@@ -90,22 +91,11 @@ def _built(entry: Entry, level: int, *, runs: bool) -> tuple[Any, dict[str, Tens
         raise ValueError(f"{count / 1e6:.0f} M parameters")
     torch.manual_seed(0)
     model = cls._from_config(config, dtype=torch.float32).eval()
-    _roughen(model)
+    roughen(model)
     inputs = given(model)
     if runs and inputs is None:
         raise ValueError("its forward takes none of the inputs that are tried")
     return model, inputs
-
-
-@torch.no_grad()
-def _roughen(model: nn.Module) -> None:
-    """What is constant at the start (biases, gains, some gates) would hide mistakes."""
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point() or tensor.numel() < 2 or "inv_freq" in name:
-            continue
-        if tensor.dim() == 1 or not tensor.any():
-            noise = 0.1 * torch.randn(tensor.shape)
-            tensor.mul_(1 + noise.abs()) if "var" in name.rpartition(".")[2] else tensor.add_(noise)
 
 
 def _trace(folder: Path) -> float:
