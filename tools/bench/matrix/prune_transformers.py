@@ -52,7 +52,7 @@ def examine(entry: Entry, folder: Path, say: Say) -> None:
         (model, inputs), level = smallest(lambda level: _built(entry, level, runs=False))
     model.save_pretrained(folder / "dense")
     if inputs is not None:
-        save_file({name: x.clone() for name, x in inputs.items()}, folder / "given.safetensors")
+        save_file(_stored(inputs), folder / "given.safetensors")
     say(
         built=True, level=level, stock_forward=inputs is not None, parameters=sum(p.numel() for p in model.parameters())
     )
@@ -132,8 +132,13 @@ def _compare(source: Model, kept: Kept, folder: Path, say: Say) -> None:
     off, effect = apart(cut, wanted), apart(dense, wanted)
     say(coupled=off <= ALIKE < effect, off=off, effect=effect)
     say(coupled_why=f"cut and masked differ by {off:.0e}" + ("" if effect > ALIKE else "; masking changes nothing"))
-    save_file({f"in.{name}": x.clone() for name, x in inputs.items()}, folder / "inputs.safetensors")
-    save_file({name: x.clone() for name, x in cut.items()}, folder / "outputs.safetensors")
+    save_file({f"in.{name}": x for name, x in _stored(inputs).items()}, folder / "inputs.safetensors")
+    save_file(_stored(cut), folder / "outputs.safetensors")
+
+
+def _stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own and in order, as safetensors want it; one output may be the transpose of another."""
+    return {name: x.clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
 
 
 def _output(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
