@@ -28,6 +28,15 @@ def needs(model: nn.Module) -> list[str]:
     return [one.name for one in found if one.default is inspect.Parameter.empty and one.kind not in free]
 
 
+def main_input(model: nn.Module) -> str | None:
+    """The argument that a model reads first, None where nothing tells. What transformers' class says goes before the
+    signature only where the forward takes it: towers inherit the name from models of text."""
+    said = getattr(model, "main_input_name", None)
+    if said is None or takes(model, said) or not (needed := needs(model)):
+        return said
+    return needed[0]
+
+
 def on_meta(model: nn.Module) -> nn.Module:
     """The model where it is on the meta device as a whole, else another one of its config that is."""
     if all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
@@ -62,6 +71,13 @@ def options(config: Any, *names: str) -> Any:
         if hasattr(part, "to_dict") and (found := options(part, *names)) is not None:
             return found
     return None
+
+
+def entry(model: nn.Module) -> int | None:
+    """How wide the first projection of a model is on the side that it reads: the likeliest width of its input."""
+    layers = (layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv1d))
+    first = next(layers, None)
+    return None if first is None else first.in_features if isinstance(first, nn.Linear) else first.in_channels
 
 
 def width(features: Any) -> tuple[int, int]:

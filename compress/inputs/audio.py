@@ -15,7 +15,7 @@ from compress.data.speech import ear, fitted, recorded, spelled
 from compress.data.tokens import load_tokenizer
 from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
-from compress.inputs.ask import options, takes
+from compress.inputs.ask import entry, main_input, options, takes
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Written
 from compress.inputs.text import CHECKED, DECODER_IDS, ODD
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from compress.recipe.schema import Calibrate
 
 WAVES, SPECTRA = "input_values", "input_features"
+
+BINS = (
+    "input_size",
+    "num_mel_bins",
+    "input_feat_per_channel",
+    "feature_projection_input_dim",
+    "feature_size",
+    "n_mels",
+)
+"""What configs call the number of a spectrum's bins."""
+
+MASKS = "input_features_mask", "feature_attention_mask", "attention_mask", "padding_mask"
+"""What forwards call the mask of the frames that are no padding."""
 
 STEPS = 24
 """Steps of a model's own that a sample has where its length is free."""
@@ -50,7 +63,7 @@ class Audio(Tried):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Models that hear first."""
-        return getattr(model, "main_input_name", None) in (WAVES, SPECTRA)
+        return main_input(model) in (WAVES, SPECTRA)
 
     @property
     def tower(self) -> Any:
@@ -59,7 +72,7 @@ class Audio(Tried):
 
     def ways(self) -> Iterator[Way]:
         """As many samples as give 24 steps; spectra of as many frames as the model has places for."""
-        config, name = self.config, getattr(self.model, "main_input_name", WAVES)
+        config, name = self.config, main_input(self.model)
         bins = self._bins
         stride = prod(options(config, "conv_stride") or options(config, "upsampling_ratios") or [320])
         frames = options(config, "max_source_positions")
@@ -67,12 +80,17 @@ class Audio(Tried):
         if name == WAVES and not options(config, "num_mel_bins"):
             count = max(stride * STEPS, SHORTEST)
             sizes += [(count,), (1, count)]
-        elif bins:
-            sizes += [(bins, 2 * frames)] if frames else []
-            sizes += [(most, bins)] if (most := options(config, "max_length")) and most > 20 else []
-            sizes += [(4 * STEPS, bins), (bins, 4 * STEPS)]
+        else:
+            for wide in dict.fromkeys(filter(None, (bins, entry(self.model)))):
+                sizes += [(wide, 2 * frames)] if frames else []
+                sizes += [(most, wide)] if (most := options(config, "max_length")) and most > 20 else []
+                sizes += [(4 * STEPS, wide), *((wide, count) for count in spans(config))]
         if not self._writes:
             yield from (Way({name: size}) for size in sizes)
+            for mask in (mask for mask in MASKS if takes(self.model, mask)):
+                for size in sizes:
+                    count = size[0] if size[-1] in (bins, entry(self.model)) else size[-1]
+                    yield Way({name: size, mask: (count,)}, masks=frozenset({mask}))
             return
         vocabulary = self.tower.vocab_size
         length = min(CHECKED, longest(config) or CHECKED, options(config, "max_target_positions") or CHECKED)
@@ -135,8 +153,7 @@ class Audio(Tried):
 
     @property
     def _bins(self) -> int | None:
-        names = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size", "n_mels")
-        return options(self.config, *names)
+        return options(self.config, *BINS)
 
     @property
     def _writes(self) -> bool:
@@ -184,3 +201,9 @@ class Audio(Tried):
         labels, filling = padded(rows, IGNORED)[0], self.config.pad_token_id or 0
         before = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, filling)
         return {LABELS: labels, DECODER_IDS: torch.cat([torch.full_like(labels[:, :1], start), before], 1)}
+
+
+def spans(config: Any) -> list[int]:
+    """Frames of a spectrum whose number is free: some, and as many as the windows of a model that takes whole ones."""
+    window = options(config, "n_window")
+    return [4 * STEPS, *([4 * window] if isinstance(window, int) else [])]
