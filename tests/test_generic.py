@@ -223,3 +223,18 @@ def test_attributes_that_are_alike_in_all_attentions_are_found_together():
     plan = generic_plan(config, tf.MvpForConditionalGeneration, shapes)
     kinds = ("encoder.layers.0.self_attn", "decoder.layers.0.self_attn", "decoder.layers.0.encoder_attn")
     assert plan.attributes == {f"model.{kind}": {"num_heads": 2, "embed_dim": 16} for kind in kinds}
+
+
+def test_a_model_of_two_models_is_built_from_its_own_configuration():
+    tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    one = tf.BertConfig(vocab_size=40, max_position_embeddings=16, **tower)
+    config = tf.EncoderDecoderConfig.from_encoder_decoder_configs(one, one)
+    config.decoder_start_token_id = config.pad_token_id = 0
+    dense = tf.EncoderDecoderModel(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in dense.state_dict().items()}
+    block = "encoder.encoder.layer.0."
+    cut_ = {"intermediate.dense.weight": (10, 16), "intermediate.dense.bias": (10,), "output.dense.weight": (16, 10)}
+    shapes |= {block + name: shape for name, shape in cut_.items()}
+    plan = generic_plan(config, tf.EncoderDecoderModel, shapes)
+    assert plan.architecture == "CompressedForConditionalGeneration"
+    assert plan.config["compressed"]["shapes"] == {block + name: list(shape) for name, shape in cut_.items()}

@@ -195,19 +195,6 @@ def test_an_unused_part_of_a_block_pins_that_block():
     assert free(toy(inside=nn.Linear(20, 6))) == {"layers.0.channels"}
 
 
-def test_a_vector_that_its_module_did_not_read_pins_what_is_as_wide():
-    def beside(count: int) -> Graph:
-        found = Toy().eval()
-        found.register_parameter("masked", nn.Parameter(torch.ones(count)))
-        found.last, found.head = nn.Linear(8, 12), nn.Linear(12, 24)
-        return traced(found.to("meta"))
-
-    inside = {"layers.0.channels", "layers.1.channels", "layers.layers"}
-    assert free(beside(5)) == inside | {"hidden", "vocab", "channels"}
-    assert free(beside(8)) == inside | {"vocab", "channels"}
-    assert free(beside(12)) == inside | {"hidden", "vocab"}
-
-
 def test_a_number_that_is_not_read_pins_nothing():
     scale = nn.Module()
     scale.register_parameter("scale", nn.Parameter(torch.ones(1)))

@@ -15,6 +15,9 @@ from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given
 
+MOST_ENTRIES = 4
+"""Widths that are tried where no config says one."""
+
 
 def takes(model: nn.Module, *names: str) -> bool:
     """Whether the forward has all these arguments."""
@@ -73,11 +76,17 @@ def options(config: Any, *names: str) -> Any:
     return None
 
 
-def entry(model: nn.Module) -> int | None:
-    """How wide the first projection of a model is on the side that it reads: the likeliest width of its input."""
-    layers = (layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv1d))
-    first = next(layers, None)
-    return None if first is None else first.in_features if isinstance(first, nn.Linear) else first.in_channels
+def entries(model: nn.Module) -> list[int]:
+    """How wide the first few projections of a model are on the side that they read, those of the outermost modules
+    first: likely widths of its input."""
+    found: dict[int, None] = {}
+    level = [model]
+    while level and len(found) < MOST_ENTRIES:
+        for layer in level:
+            if isinstance(layer, nn.Linear | nn.Conv1d):
+                found[layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels] = None
+        level = [child for layer in level for child in layer.children()]
+    return list(found)[:MOST_ENTRIES]
 
 
 def width(features: Any) -> tuple[int, int]:

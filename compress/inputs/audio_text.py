@@ -14,7 +14,7 @@ from compress.data.speech import ear, fitted, recorded
 from compress.errors import InputError
 from compress.inputs.accompanied import Accompanied
 from compress.inputs.ask import options, takes
-from compress.inputs.audio import BINS, MASKS, SPECTRA, STEPS, spans
+from compress.inputs.audio import BINS, MASKS, SPECTRA, STEPS, USUAL_BINS, spans
 from compress.inputs.batch import Batch
 from compress.inputs.layout import PIXELS
 from compress.recipe.part import Part
@@ -29,9 +29,6 @@ TOWERS = "audio_config", "encoder_config"
 
 ASKED = "Transcribe the speech: {}"
 """Behind a recording stands a question, and what is said."""
-
-USUAL_BINS = 80
-"""Of a spectrum for a model whose config says of none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class AudioText(Accompanied):
     def layouts(self, small: bool) -> Iterator[Spectra]:
         """Of as many frames as the model has places for, else of some; either way round, with a mask and without."""
         tower, config = self._ears, self.config
-        bins = options(tower, *BINS) or options(config, *BINS) or USUAL_BINS
+        bins = options(tower, *BINS) or options(config, *BINS) or USUAL_BINS[0]
         places = options(tower, "max_source_positions")
         sizes = [((bins, 2 * places), 1)] if places else []
         sizes += [*(((bins, count), 1) for count in spans(tower)), ((4 * STEPS, bins), 0)]

@@ -105,6 +105,7 @@ def model_class(auto, base, architecture):
 
 class _Reshaped:
     def __init__(self, config, *args, **kwargs):
+        self.config_class = type(config)  # models of two models compare the two
         super().__init__(config, *args, **kwargs)  # type: ignore
         reshape(self, **{key: config.compressed[key] for key in ("shapes", "biases", "attributes")})
 
