@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def test_attributes_that_are_alike_in_all_attentions_are_found_together():
 
 
 def test_a_model_of_two_models_is_built_from_its_own_configuration():
-    tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tower: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     one = tf.BertConfig(vocab_size=40, max_position_embeddings=16, **tower)
     config = tf.EncoderDecoderConfig.from_encoder_decoder_configs(one, one)
     config.decoder_start_token_id = config.pad_token_id = 0

@@ -19,10 +19,10 @@ from compress.model.build import empty_model
 from compress.output_format.by_layer import by_layer
 
 SIZE = (3, 8, 12)
-TOWER = {"hidden_size": 16, "num_heads": 4, "depth": 2, "intermediate_size": 40, "patch_size": 4}
-TEXT = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+TOWER: Any = {"hidden_size": 16, "num_heads": 4, "depth": 2, "intermediate_size": 40, "patch_size": 4}
+TEXT: Any = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
-HEARS = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+HEARS: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 TOWERS: dict[str, tuple[type, Any]] = {
     "grid": (tf.Qwen2_5_VisionTransformerPretrainedModel, "Qwen2_5_VLVisionConfig"),
     "rows": (tf.Siglip2VisionModel, "Siglip2VisionConfig"),
