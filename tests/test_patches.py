@@ -14,7 +14,7 @@ from compress.inputs.audio_text import AudioText
 from compress.inputs.batch import given, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.inputs.patches import Patched
-from compress.inputs.patching import POSITIONS, SHAPES, Patches, Rows, Strips
+from compress.inputs.patching import POSITIONS, SHAPES, Patches, Rows, Strips, Tokens
 from compress.model.build import empty_model
 from compress.output_format.by_layer import by_layer
 
@@ -40,6 +40,9 @@ def test_patches_lie_end_to_end_side_by_side_or_in_rows():
     assert torch.equal(flat["pixel_values"][7], image()[1, :, :4, 4:8].flatten())
     square = given(Patches(SIZE, 4, 1, 1, square=True, grid="grid_thw").lay(image()))
     assert torch.equal(square["pixel_values"][7], image()[1, :, :4, 4:8])
+    tokens = given(Tokens((3, 8, 8), 4).lay(image()[..., :8]))
+    assert torch.equal(tokens["pixel_values"][5], image()[1, :, :4, 4:8].permute(1, 2, 0))
+    assert tokens["image_grid_thw"].tolist() == [[1, 2, 2]] * 2
     strips = given(Strips(SIZE, 4).lay(image()))
     assert strips["pixel_values"].shape == (1, 3, 4, 2 * 6 * 4)
     assert torch.equal(strips["pixel_values"][0, :, :, 28:32], image()[1, :, :4, 4:8])

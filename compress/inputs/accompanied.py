@@ -32,6 +32,9 @@ MOST_DRAWN = 10_000
 QUESTION = "qformer_input_ids"
 """What a model that reads the text twice is given of it beside what is written: the text without the medium."""
 
+SEEN = "image_attention_mask"
+"""Which tokens see which images, `[rows, length, images]`."""
+
 LEAST = 8
 """Tokens of text that a sample has at least: with fewer there is little to predict."""
 
@@ -138,11 +141,10 @@ class Accompanied(Text):
         length = batch[side].shape[1]
 
         def prompt(count: int) -> Batch:
-            short = {
-                name: value[:, :count] if value.shape[1:] == (length,) and not value.is_floating_point() else value
-                for name, value in batch.items()
-                if name != LABELS
+            along = {
+                n for n, x in batch.items() if n == SEEN or (x.shape[1:] == (length,) and not x.is_floating_point())
             }
+            short = {n: x[:, :count] if n in along else x for n, x in batch.items() if n != LABELS}
             return {**short, MASK: torch.ones_like(short[IDS])} if IDS in short else short
 
         return Written(found.tokens, prompt, found.start)
@@ -227,6 +229,8 @@ class Accompanied(Text):
             found["mm_token_type_ids"] = (labels == IGNORED).long()
         if takes(self.model, QUESTION):
             found[QUESTION] = text
+        if takes(self.model, SEEN):
+            found[SEEN] = torch.ones(*ids.shape, 1, dtype=torch.long)
         return {**found, **placed.layout.lay(samples)}
 
     def told(self, batch: Batch, placed: Placed, text: Tensor, before: int) -> Batch:

@@ -55,6 +55,22 @@ class Patches(Layout):
 
 
 @dataclass(frozen=True)
+class Tokens(Layout):
+    """A square of patches for each token that stands for a part of an image, of all images end to end:
+    `[rows · tokens, side, side, channels]`, with how many tokens there are along time, height and width."""
+
+    side: int
+    grid: str = GRIDS[0]
+
+    def lay(self, images: Tensor) -> Batch:
+        rows, channels, height, width = images.shape
+        down, across, side = height // self.side, width // self.side, self.side
+        parts = images.reshape(rows, channels, down, side, across, side).permute(0, 2, 4, 3, 5, 1)
+        grid = torch.tensor([[1, down, across]]).repeat(rows, 1)
+        return {PIXELS + END_TO_END: parts.reshape(rows, down * across, side, side, channels), self.grid: grid}
+
+
+@dataclass(frozen=True)
 class Strips(Layout):
     """Patches of all images side by side, `[1, channels, patch, rows · patches · patch]`, and `target_sizes`, how many
     there are along height and width."""
@@ -121,3 +137,5 @@ def patched(model: nn.Module, vision: Any, *, small: bool) -> Iterator[Layout]:
     for frames in dict.fromkeys((options(vision, "temporal_patch_size") or 1, 1, 2)):  # some configs do not say it
         yield Patches(size, patch, frames, merge, False, name, grid, merges)
     yield Patches(size, patch, 1, merge, True, name, grid, merges)
+    if name == PIXELS:
+        yield Tokens(size, patch * merge, grid)
