@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,3 +241,18 @@ def test_a_detector_keeps_its_auto_class_and_its_loss():
     )
     model = modeling_compress.CompressedModel.class_for(config, auto)
     assert empty_model(config, model).loss_type == empty_model(config, cls).loss_type == cls.__name__
+
+
+def test_a_model_of_two_models_is_built_from_its_own_configuration():
+    tower: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    one = tf.BertConfig(vocab_size=40, max_position_embeddings=16, **tower)
+    config = tf.EncoderDecoderConfig.from_encoder_decoder_configs(one, one)
+    config.decoder_start_token_id = config.pad_token_id = 0
+    dense = tf.EncoderDecoderModel(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in dense.state_dict().items()}
+    block = "encoder.encoder.layer.0."
+    cut_ = {"intermediate.dense.weight": (10, 16), "intermediate.dense.bias": (10,), "output.dense.weight": (16, 10)}
+    shapes |= {block + name: shape for name, shape in cut_.items()}
+    plan = generic_plan(config, tf.EncoderDecoderModel, shapes)
+    assert plan.architecture == "CompressedForConditionalGeneration"
+    assert plan.config["compressed"]["shapes"] == {block + name: list(shape) for name, shape in cut_.items()}

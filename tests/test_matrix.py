@@ -40,6 +40,8 @@ def test_every_type_of_the_list_is_one_of_transformers():
         ("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
         ("gemma2", {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}),
         ("vit", {"image_size": 32, "patch_size": 8, "hidden_size": 64}),
+        ("hubert", {"conv_dim": [32] * 7}),
+        ("voxtral", {"audio_token_id": 3}),
         ("convnext", {"hidden_sizes": [96, 192, 384, 768], "depths": [2, 2, 2, 2]}),
     ],
 )
@@ -50,6 +52,15 @@ def test_default_configurations_become_tiny(name, wanted):
     made = small(name, kind().to_dict(), 0)
     assert {key: made[key] for key in wanted} == wanted
     assert kind.from_dict(made).to_dict()["model_type"] == name
+
+
+def test_what_a_type_needs_besides_is_said_of_its_towers_too():
+    from matrix.small import small
+
+    made = small("mllama", transformers.MllamaConfig().to_dict(), 0)["vision_config"]
+    assert (made["intermediate_layers_indices"], made["hidden_size"]) == ([1], 64)
+    text = small("glm4v", transformers.Glm4vConfig().to_dict(), 0)["text_config"]
+    assert sum(text["rope_parameters"]["mrope_section"]) == 8
 
 
 def test_the_last_level_shrinks_depth_alone():

@@ -17,7 +17,7 @@ from compress.graph.layout import Axis, Layout, Product, Sum
 from compress.graph.leaving import Leaving
 from compress.graph.record import Recorder
 from compress.graph.routers import ranks, whole_axes
-from compress.graph.untraced import map_readers, own_reason, span_reason, untraced
+from compress.graph.untraced import map_readers, own_reason, span_reason, spanning, untraced
 
 GROUPED = 8
 """Inner widths of stacked experts are multiples of it: grouped matrix products want rows of 16 bytes, 8 half-precision
@@ -91,7 +91,9 @@ def infer(
         if missed := [idle[m.tensor] for m in members if m.tensor in idle]:
             reason = own_reason(missed)
         elif wide and reason is None and not (inner and (whole or leaving.keeps(leaf, tensors, wide))):
-            reason = span_reason(wide.values())
+            sizes = {leaf.size, *(member.layout.size for member in members)}
+            if feeding := spanning(wide, stored, sizes):
+                reason = span_reason(feeding)
         averaged = "averaged" in leaf.marks
         result[name] = Family(name, kind, leaf.size, members, layer, reason, (), stretches, least, multiple, averaged)
     for stack in blocks.stacks:

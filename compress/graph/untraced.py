@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from inspect import signature
 
 from torch import Tensor, nn
@@ -37,6 +37,20 @@ def own_reason(modules: Iterable[str]) -> str:
 def span_reason(modules: Iterable[str]) -> str:
     """Why what these modules may take its width from is pinned."""
     return f"it may span {listed(modules)}, which the trace did not run"
+
+
+def spanning(idle: Mapping[str, str], stored: Mapping[str, Tensor], sizes: Collection[int]) -> list[str]:
+    """Modules of `idle` that may take a width from an axis; `sizes` are the axis's own and those of the stored
+    dimensions that it lies in.
+
+    Of a module nothing is known. A vector alone, whose module ran without it (what stands for masked frames), runs
+    along a dimension of as many numbers.
+    """
+    return [
+        module
+        for tensor, module in idle.items()
+        if module != tensor or stored[tensor].numel() != max(stored[tensor].shape) or stored[tensor].numel() in sizes
+    ]
 
 
 def map_readers(idle: Mapping[str, str], stored: Mapping[str, Tensor], maps: int) -> list[str]:

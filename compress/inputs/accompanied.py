@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from compress.data.vocabulary import longest
 from compress.errors import InputError, ModelError
 from compress.graph.example import Example
 from compress.inputs.ask import answer, on_meta, options, takes, width
-from compress.inputs.batch import LABELS, Batch, given
+from compress.inputs.batch import LABELS, Batch, given, plain
 from compress.inputs.kind import Written
 from compress.inputs.text import CHECKED, DECODER_IDS, IDS, MASK, ODD, TRACED, Text
 from compress.recipe.part import Part
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 10_000
 """Tokens among which random ones are drawn."""
+
+QUESTION = "qformer_input_ids"
+"""What a model that reads the text twice is given of it beside what is written: the text without the medium."""
+
+SEEN = "image_attention_mask"
+"""Which tokens see which images, `[rows, length, images]`."""
 
 LEAST = 8
 """Tokens of text that a sample has at least: with fewer there is little to predict."""
@@ -134,11 +141,10 @@ class Accompanied(Text):
         length = batch[side].shape[1]
 
         def prompt(count: int) -> Batch:
-            short = {
-                name: value[:, :count] if value.shape[1:] == (length,) and not value.is_floating_point() else value
-                for name, value in batch.items()
-                if name != LABELS
+            along = {
+                n for n, x in batch.items() if n == SEEN or (x.shape[1:] == (length,) and not x.is_floating_point())
             }
+            short = {n: x[:, :count] if n in along else x for n, x in batch.items() if n != LABELS}
             return {**short, MASK: torch.ones_like(short[IDS])} if IDS in short else short
 
         return Written(found.tokens, prompt, found.start)
@@ -175,16 +181,12 @@ class Accompanied(Text):
 
     def _standing(self, model: nn.Module, layout: Layout) -> int:
         """How many tokens of the text stand for one sample: as many as the model makes feature vectors of it."""
-        method = next(
-            (found for owner in (model, getattr(model, "model", None)) if (found := self._features(owner)) is not None),
-            None,
-        )
-        if method is None:
+        methods = [found for owner in (getattr(model, "model", None), model) if (found := self._features(owner))]
+        if not methods:
             return 0
-        laid = {
-            name: value for name, value in layout.lay(_noise(layout, 2, 0)).items() if not name.startswith("aspect")
-        }
-        made = answer(model, laid, method)
+        named = set(signature(methods[0]).parameters)  # that of the inner model; the outer one's may only pass them on
+        laid = {QUESTION: self.random_text(2, LEAST, 0), **layout.lay(_noise(layout, 2, 0))}
+        made = answer(model, {name: value for name, value in laid.items() if plain(name) in named}, methods[0])
         pooled = getattr(made, "pooler_output", None)
         vectors, _ = width(made if pooled is None else pooled)
         return vectors // 2
@@ -225,6 +227,10 @@ class Accompanied(Text):
         found = {name: value for name, value in self._sides(ids).items() if takes(self.model, name)}
         if takes(self.model, "mm_token_type_ids"):
             found["mm_token_type_ids"] = (labels == IGNORED).long()
+        if takes(self.model, QUESTION):
+            found[QUESTION] = text
+        if takes(self.model, SEEN):
+            found[SEEN] = torch.ones(*ids.shape, 1, dtype=torch.long)
         return {**found, **placed.layout.lay(samples)}
 
     def told(self, batch: Batch, placed: Placed, text: Tensor, before: int) -> Batch:

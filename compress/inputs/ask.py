@@ -15,6 +15,9 @@ from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given
 
+MOST_ENTRIES = 4
+"""Widths that are tried where no config says one."""
+
 
 def takes(model: nn.Module, *names: str) -> bool:
     """Whether the forward has all these arguments."""
@@ -26,6 +29,15 @@ def needs(model: nn.Module) -> list[str]:
     found = inspect.signature(model.forward).parameters.values()
     free = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return [one.name for one in found if one.default is inspect.Parameter.empty and one.kind not in free]
+
+
+def main_input(model: nn.Module) -> str | None:
+    """The argument that a model reads first, None where nothing tells. What transformers' class says goes before the
+    signature only where the forward takes it: towers inherit the name from models of text."""
+    said = getattr(model, "main_input_name", None)
+    if said is None or takes(model, said) or not (needed := needs(model)):
+        return said
+    return needed[0]
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -62,6 +74,19 @@ def options(config: Any, *names: str) -> Any:
         if hasattr(part, "to_dict") and (found := options(part, *names)) is not None:
             return found
     return None
+
+
+def entries(model: nn.Module) -> list[int]:
+    """How wide the first few projections of a model are on the side that they read, those of the outermost modules
+    first: likely widths of its input."""
+    found: dict[int, None] = {}
+    level = [model]
+    while level and len(found) < MOST_ENTRIES:
+        for layer in level:
+            if isinstance(layer, nn.Linear | nn.Conv1d):
+                found[layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels] = None
+        level = [child for layer in level for child in layer.children()]
+    return list(found)[:MOST_ENTRIES]
 
 
 def width(features: Any) -> tuple[int, int]:

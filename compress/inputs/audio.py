@@ -15,7 +15,7 @@ from compress.data.speech import ear, fitted, recorded, spelled
 from compress.data.tokens import load_tokenizer
 from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
-from compress.inputs.ask import options, takes
+from compress.inputs.ask import entries, main_input, options, takes
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Written
 from compress.inputs.text import CHECKED, DECODER_IDS, ODD
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
     from compress.recipe.schema import Calibrate
 
 WAVES, SPECTRA = "input_values", "input_features"
+
+BINS = (
+    "input_size",
+    "num_mel_bins",
+    "input_feat_per_channel",
+    "feature_projection_input_dim",
+    "feature_size",
+    "n_mels",
+)
+"""What configs call the number of a spectrum's bins."""
+
+MASKS = "input_features_mask", "feature_attention_mask", "attention_mask", "padding_mask"
+"""What forwards call the mask of the frames that are no padding."""
+
+USUAL_BINS = 128, 80
+"""Of a spectrum for a model whose config says of none."""
 
 STEPS = 24
 """Steps of a model's own that a sample has where its length is free."""
@@ -50,7 +66,7 @@ class Audio(Tried):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Models that hear first."""
-        return getattr(model, "main_input_name", None) in (WAVES, SPECTRA)
+        return main_input(model) in (WAVES, SPECTRA) or _either(model)
 
     @property
     def tower(self) -> Any:
@@ -58,25 +74,36 @@ class Audio(Tried):
         return text_config(self.config) if self._writes else self.config
 
     def ways(self) -> Iterator[Way]:
-        """As many samples as give 24 steps; spectra of as many frames as the model has places for."""
-        config, name = self.config, getattr(self.model, "main_input_name", WAVES)
-        bins = self._bins
-        stride = prod(options(config, "conv_stride") or options(config, "upsampling_ratios") or [320])
-        frames = options(config, "max_source_positions")
-        sizes: list[tuple[int, ...]] = []
-        if name == WAVES and not options(config, "num_mel_bins"):
-            count = max(stride * STEPS, SHORTEST)
-            sizes += [(count,), (1, count)]
-        elif bins:
-            sizes += [(bins, 2 * frames)] if frames else []
-            sizes += [(most, bins)] if (most := options(config, "max_length")) and most > 20 else []
-            sizes += [(4 * STEPS, bins), (bins, 4 * STEPS)]
+        """As many samples as give 24 steps; spectra of as many frames as the model has places for. Masks come last."""
+        config, name = self.config, self._name
+        sizes = list(self._sizes(name))
         if not self._writes:
-            yield from (Way({name: size}) for size in sizes)
+            yield from (Way({name: size}) for size, _ in sizes)
+            masks = [mask for mask in MASKS if takes(self.model, mask)]
+            for mask in masks:
+                yield from (Way({name: size, mask: (steps,)}, masks=frozenset({mask})) for size, steps in sizes)
             return
         vocabulary = self.tower.vocab_size
         length = min(CHECKED, longest(config) or CHECKED, options(config, "max_target_positions") or CHECKED)
-        yield from (Way({name: size, DECODER_IDS: (length,)}, {DECODER_IDS: vocabulary}) for size in sizes)
+        yield from (Way({name: size, DECODER_IDS: (length,)}, {DECODER_IDS: vocabulary}) for size, _ in sizes)
+
+    def _sizes(self, name: str) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Sizes of a sample, and how many samples or frames it then has."""
+        config = self.config
+        bins, frames, most = self._bins, options(config, "max_source_positions"), options(config, "max_length")
+        stride = prod(options(config, "conv_stride") or options(config, "upsampling_ratios") or [320])
+        count = max(stride * STEPS, SHORTEST)
+        waves = [((count,), count), ((1, count), count)] if name == WAVES else []
+        told = bool(options(config, "num_mel_bins"))
+        yield from waves if not told else ()
+        for wide in dict.fromkeys(filter(None, (bins, *USUAL_BINS, *entries(self.model)))):
+            if frames:
+                yield (wide, 2 * frames), 2 * frames
+            if most and most > 20:
+                yield (most, wide), most
+            yield (4 * STEPS, wide), 4 * STEPS
+            yield from (((wide, span), span) for span in spans(config))
+        yield from waves if told else ()
 
     def odd(self, device: torch.device | str = "meta") -> Batch:
         """Three samples, and eleven tokens where there is a decoder: as many as no encoder has steps."""
@@ -134,9 +161,12 @@ class Audio(Tried):
         return Written(ids, lambda count: {**batch, DECODER_IDS: ids[:, :count]}, int(ids[0, 0]))
 
     @property
+    def _name(self) -> str:
+        return WAVES if _either(self.model) else main_input(self.model) or WAVES
+
+    @property
     def _bins(self) -> int | None:
-        names = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size", "n_mels")
-        return options(self.config, *names)
+        return options(self.config, *BINS)
 
     @property
     def _writes(self) -> bool:
@@ -184,3 +214,14 @@ class Audio(Tried):
         labels, filling = padded(rows, IGNORED)[0], self.config.pad_token_id or 0
         before = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, filling)
         return {LABELS: labels, DECODER_IDS: torch.cat([torch.full_like(labels[:, :1], start), before], 1)}
+
+
+def spans(config: Any) -> list[int]:
+    """Frames of a spectrum whose number is free: some, and as many as the windows of a model that takes whole ones."""
+    window = options(config, "n_window")
+    return [4 * STEPS, *([4 * window] if isinstance(window, int) else [])]
+
+
+def _either(model: nn.Module) -> bool:
+    """Whether a model takes waves or spectra, and calls both its inputs: any encoder in front of a decoder."""
+    return main_input(model) == "inputs" and takes(model, WAVES, SPECTRA)

@@ -21,6 +21,9 @@ END_TO_END = "[]"
 """At the end of a name: a forward takes what all samples have, `[samples, n, …]`, laid end to end as `[samples · n, …]`
 under the name without it."""
 
+SIDE_BY_SIDE = "[-]"
+"""Likewise: a forward takes `[samples, …, n]` laid side by side, as `[1, …, samples · n]`."""
+
 
 def rows(batch: Batch) -> int:
     """How many samples there are."""
@@ -51,8 +54,17 @@ def samples(batch: Batch) -> list[Batch]:
 def given(batch: Batch) -> Batch:
     """What of a batch the model's forward takes."""
     told = (LABELS, TOKEN_WEIGHT, COUNTED, BYTES)
-    return {
-        name.removesuffix(END_TO_END): value.flatten(0, 1) if name.endswith(END_TO_END) else value
-        for name, value in batch.items()
-        if name not in told
-    }
+    return dict(_laid(name, value) for name, value in batch.items() if name not in told)
+
+
+def plain(name: str) -> str:
+    """What a forward calls it."""
+    return name.removesuffix(END_TO_END).removesuffix(SIDE_BY_SIDE)
+
+
+def _laid(name: str, value: Tensor) -> tuple[str, Tensor]:
+    if name.endswith(END_TO_END):
+        value = value.flatten(0, 1)
+    elif name.endswith(SIDE_BY_SIDE):
+        value = value.movedim(0, -2).flatten(-2)[None]
+    return plain(name), value

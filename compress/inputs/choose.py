@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import ModelError
+from compress.inputs.ask import main_input
 from compress.inputs.given import declared
 from compress.inputs.kind import Inputs
 from compress.registry import inputs
@@ -27,7 +28,7 @@ def inputs_of(model: nn.Module, config: Any | None = None) -> Inputs:
         kind: Any = entry.target
         if kind.fits(model, config):
             return kind(model, config)
-    main = getattr(model, "main_input_name", "input_ids")
+    main = main_input(model) or "input_ids"
     known = " or ".join(inputs.names())
     raise ModelError(
         f"{type(model).__name__} reads {main!r}; models of {known} can be analysed, and others by a kind of inputs "

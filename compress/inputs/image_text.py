@@ -13,7 +13,8 @@ from compress.data.images import preparation
 from compress.errors import InputError
 from compress.inputs.accompanied import Accompanied
 from compress.inputs.batch import Batch
-from compress.inputs.pixels import PIXELS, Layout, layouts
+from compress.inputs.layout import PIXELS, Layout
+from compress.inputs.pixels import layouts
 from compress.recipe.part import Part
 from compress.registry import inputs
 

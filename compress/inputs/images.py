@@ -14,10 +14,12 @@ from compress.data.cut import cut
 from compress.data.images import Preparation, image_samples, preparation
 from compress.errors import InputError
 from compress.graph.example import Example
-from compress.inputs.ask import options
+from compress.inputs.ask import main_input, options
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Inputs
-from compress.inputs.pixels import FRAMES, PIXELS, USUAL, pair
+from compress.inputs.layout import PIXELS, USUAL, pair
+from compress.inputs.patching import wants_patches
+from compress.inputs.pixels import FRAMES
 from compress.recipe.part import Part
 from compress.registry import inputs
 
@@ -38,7 +40,7 @@ class Images(Inputs):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Models that read pixels first, and nothing beside them; those of single pictures, not of films."""
-        return getattr(model, "main_input_name", None) == PIXELS and options(config, *FRAMES) is None
+        return main_input(model) == PIXELS and options(config, *FRAMES) is None and not wants_patches(model)
 
     def example(self) -> Example:
         """Two images of the size that the model was made for."""

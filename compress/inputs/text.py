@@ -16,6 +16,7 @@ from compress.data.tokens import DEFAULT, foreign_tokens, load_tokenizer, token_
 from compress.data.vocabulary import longest, text_config
 from compress.errors import InputError
 from compress.graph.example import Example
+from compress.inputs.ask import main_input
 from compress.inputs.batch import BYTES, COUNTED, LABELS, Batch
 from compress.inputs.kind import Inputs, Written
 from compress.recipe.part import Part
@@ -51,7 +52,7 @@ class Text(Inputs):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Of a model with several towers it is the text's ids that are read first."""
-        return getattr(model, "main_input_name", IDS) == IDS
+        return (main_input(model) or IDS) == IDS
 
     @property
     def tower(self) -> Any:

@@ -24,12 +24,14 @@ ROWS, ODD_ROWS = 2, 3
 class Way:
     """What a forward may take: name → the size of one sample. Floating numbers are noise.
 
-    `below`: name → the number that whole numbers `[rows, *size]` lie below; `ones`: names whose numbers are all one.
+    `below`: name → the number that whole numbers `[rows, *size]` lie below; `ones`: names whose numbers are all one;
+    `masks`: the same, of whole numbers.
     """
 
     sizes: Mapping[str, tuple[int, ...]]
     below: Mapping[str, int] = field(default_factory=dict)
     ones: frozenset[str] = frozenset()
+    masks: frozenset[str] = frozenset()
 
     def draw(self, rows: int, seed: int = 0) -> Batch:
         """So many samples."""
@@ -37,8 +39,8 @@ class Way:
         return {name: self._one(name, (rows, *size), generator) for name, size in self.sizes.items()}
 
     def _one(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        if name in self.ones:
-            return torch.ones(shape)
+        if name in self.ones | self.masks:
+            return torch.ones(shape, dtype=torch.long if name in self.masks else torch.float)
         if name in self.below:
             return torch.randint(self.below[name], shape, generator=generator)
         return torch.randn(shape, generator=generator)

@@ -11,9 +11,10 @@ from compress.data.cut import cut
 from compress.data.films import film_samples
 from compress.data.images import preparation
 from compress.errors import InputError
-from compress.inputs.ask import options, takes
+from compress.inputs.ask import main_input, options, takes
 from compress.inputs.batch import Batch
-from compress.inputs.pixels import FRAMES, PIXELS, USUAL, pair
+from compress.inputs.layout import PIXELS, USUAL, pair
+from compress.inputs.pixels import FRAMES
 from compress.inputs.tried import Tried, Way
 from compress.recipe.part import Part
 from compress.registry import inputs
@@ -35,7 +36,7 @@ class Video(Tried):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Models that read pixels first, and whose config counts frames."""
-        return getattr(model, "main_input_name", None) in (PIXELS, VIDEOS) and options(config, *FRAMES) is not None
+        return main_input(model) in (PIXELS, VIDEOS) and options(config, *FRAMES) is not None
 
     def ways(self) -> Iterator[Way]:
         """Frames in front of the channels; a mask of nothing hidden where the forward needs one."""

@@ -96,6 +96,7 @@ class _Reshaped:
     stock = ""  # name of the stock class
 
     def __init__(self, config, *args, **kwargs):
+        self.config_class = type(config)  # models of two models compare the two
         super().__init__(config, *args, **kwargs)  # type: ignore
         if self.stock in LOSS_MAPPING:  # some have a loss of their own, which goes by the whole name
             self.loss_type = self.stock

@@ -11,13 +11,13 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from compress.model.build import empty_model
+from compress.output_format.by_layer import by_layer
 from compress.output_format.config import (
     Field,
     config_from,
     edited,
     flags,
     in_raw,
-    lists,
     numbers,
     read_back,
     spelled_out,
@@ -138,7 +138,7 @@ def depth_edits(
         kept = kept_layers[stack.name]
         edits[number] = len(kept)
         if stack in outer:
-            edits |= {name: [values[i] for i in kept] for name, values in lists(config, stack.size).items()}
+            edits |= by_layer(config, cls, edits, stack.size, kept)
     if unknown := set(kept_layers) - {stack.name for stack in [*outer, *inner]}:
         return f"{min(unknown)} is no list of blocks"
     return edits
@@ -161,8 +161,8 @@ def shrunk(config: PretrainedConfig, cls: type, model: nn.Module, depth: Mapping
     for name, number in _depth_fields(config, cls, stacks(model)).items():
         size = edits.get(number, next(s.size for s in stacks(model) if s.name == name))
         now = edited(config, depth)
-        edits |= {path: values[:PROBED_LAYERS] for path, values in lists(now, size).items()}
         edits[number] = min(PROBED_LAYERS, size)
+        edits |= by_layer(now, cls, {number: edits[number]}, size, range(edits[number]))
     return edits if same_outside(empty_model(edited(config, edits), cls), model) else dict(depth)
 
 

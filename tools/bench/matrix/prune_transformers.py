@@ -20,6 +20,7 @@ from compress.execution.document import read_plan
 from compress.execution.run import Options, Shared
 from compress.export.write import write_exports
 from compress.graph.trace import trace
+from compress.inputs.batch import given as taken
 from compress.inputs.choose import inputs_of
 from compress.model.build import empty_model, load_config, model_class
 from compress.model.model import Model
@@ -110,7 +111,7 @@ def _trace(folder: Path) -> float:
 
 def _compare(source: Model, kept: Kept, folder: Path, say: Say) -> None:
     """The coupling invariant, by stock models alone: cut equals masked. What was found lies in `folder` afterwards."""
-    inputs = source.inputs.check()
+    inputs = taken(source.inputs.check())
     masked = load_model(source.checkpoint)
     dense = _output(masked, inputs)
     state = masked.state_dict()

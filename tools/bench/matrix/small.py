@@ -20,6 +20,9 @@ LEVELS = (0, 1, 2, 3)
 depth alone. An architecture may refuse a level whose numbers do not go together."""
 
 TOKEN = re.compile(r"(token_id|token_index|_token|start_id|end_id)$")
+OPEN = re.compile(r"^(image|video|audio)_token_(id|index)$")
+"""Tokens that stand for something else than text; without one nothing else is read."""
+
 ROPE = ("rope_parameters", "rope_scaling", "rope_theta")
 ROTATED = [2, 3, 3]
 """Sections of a rotary head that is 16 wide, for positions in time, height and width."""
@@ -33,15 +36,22 @@ DROPPED = frozenset(
         "label2id",
         "id2label",
         "_commit_hash",
+        "quantization_config",  # the weights that are made are not quantised
     ]
 )
-KEPT = frozenset(["task_specific_params", "quantization_config", "generation_config"])
+KEPT = frozenset(["task_specific_params", "generation_config"])
 
 
 def small(model_type: str, config: Mapping[str, Any], level: int) -> dict[str, Any]:
     """The default `config` of a type, as `to_dict` gives it, shrunk to `level` (see LEVELS)."""
     made = _Section({**config, **TABLE["given"].get(model_type, {})}, level, depth=0).shrunk()
-    return {**made, **(TABLE["then"].get(model_type, {}) if level < 2 else {})}
+    return _merged(made, TABLE["then"].get(model_type, {}) if level < 2 else {})
+
+
+def _merged(made: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`made` with what `more` says instead, also inside of its towers."""
+    both = {key: _merged(made[key], more[key]) for key in more if isinstance(made.get(key), dict)}
+    return {**made, **more, **both}
 
 
 class _Section:
@@ -64,6 +74,8 @@ class _Section:
         return made
 
     def _one(self, key: str, value: Any) -> Any:
+        if value is None and OPEN.search(key):
+            return self._token(key, 0)
         if isinstance(value, bool) or value is None or key in KEPT:
             return value
         if isinstance(value, dict):
@@ -108,6 +120,10 @@ class _Section:
             return [SPANS[key]] * self.layers
         if key in FIELDS["of_layers"] and self.picked and len(value) > max(self.picked):
             return [value[i] for i in self.picked]
+        if key in FIELDS["convolutions"] and self.level < 2:
+            return [SIZES["convolved"]] * len(value)
+        if key in FIELDS["layer_numbers"]:
+            return list(range(self.layers))[: len(value)]
         if key in FIELDS["blocks_of_stages"]:
             return [min(n, SIZES["layers"]) if isinstance(n, int) else n for n in value]
         if self.level < 3 and key in FIELDS["image"]:
@@ -140,6 +156,11 @@ class _Section:
         if not self.staged and isinstance(names, list) and len(names) > self.layers + 1:
             for key in ("stage_names", "out_features", "out_indices"):
                 made.pop(key, None)
+        if self.level == 0 and self.values.get("model_type") in FIELDS["rotated_in_sections"]:
+            head = made.get("head_dim") or made["hidden_size"] // made["num_attention_heads"]
+            turned = int(head * made["rope_parameters"].get("partial_rotary_factor", 1)) // 2
+            down = turned * 3 // 8
+            made["rope_parameters"]["mrope_section"] = [turned - 2 * down, down, down]
         rotated = self.values.get("qk_rope_head_dim")
         if self.level < 3 and rotated and self.values.get("head_dim") == rotated:
             made["head_dim"] = made["qk_rope_head_dim"]
