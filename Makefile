@@ -11,15 +11,15 @@ demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Every room in a minute and a half: what is marked slow is left out, most architectures among it.
 quick: $(VENV)/installed
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 # Orders, seeds and examples are drawn anew; `make test` has the same ones every time.
 fuzz: $(VENV)/installed
-	COMPRESS_TESTS=fuzz $(BIN)/pytest -n 2
+	COMPRESS_TESTS=fuzz $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

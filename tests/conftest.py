@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import itertools
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import sysconfig
 import tempfile
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +35,7 @@ os.environ |= {  # before anything imports torch or huggingface_hub
     "HF_MODULES_CACHE": str(KEPT / "modules"),
     "COMPRESS_CACHE": str(KEPT / "compress"),
     "OMP_NUM_THREADS": "1",  # the workers are as many as the cores, and some tests fork
+    "TORCH_FAKE_TENSOR_DISPATCH_CACHE": "0",  # a cache that costs more than it saves on graphs of one or two blocks
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "MPLBACKEND": "Agg",
@@ -61,6 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """One order, and one seed for every test, unless others are asked for."""
     if not FUZZ and getattr(config.option, "randomly_seed", None) == "default":
         config.option.randomly_seed = SEED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collecting imports torch, transformers and all of ours: none of it is garbage, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from compress.graph.axes import Mismatch, Node, unify
-from compress.graph.values import Unread, Values, spelled, written_constants
+from compress.graph.values import Unread, Values, spelled, tensors_in, written_constants
 
 # Per dimension of a tensor that views a stored one: the stored dimension it is, None where it is not exactly one.
 Origin = tuple[str, tuple[int | None, ...]]
@@ -175,7 +174,7 @@ class Recorder(Unread):
         handle = RULES.get(name) or RULES.get(name.rstrip("_"))
         if handle is None and torch.Tag.pointwise in func.tags:
             handle = RULES["pointwise"]
-        outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        outputs = tensors_in(result)
         if handle is None:
             self.opaque(name, operands, outputs, "no rule")
             return

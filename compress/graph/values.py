@@ -20,6 +20,8 @@ from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from compress.graph.shapes import outcome
+
 aten = torch.ops.aten
 LARGEST = 1 << 22
 """Numbers of a tensor whose values are followed."""
@@ -70,7 +72,7 @@ class Values:
 
     def follow(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], result: Any) -> None:
         """Compute the values of an operator's `result`, if those of all `operands` are known."""
-        outputs = [result] if isinstance(result, Tensor) else [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        outputs = tensors_in(result)
         name = func.overloadpacket.__name__
         if name in SHAPED and operands and all(x.numel() <= LARGEST for x in outputs):
             blank = torch.empty(operands[0].shape if operands[0].numel() <= LARGEST else 0, dtype=operands[0].dtype)
@@ -82,7 +84,7 @@ class Values:
         if not any(x.is_meta for x in (*outputs, *operands)):
             return  # it ran already
         made = self.compute(func, args, kwargs)
-        for output, value in zip(outputs, (x for x in tree_leaves(made) if isinstance(x, Tensor)), strict=True):
+        for output, value in zip(outputs, tensors_in(made), strict=True):
             self.know(output, value.zero_() if name in UNSET else value)
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -100,8 +102,8 @@ class Values:
     def _lose(self, func: Any, args: Any, kwargs: Any) -> None:
         """What an operator writes values to that are not known is not known either, nor are other views of it."""
         for place, name in _written(func):
-            for tensor in tree_leaves(args[place] if place < len(args) else kwargs.get(name)):
-                if isinstance(tensor, Tensor) and (real := self.known(tensor)) is not None and real.numel():
+            for tensor in tensors_in(args[place] if place < len(args) else kwargs.get(name)):
+                if (real := self.known(tensor)) is not None and real.numel():
                     self._lost.add(real.untyped_storage().data_ptr())
 
 
@@ -132,7 +134,7 @@ class Unread(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        operands = tensors_in((args, kwargs))
         given = args, kwargs
         if any(x.is_meta for x in operands) and not all(x.is_meta for x in operands):
             args, kwargs = self.values.on_meta(args, kwargs)
@@ -140,7 +142,7 @@ class Unread(TorchDispatchMode):
             return self._scalar(args[0])
         args = self._by_position(func, args)
         if args is not given[0]:
-            operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            operands = tensors_in((args, kwargs))
         result = self._run(func, args, kwargs)
         self.values.follow(func, args, kwargs, operands, result)
         self.saw(func, args, kwargs, operands, result)
@@ -163,9 +165,9 @@ class Unread(TorchDispatchMode):
         if func is aten._to_copy.default and args[0].is_meta and _goes_to_cpu(kwargs):
             return self._numbers(args[0], kwargs)
         try:
-            return func(*args, **kwargs)
+            return outcome(func, args, kwargs)
         except (NotImplementedError, RuntimeError):  # how many there are hangs on values
-            tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            tensors = tensors_in((args, kwargs))
             if not tensors or any(self.values.known(x) is None for x in tensors):
                 raise
             made = self.values.compute(func, args, kwargs)
@@ -210,6 +212,14 @@ class Unread(TorchDispatchMode):
 
     def _guess(self) -> None:
         self.masks.add(line_of_code())
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors among what an operator takes or gives, in order: sooner than torch's own, which knows any type."""
+    if isinstance(value, Tensor):
+        return [value]
+    each = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for one in each for tensor in tensors_in(one)]
 
 
 def spelled(values: Values, func: Any, args: Any) -> str | None:

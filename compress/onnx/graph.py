@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def write_graph(model: nn.Module, interface: Interface, settings: OnnxSettings, 
         sample = _with_cache(model, sample, length)
     config = OnnxConfig(dynamic_shapes=_shapes(sample, interface, settings), opset_version=settings.opset)
     try:
-        with _quiet(), _no_stack_traces(), torch.no_grad():
+        with _quiet(), _no_stack_traces(), _operators_listed_once(), torch.no_grad():
             program = exporter.export(model, sample, config=config).program  # pyright: ignore[reportArgumentType]
     except Exception as error:  # the exporter raises whatever the model's code and the translation run into
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -145,6 +146,29 @@ def _no_stack_traces() -> Iterator[None]:
         yield
     finally:
         config.do_not_emit_stack_traces = before
+
+
+@contextmanager
+def _operators_listed_once() -> Iterator[None]:
+    """For every graph torch has onnxscript list its operators, which reads the source of 500 functions: a third of the
+    time that a small graph takes."""
+    from torch.onnx._internal.exporter import _registration
+
+    source: Any = getattr(_registration, "onnxscript_apis", None)
+    before = getattr(source, "get_torchlib_ops", None)  # private: another version of torch may ask elsewhere
+    if before is None:
+        yield
+        return
+    source.get_torchlib_ops = lambda: _operators(before)
+    try:
+        yield
+    finally:
+        source.get_torchlib_ops = before
+
+
+@cache
+def _operators(listing: Callable[[], list[Any]]) -> list[Any]:
+    return listing()
 
 
 @contextmanager

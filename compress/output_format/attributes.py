@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.errors import ModelError
 from compress.model.modeling_compress import ConfigView, patch
-from compress.output_format.probe import attention_shapes, runs, shapes_of
+from compress.output_format.probe import accepts, attention_shapes, runs, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
@@ -121,7 +121,7 @@ def _works(model: nn.Module, attributes: Attributes, widths: list[int]) -> bool:
     try:
         for name, values in attributes.items():
             patch(model.get_submodule(name), values)
-        return runs(model) and [width for _, width in attention_shapes(model)] == widths
+        return accepts(model, widths)
     finally:
         for name, state in originals.items():
             vars(model.get_submodule(name)).update(state)

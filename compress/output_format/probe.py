@@ -93,12 +93,26 @@ def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
     if type(model) in _without:
         return []
     try:
-        inputs, batch = _odd(model)
-        recorder = _Attention(rows(batch), inputs.length(batch))
-        with recorder.watch(model):
-            _run(model, batch, recorder)
+        return _attentions(model)
     except Exception:  # foreign modeling code may refuse: shapes of parameters must do
         return []
+
+
+def accepts(model: nn.Module, widths: list[int]) -> bool:
+    """Does the forward accept the model's own shapes, its attentions seeing heads of these `widths` in turn?"""
+    if type(model) in _without:
+        return not widths and runs(model)
+    try:
+        return [width for _, width in _attentions(model)] == widths
+    except Exception:  # any refusal of foreign modeling code is an answer, not a fault
+        return False
+
+
+def _attentions(model: nn.Module) -> list[tuple[int, int]]:
+    inputs, batch = _odd(model)
+    recorder = _Attention(rows(batch), inputs.length(batch))
+    with recorder.watch(model):
+        _run(model, batch, recorder)
     if not recorder.multiplies:
         _without.add(type(model))
     return recorder.found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
+@cache  # an environment compiles each of its templates once
 def templates(package: str, *, html: bool = True) -> Environment:
     """Those that lie in `package`; in `html` what is filled in is escaped, else a template's last newline is kept."""
     return Environment(
