@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from installed import file_of
@@ -103,7 +104,8 @@ def words(maps: Tensor, *, text: float = 0.7, low: float = 0.4, link: float = 0.
     from scipy.ndimage import find_objects, label, maximum
 
     region, affinity = maps.unbind(-1)
-    pieces, count = label(((region > low) | (affinity > link)).numpy())
+    joined: Any = label(((region > low) | (affinity > link)).numpy())
+    pieces, count = joined
     likely = maximum(region.numpy(), pieces, range(1, count + 1)) if count else []
     found = [slices for slices, most in zip(find_objects(pieces), likely, strict=True) if most >= text]
     return [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in found]

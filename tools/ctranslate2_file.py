@@ -48,7 +48,8 @@ def read(file: Path) -> dict[str, Tensor]:
     reader = _Reader(file.read_bytes())
     if (version := reader.number("I")) != VERSION:
         sys.exit(f"{file}: version {version} of CTranslate2's format, where {VERSION} is known")
-    reader.string(), reader.number("I")  # the kind of model and its revision
+    reader.string()  # the kind of model
+    reader.number("I")  # its revision
     tensors = {}
     for _ in range(reader.number("I")):
         name = reader.string()

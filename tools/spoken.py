@@ -51,7 +51,7 @@ def _cut(name: str, starts: tuple[float, ...]) -> Iterator[np.ndarray]:
     """The sentences of a recording, float32 `[samples]` at RATE."""
     ((wave, own, _),) = recordings(path=str(file_of(PACKAGE, name)))
     shared = gcd(own, RATE)
-    whole = np.float32(resample_poly(wave.numpy(), RATE // shared, own // shared))
+    whole = np.asarray(resample_poly(wave.numpy(), RATE // shared, own // shared), np.float32)
     for start, end in zip(starts, (*starts[1:], starts[-1] + LONGEST), strict=True):
         yield whole[int(start * RATE) : int(min(end, start + LONGEST) * RATE)]
 

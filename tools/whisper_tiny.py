@@ -74,10 +74,10 @@ def make(file: Path) -> Path:
         WhisperConfig,
         WhisperFeatureExtractor,
         WhisperForConditionalGeneration,
-        WhisperTokenizerFast,
+        WhisperTokenizer,
     )
 
-    spelled: Any = WhisperTokenizerFast(tokenizer_file=str(file.with_name("tokenizer.json")))
+    spelled: Any = WhisperTokenizer(tokenizer_file=str(file.with_name("tokenizer.json")))
     start, end, no_times = spelled.convert_tokens_to_ids([START, END, NO_TIMES])
     sizes = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in _sizes().items()}
     special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
