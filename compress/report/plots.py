@@ -7,12 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from compress.report.document import Report
+
+WIDTH = 9
+"""Of a figure, in inches."""
 
 INK = "#010203"  # replaced by the page's own text colour, so that plots follow a dark page
 TRACK = "#8a94a622"
@@ -54,8 +58,8 @@ def kept(report: Report) -> Figure:
     """Kept share by layer, one panel for each kind that lost something."""
     kinds = cut_kinds(report)
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 1.75 * len(kinds) + 0.35), layout="constrained")
-        for axes, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
+        figure, panels = _panels(len(kinds), 1.75)
+        for axes, kind in zip(panels, kinds, strict=True):
             bars = _layers_gone(report) if kind == "layers" else _by_layer(report, kind)
             _panel(axes, kind, bars)
     return figure
@@ -71,8 +75,8 @@ def shares(report: Report) -> Figure:
     if (one := before.get("latency")) and (other := after.get("latency")):
         left["Latency"] = other["seconds"] / one["seconds"]
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.42 * len(left) + 0.5), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDTH, 0.42 * len(left) + 0.5))
+        axes = figure.subplots(gridspec_kw=_inside(figure, left=0.95, bottom=0.32, top=0.06))
         axes.barh(list(left), [1] * len(left), color=TRACK, height=0.62)
         axes.barh(list(left), list(left.values()), color=COLOURS["heads"], height=0.62)
         for place, share in enumerate(left.values()):
@@ -94,10 +98,8 @@ def saliency(report: Report) -> Figure | None:
         return None
     several = len({step for step, _ in panels}) > 1
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 1.6 * len(panels) + 0.35), layout="constrained")
-        for axes, ((step, kind), points) in zip(
-            figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
-        ):
+        figure, places = _panels(len(panels), 1.6)
+        for axes, ((step, kind), points) in zip(places, panels.items(), strict=True):
             layers, kept = zip(*sorted(points), strict=True)
             axes.plot(layers, kept, color=COLOURS.get(kind, OTHER), marker="o", markersize=4)
             title = LABELS.get(kind, kind) + (f", step {step}" if several else "")
@@ -117,8 +119,8 @@ def positions(report: Report) -> Figure | None:
     if not (before and after):
         return None
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.4), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDTH, 2.4))
+        axes = figure.subplots(gridspec_kw=_inside(figure, left=0.75, bottom=0.55, top=0.08, right=0.6))
         for name, stretches, colour in (("before", before, DENSE), ("after", after, COLOURS["heads"])):
             firsts, losses = zip(*stretches, strict=True)
             axes.plot(firsts, losses, color=colour, marker="o", markersize=4)
@@ -137,13 +139,33 @@ def svg(figure: Figure, salt: str) -> str:
     """The figure as an `<svg>` element; the same figure gives the same text, ids do not clash between two salts."""
     file = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        for one in (figure, *figure.axes):
+            one.patch.set_facecolor("none")
+        # `savefig` draws it once more before, to no purpose where nothing is fitted.
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return re.sub(r'id="((?:figure|axes|patch|text|matplotlib|xtick|ytick|line2d)[\w.]*)"', rf'id="{salt}-\1"', text)
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes one below the other, for a title and a label each; `height` of one in inches."""
+    above, below = 0.32, 0.42
+    figure = Figure(figsize=(WIDTH, height * count + 0.35))
+    own = figure.get_figheight() / count - above - below
+    inside = _inside(figure, left=0.55, bottom=below, top=above)
+    return figure, list(
+        figure.subplots(count, squeeze=False, gridspec_kw={**inside, "hspace": (above + below) / own})[:, 0]
+    )
+
+
+def _inside(figure: Figure, left: float, bottom: float, top: float, right: float = 0.06) -> dict[str, float]:
+    """Where axes lie that leave so many inches free for their texts; finding out how many takes as long as drawing."""
+    width, height = figure.get_size_inches()
+    return {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
 
 
 def _panel(axes: Axes, kind: str, bars: list[tuple[str, int, int]]) -> None:
