@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,19 @@ assert "compress" not in sys.modules
 @pytest.mark.slow
 def test_without_trust_it_is_refused_unless_our_package_is_imported(tmp_path):
     make("gpt2", tmp_path)
-    load = f"from transformers import AutoModelForCausalLM as Auto; model = Auto.from_pretrained({str(tmp_path)!r})"
-    load += "; print(type(model).__mro__)"
-    refused = _python(load, tmp_path)
-    assert refused.returncode != 0 and "trust_remote_code" in refused.stderr
-    root = str(modeling_compress.__file__).rsplit("/compress/", 1)[0]
-    opened = _python(f"import sys; sys.path.insert(0, {root!r}); import compress.model.register; {load}", tmp_path)
+    script = f"""
+import sys
+from pathlib import Path
+from transformers import AutoModelForCausalLM
+try:
+    sys.exit(f"opened as {{AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})}}")
+except ValueError as refusal:
+    assert "trust_remote_code" in str(refusal), refusal
+sys.path.insert(0, {str(Path(modeling_compress.__file__).parents[2])!r})
+import compress.model.register
+print(type(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})).__mro__)
+"""
+    opened = _python(script, tmp_path)
     assert opened.returncode == 0, opened.stderr
     assert "GPT2LMHeadModel" in opened.stdout
 
