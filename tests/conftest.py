@@ -99,6 +99,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compress.evaluate.budget.LEAST_SECONDS", 3600.0)
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk: of a process that ends, or is killed, the kernel loses nothing."""
+    monkeypatch.setattr(os, "fsync", os.fstat)  # which refuses a handle that is not open, too
+
+
 @pytest.fixture(scope="session")
 def harvested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache whose `docs` are those of the standard library's own modules: harvesting every package takes a while."""

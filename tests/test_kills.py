@@ -76,11 +76,6 @@ def written(tmp_path: Path, text: str) -> dict[str, str] | None:
     return content(tmp_path / "written" / text)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # of a process that is killed the kernel loses nothing
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("exchanging", [True, False], ids=["exchange", "renames"])
 @pytest.mark.parametrize("situation", ["new", "overwritten", pytest.param("compared", marks=pytest.mark.slow)])
