@@ -267,7 +267,11 @@ def test_a_forward_that_fails_is_an_error_with_the_place():
 
 
 def test_models_that_read_what_is_not_known_are_refused():
-    model = Toy()
-    model.main_input_name = "odours"  # pyright: ignore
-    with pytest.raises(ModelError, match="odours"):
-        inputs_of(model.to("meta"))
+    class Smelling(Toy):
+        main_input_name = "odours"
+
+        def forward(self, odours):
+            return odours
+
+    with pytest.raises(ModelError, match="reads 'odours'"):
+        inputs_of(Smelling().to("meta"))
