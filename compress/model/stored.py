@@ -22,7 +22,7 @@ from compress.model.changes import Changes, fill
 from compress.model.skeleton import main_dtype
 
 FILE = "module.json"
-VERSION = 2
+VERSION = 1
 """Raised when the file's form changes."""
 
 SHARD = 5_000_000_000

@@ -32,12 +32,11 @@ class Following(TorchFunctionMode):
 
 
 def sizes_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int] | None:
-    """The sizes that a view is asked for; None of what is none, takes them by name, or leaves one to torch (−1)."""
+    """The sizes that a view is asked for; None of what is none, or takes them by name."""
     if func not in VIEWS or kwargs or len(args) < 2:
         return None
     sizes = args[1] if isinstance(args[1], tuple | list) else args[1:]
-    known = all(isinstance(size, int | torch.SymInt) and not (isinstance(size, int) and size == -1) for size in sizes)
-    return list(sizes) if known else None
+    return list(sizes) if all(isinstance(size, int | torch.SymInt) for size in sizes) else None
 
 
 def follow(module: nn.Module, places: Mapping[int, int]) -> None:

@@ -128,7 +128,9 @@ class _Views(TorchFunctionMode):
             return None
         shape, sizes = self._failing
         places = tuple(
-            place for place, size in enumerate(sizes) if size > 1 and prod(shape) % max(prod(sizes) // size, 1) == 0
+            place
+            for place, size in enumerate(sizes)
+            if size > 1 and prod(shape) % max(prod(sizes) // size, 1) == 0 and -1 not in sizes
         )
         name, count = self._inside[-1]
         return View(name, count - 1, places) if places else None
