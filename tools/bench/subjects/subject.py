@@ -29,7 +29,8 @@ class Score:
 @dataclass(frozen=True)
 class Subject:
     """A `dense` model. `known` are pairs of what its forward is called with and a target, which `loss` compares with
-    its output. `measure` scores a smaller one. The outputs of the modules that `inner` names are what may be pruned."""
+    its output. `measure` scores a smaller one. The outputs of the modules that `inner` names are what may be pruned;
+    where these are `chained`, what one puts out is what the next one reads, and both lose."""
 
     dense: nn.Module
     known: list[tuple[Any, Any]]
@@ -37,6 +38,7 @@ class Subject:
     measure: Callable[[nn.Module], Score]
     measured: str
     inner: Sequence[str]
+    chained: bool = False
 
     @cached_property
     def example(self) -> Any:
