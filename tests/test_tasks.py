@@ -12,6 +12,10 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
+    CLIPConfig,
+    CLIPModel,
+    CohereConfig,
+    CohereForCausalLM,
     ResNetConfig,
     ResNetModel,
     SegformerConfig,
@@ -73,6 +77,13 @@ def test_a_loss_is_transformers_own_and_quality_its_exponential(name, task, tmp_
         assert some == pytest.approx(expected, rel=1e-6) and whole != some
         assert whole == pytest.approx(model(**{"labels": batch["input_ids"], **batch}).loss.item(), rel=1e-6)
     assert quality_of(model, [batch]).main.value == pytest.approx(torch.tensor(whole).exp().item(), rel=1e-5)
+
+
+def test_a_number_that_scales_logits_makes_no_pair_of_encoders():
+    config = CohereConfig(**SMALL, vocab_size=40, num_key_value_heads=2)
+    assert task_of(CohereForCausalLM(config)).name == "next_token"
+    small = {"text_config": {**SMALL, "vocab_size": 40}, "vision_config": {**SMALL, "image_size": 16, "patch_size": 8}}
+    assert task_of(CLIPModel(CLIPConfig(**small))).name == "contrastive"
 
 
 def test_heads_decide_between_classes_and_embeddings():

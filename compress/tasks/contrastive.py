@@ -27,8 +27,9 @@ class Contrastive(Task):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Models that scale similarities."""
-        return any(hasattr(model, name) for name in ("logit_scale", "logit_scale_a"))
+        """Models that learn the scale of similarities."""
+        scales = (getattr(model, name, None) for name in ("logit_scale", "logit_scale_a"))
+        return any(isinstance(scale, nn.Parameter) for scale in scales)  # Cohere's is a number, of its vocabulary's
 
     def result(self, output: Any) -> Tensor:
         """Both embeddings, `[batch, 2, width]`."""
