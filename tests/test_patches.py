@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers as tf
-from torch import Tensor
+from torch import Tensor, nn
 
+from compress.data.reread import IGNORED
+from compress.data.sources.speech import SENTENCES
+from compress.errors import InputError
 from compress.graph.trace import trace
-from compress.inputs.audio_text import AudioText
-from compress.inputs.batch import given, rows, samples
+from compress.inputs.audio import MASKS
+from compress.inputs.audio_text import AudioText, Spectra
+from compress.inputs.batch import LABELS, given, rows, samples
 from compress.inputs.choose import inputs_of
 from compress.inputs.patches import Patched
 from compress.inputs.patching import POSITIONS, SHAPES, Patches, Rows, Strips, Tokens
 from compress.model.build import empty_model
 from compress.output_format.by_layer import by_layer
+from compress.recipe.part import Part
+from compress.recipe.schema import Calibrate
+from compress.tasks.choose import task_of
 
 SIZE = (3, 8, 12)
 TOWER: Any = {"hidden_size": 16, "num_heads": 4, "depth": 2, "intermediate_size": 40, "patch_size": 4}
@@ -73,10 +81,14 @@ def test_towers_that_take_patches_are_traced_whole(name):
     assert free.count("heads") >= 2 and free.count("channels") >= 2
 
 
-def test_what_a_model_hears_stands_in_its_text():
-    tower = {**HEARS, "num_mel_bins": 20, "max_source_positions": 8}
+def hears() -> nn.Module:
+    tower: Any = {**HEARS, "num_mel_bins": 20, "max_source_positions": 8}
     config = tf.AudioFlamingo3Config(audio_config=tower, text_config={**TEXT, "model_type": "qwen2"}, audio_token_id=95)
-    model = empty_model(config, tf.AudioFlamingo3ForConditionalGeneration)
+    return empty_model(config, tf.AudioFlamingo3ForConditionalGeneration)
+
+
+def test_what_a_model_hears_stands_in_its_text():
+    model = hears()
     inputs = inputs_of(model)
     assert isinstance(inputs, AudioText)
     placed = inputs.placed()
@@ -86,6 +98,26 @@ def test_what_a_model_hears_stands_in_its_text():
     assert not any("audio_tower" in module for module in found.untraced.values())
     free = [name for name, family in found.families.items() if family.pinned is None]
     assert sum("audio_tower" in name and name.endswith("heads") for name in free) == 2
+
+
+def test_what_is_said_is_heard_and_pictures_are_cut_up_to_calibrate_on(tmp_path):
+    checkpoint: Any = SimpleNamespace(folder=tmp_path, trust_remote_code=False)
+    hearing = inputs_of(hears())
+    assert isinstance(hearing, AudioText) and task_of(hearing.model).name == "next_token"
+    layout = Spectra((20, 16), 1, MASKS[0])
+    heard, texts = hearing._heard(Part("speech"), 3, checkpoint, layout, seed=1)
+    assert heard.shape == (3, 20, 16) and heard.std() > 0
+    assert texts == [f"Transcribe the speech: {text}" for text in SENTENCES[1:4]]
+    (batch,), _ = hearing.batches(Calibrate(data=Part("random"), samples=2, batch=2, length=12), checkpoint)
+    assert ((batch["input_ids"] == 95) == (batch[LABELS] == IGNORED)).all() and batch["input_ids"].shape == (2, 16)
+    seeing = inputs_of(
+        empty_model(tf.Siglip2VisionConfig(**HEARS, patch_size=4, num_patches=16), tf.Siglip2VisionModel)
+    )
+    (batch,), _ = seeing.batches(Calibrate(samples=2, batch=2), checkpoint)
+    pixels = batch["pixel_values"]
+    assert pixels.shape == (2, 16 * 16, 3 * 16) and not torch.equal(pixels[0], pixels[1])
+    with pytest.raises(InputError, match="the model hears too"):
+        hearing.batches(Calibrate(samples=2, template="chat"), checkpoint)
 
 
 def test_a_list_as_long_as_the_layers_by_chance_is_left_alone():

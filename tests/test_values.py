@@ -73,6 +73,17 @@ def test_of_a_mask_that_is_not_known_every_entry_counts_as_true():
     assert found == (6,) and not branches and len(masks) == 1
 
 
+@pytest.mark.parametrize(("answer", "times"), [(0, 1), (1, 2)])
+def test_repeats_that_are_not_known_are_all_alike(answer, times):
+    states, weight = torch.empty(3, 4, device="meta"), torch.empty(3, dtype=torch.long, device="meta")
+    count = torch.tensor([2, 0, 3])
+    with torch.device("meta"), Unread(answer) as mode:
+        guessed = states.repeat_interleave(weight, dim=0)
+        known = states.repeat_interleave(mode.values.lend({"": count})[""], dim=0)
+    assert (guessed.shape, known.shape) == ((3 * times, 4), (5, 4))
+    assert len(mode.branches) == 1 and "test_values.py" in next(iter(mode.branches))
+
+
 def test_constants_on_the_processor_meet_the_rest():
     held = torch.arange(3.0)
     found, *_ = forward(lambda x: x + held, (2, 3))

@@ -112,6 +112,13 @@ class Recorder(Unread):
         self._dims[id(tensor)] = dims
         self._alive.append(tensor)
 
+    def reform(self, tensor: Tensor, places: list[int | None]) -> None:
+        """An in-place operator gave a tensor another shape: dimension i is now what dimension `places[i]` was, or one
+        more of size 1."""
+        old = self.dims(tensor)
+        self._dims[id(tensor)] = [Node(1) if place is None else old[place] for place in places]
+        self.derive(tensor, tensor, places)
+
     def derive(self, output: Tensor, source: Tensor, places: Iterable[int | None]) -> None:
         """Output dimension i is dimension `places[i]` of `source`: keeps track of stored tensors and inputs."""
         if id(source) in self.origins:

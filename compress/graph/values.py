@@ -164,6 +164,8 @@ class Unread(TorchDispatchMode):
             return torch.empty(len(self._positions(args[1])), dtype=args[0].dtype, device="meta")
         if func is aten._to_copy.default and args[0].is_meta and _goes_to_cpu(kwargs):
             return self._numbers(args[0], kwargs)
+        if func is aten.repeat_interleave.Tensor and args[0].is_meta and not kwargs.get("output_size"):
+            return self._repeated(args[0])
         try:
             return outcome(func, args, kwargs)
         except (NotImplementedError, RuntimeError):  # how many there are hangs on values
@@ -180,6 +182,15 @@ class Unread(TorchDispatchMode):
             self.branches.add(line_of_code())
             real = torch.full(tensor.shape, self.answer, dtype=tensor.dtype)
         return aten._to_copy.default(real, **kwargs)
+
+    def _repeated(self, times: Tensor) -> Tensor:
+        """Each position so many times; all equally often where that is not known: how long what is said takes."""
+        real = self.values.known(times)
+        if real is None:
+            self.branches.add(_place())
+            found = aten.repeat_interleave.Tensor(torch.full(times.shape, self.answer + 1, dtype=times.dtype))
+            return torch.empty(found.shape, dtype=found.dtype, device="meta")
+        return aten.repeat_interleave.Tensor(real).to("meta")
 
     def _positions(self, mask: Tensor) -> Tensor:
         """Where `mask` is true, `[count, dimensions]`; everywhere, where that is not known."""

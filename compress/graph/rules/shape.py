@@ -72,6 +72,23 @@ def squeeze(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     recorder.derive(output, source, places)
 
 
+@rule("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_")
+def in_place(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
+    """The operand has its new shape already: its dimensions before tell which are meant."""
+    sizes, name = [node.size for node in recorder.dims(output)], op.overloadpacket.__name__
+    places: list[int | None] = list(range(len(sizes)))
+    if name == "squeeze_":
+        chosen = places if len(args) < 2 else [args[1]] if isinstance(args[1], int) else args[1]
+        gone = {d % len(sizes) for d in chosen if d is not None and sizes[d] == 1}
+        places = [place for place in places if place not in gone]
+    elif name == "unsqueeze_":
+        places.insert(args[1] % (len(sizes) + 1), None)
+    elif len(sizes) > 1:
+        one, other = (d % len(sizes) for d in args[1:3]) if len(args) > 1 else (0, 1)
+        places[one], places[other] = places[other], places[one]
+    recorder.reform(output, places)
+
+
 @rule("expand")
 def expand(recorder: Recorder, op, args, kwargs, output: Tensor) -> None:
     source: Tensor = args[0]
