@@ -187,7 +187,7 @@ class Unread(TorchDispatchMode):
         """Each position so many times; all equally often where that is not known: how long what is said takes."""
         real = self.values.known(times)
         if real is None:
-            self.branches.add(_place())
+            self.branches.add(line_of_code())
             found = aten.repeat_interleave.Tensor(torch.full(times.shape, self.answer + 1, dtype=times.dtype))
             return torch.empty(found.shape, dtype=found.dtype, device="meta")
         return aten.repeat_interleave.Tensor(real).to("meta")

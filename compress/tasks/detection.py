@@ -68,7 +68,7 @@ class Detection(Task):
         return (functional.softmax(logits, -1)[..., :-1] if self._exclusive(logits) else logits.sigmoid()), boxes
 
     def _exclusive(self, logits: Tensor) -> bool:
-        return logits.shape[-1] == getattr(self.config, "num_labels", None) + 1
+        return logits.shape[-1] - 1 == getattr(self.config, "num_labels", None)
 
     def _both(self, output: Any) -> tuple[Tensor, Tensor]:
         logits, boxes = getattr(output, "logits", None), getattr(output, "pred_boxes", None)
