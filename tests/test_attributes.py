@@ -36,3 +36,23 @@ class Model(nn.Module):
 def test_a_number_that_some_module_cannot_follow_is_passed_over():
     found = find_rules(Model(16).eval().to("meta"), Model(8).eval().to("meta"), None)
     assert found == (Rule("layers.*", "heads", "up.weight", 0),)
+
+
+class Plain(Block):
+    """Works out its number of heads by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 1)
+        del self.heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x).unflatten(-1, (-1, 4)).flatten(-2))
+
+
+def test_a_module_without_the_number_is_passed_over_too():
+    models = [Model(16), Model(8)]
+    for model, width in zip(models, (16, 8), strict=True):
+        model.layers.append(plain := Plain())
+        plain.up, plain.down = nn.Linear(8, width), nn.Linear(width, 8)
+    found = find_rules(*(model.eval().to("meta") for model in models), None)
+    assert found == (Rule("layers.*", "heads", "up.weight", 0),)

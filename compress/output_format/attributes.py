@@ -91,6 +91,8 @@ def expand(rules: tuple[Rule, ...], model: nn.Module, before: Shapes, after: Sha
             tensor = f"{name}.{rule.tensor}".lstrip(".")
             if _pattern(name) != rule.module or tensor not in after or before.get(tensor) == after[tensor]:
                 continue
+            if not _has(module, rule.attribute):
+                continue  # hybrid models have attentions of several classes at the same place of their layers
             value = _scaled(_get(module, rule.attribute), before[tensor][rule.dim], after[tensor][rule.dim])
             if value is None:
                 raise ModelError(f"{name}.{rule.attribute} cannot follow {tensor}: {before[tensor]} → {after[tensor]}")
@@ -173,6 +175,14 @@ def _get(module: nn.Module, attribute: str) -> int:
     for part in attribute.split("."):
         module = getattr(module, part)
     return module  # pyright: ignore[reportReturnType]
+
+
+def _has(module: nn.Module, attribute: str) -> bool:
+    try:
+        _get(module, attribute)
+    except AttributeError:
+        return False
+    return True
 
 
 def _scaled(value: int, old: int, new: int) -> int | None:
