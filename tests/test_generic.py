@@ -264,3 +264,17 @@ def test_a_model_of_two_models_is_built_from_its_own_configuration():
     plan = generic_plan(config, tf.EncoderDecoderModel, shapes)
     assert plan.architecture == "CompressedForConditionalGeneration"
     assert plan.config["compressed"]["shapes"] == {block + name: list(shape) for name, shape in cut_.items()}
+
+
+def test_a_pair_of_limits_beside_two_layers_is_no_list_of_layers():
+    """Mamba 2 limits its time steps by two numbers; both layers are cut alike, so that one of them is tried."""
+    sizes: Any = {"hidden_size": 32, "num_heads": 8, "head_dim": 8, "n_groups": 2, "state_size": 8}
+    config = tf.Mamba2Config(vocab_size=40, num_hidden_layers=2, expand=2, **sizes)
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in tf.Mamba2ForCausalLM(config).state_dict().items()}
+    for name, shape in shapes.items():
+        if "mixer" in name:  # one of two groups goes, with its four heads
+            shapes[name] = (32, 32) if "out_proj" in name else (shape[0] // 2, *shape[1:])
+    plan = generic_plan(config, tf.Mamba2ForCausalLM, shapes)
+    kept = {"num_heads": 4, "intermediate_size": 32, "n_groups": 1, "conv_dim": 48}
+    assert plan.attributes == {f"backbone.layers.{i}.mixer": kept for i in range(2)}

@@ -155,6 +155,8 @@ def _rules(
     if isinstance(depth, str) or not same_outside(empty_model(edited(config, depth), cls), base):
         chosen, depth = {}, {}
     small, reshaped = (empty_model(edited(config, depth), cls) for _ in range(2))
+    if chosen and not runs(small):  # a pair of limits beside two layers is no list of layers, and was cut like one
+        chosen, (small, reshaped) = {}, (empty_model(config, cls) for _ in range(2))
     modeling_compress.reshape(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
