@@ -50,6 +50,8 @@ LENGTH, SAMPLES = 256, 64
 CALIBRATION, PROSE = ("docs", SAMPLES), ("manuals", 32)
 PUBLISHED = ("flap-20", "llm-pruner-20", "layers-25", "cfsp-20", "flap-uniform-20", "taylor-20", "amp-30")
 OURS = ("channels-20", "measured-20", "obs-50", "exact-flops-30")
+OTHERS = ("sequential-30", "prunenet-30", "wanda-sp-20", "activation-20", "lrp-30", "hidden-10")
+DATALESS = ("magnitude-20", "random-20")
 REPAIRED = ("cfsp-20", "flap-20", "flap-uniform-20")
 TAYLOR = "channels by taylor, not repaired"
 """What Torch-Pruning does, by this package."""
@@ -57,15 +59,15 @@ Maker = Callable[[float, Path], nn.Module]
 """Makes the model with a share of its blocks gone, in a folder or in memory."""
 
 
-def auto(share: float, out: Path, words: Sequence[str] = ()) -> nn.Module:
+def auto(share: float, out: Path) -> nn.Module:
     """What the command makes when it is told nothing else."""
-    compress("auto", smollm2.folder(), out, "--remove", f"{share:.0%}", "--no-evaluate", "-q", *words)
+    compress("auto", smollm2.folder(), out, "--remove", f"{share:.0%}", "--no-evaluate", "-q")
     return package.load(out)
 
 
 def recipe(share: float, out: Path, name: str, settings: Sequence[str] = ()) -> nn.Module:
     """What a shipped recipe makes at this size."""
-    given = [f"calibrate.samples={SAMPLES}", f"calibrate.length={LENGTH}", "steps.0.remove=null"]
+    given = [f"calibrate.samples={SAMPLES}", f"calibrate.length={LENGTH}", "steps.0.remove=null", "steps.0.until=null"]
     given += [f"steps.0.keep={{params: {1 - share * _blocks():.2%}}}", *settings]
     compress(name, smollm2.folder(), out, "--no-evaluate", "-q", *(word for one in given for word in ("--set", one)))
     return package.load(out)
@@ -93,8 +95,7 @@ def methods() -> Iterator[tuple[str, Maker]]:
         yield f"{name}, least squares", partial(recipe, name=name, settings=("steps.0.repair=least_squares",))
     same = ("steps.0.by=taylor", "steps.0.repair=null", "steps.0.round=1")
     yield TAYLOR, partial(recipe, name="channels-20", settings=same)
-    yield "by layer: auto", partial(auto, words=("--widths", "per-layer"))
-    for name in OURS[1:] + PUBLISHED[3:]:
+    for name in OURS[1:] + PUBLISHED[3:] + OTHERS + DATALESS:
         yield name, partial(recipe, name=name)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LINES = {
     "compress auto": ("auto", "#1f6fd1", 2.6),
+    "measured-20, widths by layer": ("measured-20", "#12305c", 1.8),
     "channels-20": ("channels-20", "#5b8def", 1.4),
     "FLAP": ("flap-20", "#c2702f", 1.6),
     "LLM-Pruner": ("llm-pruner-20", "#7a5cc9", 1.6),
