@@ -146,7 +146,8 @@ def _examined(
             ends.append(nursery(entry, Path(folder), given.seconds, given.gigabytes, rehearse))
         found: dict[str, Any] = {}
         said = Path(folder) / "said.jsonl"
-        for line in said.read_text(encoding="utf-8").splitlines() if said.exists() else ():
+        text = said.read_text(encoding="utf-8").replace(f"{folder}/", "") if said.exists() else ""  # says nothing later
+        for line in text.splitlines():
             found |= {name: value for name, value in json.loads(line).items() if name != "why" or "why" not in found}
     if killed := [end for end in ends if end != "done"]:
         found.setdefault("why", killed[0])
