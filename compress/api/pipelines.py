@@ -20,13 +20,15 @@ from compress.api.options import Options
 from compress.checkpoint.target import check_target
 from compress.checkpoint.write import new_folder
 from compress.components.cliff import PARTS, Walk, damage, walk
-from compress.components.examples import example_of
+from compress.components.examples import SAMPLES, example_of
 from compress.components.folder import Component, components
 from compress.components.rows import Row
 from compress.console import say
 from compress.errors import InputError
 from compress.files.kinds import INDEX
 from compress.inputs.arguments import Arguments
+from compress.inputs.batch import given
+from compress.inputs.choose import inputs_of
 from compress.inputs.given import Given
 from compress.model.model import Model
 from compress.model.skeleton import held_module
@@ -96,7 +98,7 @@ def _one(
     recipe: Recipe, component: Component, steps: Sequence[BaseModel], place: Path, before_cliff: bool, options: Options
 ) -> Row:
     module = component.load()
-    example = example_of(module, recipe.seed)
+    example = _example(component, module, recipe.seed)
     found = _walk(module, example, recipe, steps) if before_cliff else None
     part = 1.0 if found is None else found.before / PARTS
     if found is not None and found.cliff:
@@ -114,14 +116,21 @@ def _one(
     small: Pruned[Any] = prune_module(module, dict(example), own, data=[dict(example)])
     if _sizes(small.module) == _sizes(module):
         small.module.save_pretrained(target)
+        (target / "plan.json").write_text(small.plan.dump(), encoding="utf-8")
         load = f"diffusers.{component.cls}.from_pretrained({{folder!r}})"
     else:
         build = f"diffusers:{component.cls}"
         config: Any = module.config
         small.save(target, build=build, arguments={k: v for k, v in config.items() if not k.startswith("_")})
         load = f"compress.load({{folder!r}}, build={build!r})"
-    (target / "plan.json").write_text(small.plan.dump(), encoding="utf-8")
     return _row(component, module, small.module, part, found, load)
+
+
+def _example(component: Component, module: nn.Module, seed: int) -> Mapping[str, Any]:
+    """What the component is called with."""
+    if component.library == "transformers":
+        return given(inputs_of(module, module.config).check(SAMPLES, seed))
+    return example_of(module, seed)
 
 
 def _walk(module: nn.Module, example: Mapping[str, Any], recipe: Recipe, steps: Sequence[BaseModel]) -> Walk:

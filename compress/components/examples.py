@@ -1,4 +1,4 @@
-"""What components of pipelines are called with: noise of the shapes that their configs name."""
+"""What models of diffusers are called with: noise of the shapes that their configs name."""
 
 from __future__ import annotations
 
@@ -64,12 +64,6 @@ def _dit(config: Any, generator: torch.Generator) -> Mapping[str, Any]:
 @_known_as("AutoencoderKL")
 def _autoencoder(config: Any, generator: torch.Generator) -> Mapping[str, Any]:
     return {"sample": _noise(generator, config.in_channels, *_size(config.sample_size)).tanh()}
-
-
-@_known_as("CLIPTextModel", "CLIPTextModelWithProjection")
-def _text(config: Any, generator: torch.Generator) -> Mapping[str, Any]:
-    length = min(LENGTH, config.max_position_embeddings)
-    return {"input_ids": torch.randint(0, config.vocab_size, (SAMPLES, length), generator=generator)}
 
 
 def _noise(generator: torch.Generator, *shape: int) -> Tensor:
