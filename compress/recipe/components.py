@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 from compress.recipe.mistake import mistake
 from compress.recipe.step import Step, entry_of
 
-Inner = Annotated[Step, WithJsonSchema({"type": "object", "description": "a step, as in `steps`"})]
+Inner = Annotated[Step, WithJsonSchema({"type": "object", "format": "step", "description": "a step, as in `steps`"})]
 """Their schema is not written out once more inside of itself."""
 
 

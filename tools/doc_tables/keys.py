@@ -37,10 +37,12 @@ def steps() -> str:
     found = []
     for kind in kinds:
         verb, subject = next(iter(kind["properties"].items()))
-        title = f"`{verb}: {subject['const']}`" if "const" in subject else f"`{verb}:` units"
+        title = (
+            f"`{verb}: {subject['const']}`" if "const" in subject else f"`{verb}:`{' units' if verb == 'prune' else ''}"
+        )
         about = " ".join(kind.get("description", "").split())
         text = f"### {title}\n\n{about}\n\n{_table(kind, schema['$defs'])}"
-        found.append(("const" in subject, title, text))
+        found.append(("const" in subject or verb != "prune", title, text))
     return "\n\n".join(text for _, _, text in sorted(found))
 
 
@@ -105,7 +107,7 @@ def _typed(field: dict[str, Any], defs: dict[str, Any]) -> str:
         return f"list of {inside}{'' if '`' in inside else 's'}"
     if kind == "object":
         inside = [_typed(field[key], defs) for key in ("propertyNames", "additionalProperties") if key in field]
-        return f"{{{': '.join(inside)}}}"
+        return f"{{{': '.join(inside if len(inside) == 2 else ['name', *inside])}}}" if inside else "mapping"
     limits = [
         text.format(field[key]) for key, text in LIMITS.items() if key in field and not abs(field[key]) >= LONGEST
     ]
