@@ -19,7 +19,7 @@ from compress.errors import InputError, VerifyError
 from compress.evaluate.before_after import Evaluation
 from compress.evaluate.budget import quick
 from compress.evaluate.onnx_files import compare_files
-from compress.execution.document import Plan, read_plan
+from compress.execution.document import Plan
 from compress.execution.run import Options, Run
 from compress.files.onnx import SUFFIX, is_onnx
 from compress.model.model import Model
@@ -27,14 +27,14 @@ from compress.onnx.agreement import check_agreement
 from compress.onnx_model.architecture import OnnxArchitecture, open_onnx
 from compress.onnx_model.inputs import ARRAYS, RANDOM, OnnxInputs
 from compress.onnx_model.write import save_proto
-from compress.recipe.read import parse_recipe, read_recipe
+from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.registry import criteria
 from compress.report import Report
 from compress.report.of_run import report_of
 from compress.score.score import statistics_of
 from compress.steps.execute import execute
-from compress.steps.kinds import check_plan, model_steps, stages
+from compress.steps.kinds import given_plan, model_steps, stages
 from compress.surgery.onnx_file import InOnnxFile
 
 SAMPLES, LENGTH = 8, 128
@@ -57,9 +57,7 @@ def prune(recipe: str | Path | Recipe, model: Path, out: Path, options: Options 
 
 def apply(plan: str | Path | Plan, model: Path, out: Path, options: Options | None = None) -> Report:
     """Execute a plan as it stands on the file that it was made for. Raises InputError for another one."""
-    given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    recipe = parse_recipe(given.recipe, name="the plan's recipe")
-    check_plan(recipe, given)
+    recipe, given = given_plan(plan)
     return _write(recipe, model, out, options or Options(), given)
 
 

@@ -14,17 +14,17 @@ from compress.checkpoint.held import HeldCheckpoint
 from compress.checkpoint.write import check_apart, new_folder
 from compress.data.images import Preparation, image_samples
 from compress.errors import InputError
-from compress.execution.document import Plan, read_plan
+from compress.execution.document import Plan
 from compress.execution.run import Options
 from compress.inputs.arguments import Arguments
 from compress.inputs.given import Given
 from compress.model.skeleton import held_module
 from compress.model.timm_folder import TimmFolder
 from compress.recipe.part import Part
-from compress.recipe.read import parse_recipe, read_recipe
+from compress.recipe.read import read_recipe
 from compress.recipe.schema import Recipe
 from compress.report import Report
-from compress.steps.kinds import check_plan, model_steps
+from compress.steps.kinds import given_plan, model_steps
 
 __all__ = ["apply", "opened", "plan", "prune"]
 
@@ -43,9 +43,7 @@ def prune(recipe: str | Path | Recipe, model: Path, out: Path, options: Options 
 
 def apply(plan: str | Path | Plan, model: Path, out: Path, options: Options | None = None) -> Report:
     """Execute a plan as it stands on the folder that it was made for. Raises InputError for another model."""
-    given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    recipe = parse_recipe(given.recipe, name="the plan's recipe")
-    check_plan(recipe, given)
+    recipe, given = given_plan(plan)
     return _write(recipe, model, out, options or Options(), given)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from compress.errors import InputError
-from compress.execution.document import Plan
+from compress.execution.document import Plan, read_plan
 from compress.execution.stages import Stages
+from compress.recipe.read import parse_recipe
 from compress.recipe.schema import Recipe
 from compress.recipe.step import entry_of
 from compress.steps.kind import ArtifactStep, ModelStep, StepKind
@@ -29,6 +32,15 @@ def artifact_step(recipe: Recipe) -> ArtifactStep | None:
     """The recipe's only step where its result is no model."""
     kind = kinds_of(recipe)[0]
     return kind if isinstance(kind, ArtifactStep) else None
+
+
+def given_plan(plan: str | Path | Plan) -> tuple[Recipe, Plan]:
+    """A plan, or what a file has of one, and the recipe that it decides. Raises InputError as `check_plan` does, and
+    for a file that is no plan."""
+    given = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    recipe = parse_recipe(given.recipe, name="the plan's recipe")
+    check_plan(recipe, given)
+    return recipe, given
 
 
 def check_plan(recipe: Recipe, given: Plan) -> None:
