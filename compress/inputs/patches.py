@@ -16,16 +16,15 @@ from compress.inputs.ask import answer, needs, on_meta
 from compress.inputs.batch import Batch, given
 from compress.inputs.kind import Inputs
 from compress.inputs.layout import Layout
+from compress.inputs.once import once
 from compress.inputs.patching import patched, wants_patches
+from compress.inputs.tried import ODD_ROWS, ROWS
 from compress.recipe.part import Part
 from compress.registry import inputs
 
 if TYPE_CHECKING:
     from compress.checkpoint.open import Checkpoint
     from compress.recipe.schema import Calibrate
-
-ROWS, ODD_ROWS = 2, 3
-_found: dict[tuple[type, str], Layout] = {}  # trying is a forward, and models are asked again and again
 
 
 @inputs.add("patches")
@@ -42,10 +41,7 @@ class Patched(Inputs):
     @property
     def layout(self) -> Layout:
         """The first that the forward runs with. Raises ModelError where there is none."""
-        key = type(self.model), self.config.to_json_string()
-        if key not in _found:
-            _found[key] = self._find()
-        return _found[key]
+        return once(self, self._find)
 
     def example(self) -> Example:
         """Two images; they are real, as the forward looks at the size of their grids."""

@@ -15,6 +15,7 @@ from compress.graph.example import Example
 from compress.inputs.ask import answer, needs, on_meta
 from compress.inputs.batch import Batch, given
 from compress.inputs.kind import Inputs
+from compress.inputs.once import once
 
 ROWS, ODD_ROWS = 2, 3
 """Of what is traced, and of what sizes are told apart by."""
@@ -46,9 +47,6 @@ class Way:
         return torch.randn(shape, generator=generator)
 
 
-_found: dict[tuple[type, str], Way] = {}  # trying is a forward, and models are asked again and again
-
-
 class Tried(Inputs):
     """Samples of the first of the `ways` that the model takes."""
 
@@ -59,10 +57,7 @@ class Tried(Inputs):
     @property
     def way(self) -> Way:
         """The first that the forward runs with. Raises ModelError where there is none."""
-        key = type(self.model), self.config.to_json_string()
-        if key not in _found:
-            _found[key] = self._find()
-        return _found[key]
+        return once(self, self._find)
 
     def example(self) -> Example:
         """Two samples; they are real, as the forward may look at them."""
