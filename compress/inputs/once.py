@@ -1,4 +1,4 @@
-"""What is found out about a model's inputs by trying, once: trying is a forward, and models are asked again and again."""
+"""What is found out about a model's inputs by trying, once: that is a forward, and models are asked again and again."""
 
 from __future__ import annotations
 
