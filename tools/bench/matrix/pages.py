@@ -43,7 +43,7 @@ def coverage_page(known: Mapping[str, Kind], found: Mapping[str, Record]) -> str
             *(["peer"] if any("peer" in (r or ()) for group in rows.values() for _, r in group) else []),
         ]
         text += [f"## {kind.name}", "\n".join(f"- **{name}**: {MEANT[name]}" for name in columns if name in MEANT)]
-        text += [_summary(kind, rows, columns)]
+        text += [_summary(kind, rows, columns), *_graph_time(rows)]
         text += ["### What fails, and why", *_failures(kind, rows)]
     return "\n\n".join(text) + "\n"
 
@@ -111,6 +111,22 @@ def _summary(kind: Kind, rows: Rows, columns: list[str]) -> str:
         cells = [group, ran, *counts, f"{passing} ({passing / len(examined):.0%})", f"{seconds:.1f}", said]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _graph_time(rows: Rows) -> list[str]:
+    """How long the graph takes beside the peer's, of the models where both have one."""
+    records = [record or {} for own in rows.values() for _, record in own]
+    pairs = [
+        (r["seconds_of_trace"], r["peer_seconds"]) for r in records if {"seconds_of_trace", "peer_seconds"} <= set(r)
+    ]
+    if not pairs:
+        return []
+    mine, other = (median(column) for column in zip(*pairs, strict=True))
+    ratio = median(own / peer for own, peer in pairs if peer)
+    return [
+        f"The graph takes {mine:.2f} s in the median of the {len(pairs)} models of which Torch-Pruning has one too, "
+        f"Torch-Pruning's {other:.2f} s; the median ratio is {ratio:.2f}."
+    ]
 
 
 def _count(kind: Kind, column: str, own: Iterable[tuple[Entry, Record]]) -> str:
