@@ -14,11 +14,12 @@ from compress.errors import ModelError
 from compress.graph.ends import embeddings
 from compress.model import modeling_compress
 from compress.model.build import empty_model
-from compress.output_format.attributes import Attributes, Rule, Shapes, expand, find_rules
+from compress.output_format.attributes import Attributes, Change, Shapes, expand
 from compress.output_format.config import Field, decoded, edited, numbers, value_at, written
 from compress.output_format.groups import following
 from compress.output_format.native import depth_edits, plain
 from compress.output_format.probe import aliases, attention_shapes, runs, same_outside, shapes_of, stacks
+from compress.output_format.search import find_rules
 
 PROBED = 4
 
@@ -49,8 +50,10 @@ def generic_plan(
     extra_biases: Collection[str] = (),
     head_dim: int | None = None,
     raw: Mapping[str, Any] | None = None,
+    laid: Mapping[str, list[Any]] | None = None,
 ) -> GenericPlan:
-    """Record the shapes and find the attributes that modules need; arguments as for `find_native`.
+    """Record the shapes and find the attributes that modules need; arguments as for `find_native`, and `laid` says how
+    tensors are to be put together of axes, if that is known (`trial.expected`).
 
     The plan was checked by building the model from it on meta, comparing every name and shape, and running it.
 
@@ -71,7 +74,7 @@ def generic_plan(
         raise ModelError(f"{cls.__name__} has no {missing[0]}")
     differing = {name: shape for name, shape in known.items() if before[name] != shape}
     biases = {name: tuple(shapes[name]) for name in sorted(extra_biases) if name in shapes}
-    attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim)
+    attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim, laid=laid)
     compressed = {
         "model_type": config.model_type,
         "architecture": cls.__name__,
@@ -122,6 +125,7 @@ def find_attributes(
     biases: Shapes,
     *,
     head_dim: int | None = None,
+    laid: Mapping[str, list[Any]] | None = None,
 ) -> Attributes:
     """{module: {attribute: value}} that make the reshaped model run, found on a copy with one layer of each make.
 
@@ -131,11 +135,12 @@ def find_attributes(
         differing: tensors whose shape differs from the base's.
         biases: tensors to add.
         head_dim: new width of a head; None: unchanged.
+        laid: how tensors are to be put together of axes.
 
     Raises:
         ModelError: no attributes make it run.
     """
-    rules = _rules(edited(config, edits), cls, base, differing, biases, head_dim)
+    rules = _rules(edited(config, edits), cls, base, differing, biases, head_dim, laid)
     before = shapes_of(base)
     attributes = expand(rules, base, before, {**before, **differing})
     full = empty_model(edited(config, edits), cls)
@@ -148,8 +153,14 @@ def find_attributes(
 
 
 def _rules(
-    config: PretrainedConfig, cls: type, base: nn.Module, differing: Shapes, biases: Shapes, head_dim: int | None
-) -> tuple[Rule, ...]:
+    config: PretrainedConfig,
+    cls: type,
+    base: nn.Module,
+    differing: Shapes,
+    biases: Shapes,
+    head_dim: int | None,
+    laid: Mapping[str, list[Any]] | None,
+) -> tuple[Change, ...]:
     chosen = {stack.name: _examples(stack.name, stack.size, differing) for stack in stacks(base)}
     depth = depth_edits(config, cls, base, chosen)
     if isinstance(depth, str) or not same_outside(empty_model(edited(config, depth), cls), base):
@@ -161,7 +172,7 @@ def _rules(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
     with following(reshaped):
-        return find_rules(small, reshaped, head_dim)
+        return find_rules(small, reshaped, head_dim, None if laid is None else _renumbered(laid, chosen))
 
 
 def _examples(stack: str, size: int, differing: Shapes) -> list[int]:
@@ -174,7 +185,8 @@ def _examples(stack: str, size: int, differing: Shapes) -> list[int]:
     return sorted(makes[cut] for cut in order[:PROBED])
 
 
-def _renumbered(shapes: Shapes, chosen: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+def _renumbered(shapes: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequence[int]]) -> dict[str, tuple[Any, ...]]:
+    """What is said of tensors, by their names in the model that has only the `chosen` layers."""
     result = {}
     for name, shape in shapes.items():
         stack = next((s for s in chosen if name.startswith(s + ".")), None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PretrainedConfig
 
+from compress.errors import ModelError
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given, rows
@@ -99,18 +100,19 @@ def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
 
 
 def accepts(model: nn.Module, widths: list[int]) -> bool:
-    """Does the forward accept the model's own shapes, its attentions seeing heads of these `widths` in turn?"""
+    """Does the forward accept the model's own shapes, its attentions seeing heads of these `widths` in turn? It ends
+    at the first that sees others."""
     if type(model) in _without:
         return not widths and runs(model)
     try:
-        return [width for _, width in _attentions(model)] == widths
+        return [width for _, width in _attentions(model, widths)] == widths
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
 
 
-def _attentions(model: nn.Module) -> list[tuple[int, int]]:
+def _attentions(model: nn.Module, wanted: list[int] | None = None) -> list[tuple[int, int]]:
     inputs, batch = _odd(model)
-    recorder = _Attention(rows(batch), inputs.length(batch))
+    recorder = _Attention(rows(batch), inputs.length(batch), wanted)
     with recorder.watch(model):
         _run(model, batch, recorder)
     if not recorder.multiplies:
@@ -146,10 +148,12 @@ class _Attention(Unread):
     keys.
 
     A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
+    Raises ModelError at heads of another width than is `wanted`, if that is said.
     """
 
-    def __init__(self, rows: int, length: int) -> None:
+    def __init__(self, rows: int, length: int, wanted: list[int] | None = None) -> None:
         super().__init__()
+        self._wanted = wanted
         self.found: list[tuple[int, int]] = []
         self.multiplies = False
         self._rows, self._lengths = rows, {length}
@@ -179,6 +183,9 @@ class _Attention(Unread):
             crossed = length != across and {length, across} <= self._lengths and width not in self._lengths
             if own or crossed:
                 self.found.append((result.shape[0] // self._rows, width))
+                place = len(self.found) - 1
+                if self._wanted is not None and self._wanted[place : place + 1] != [width]:
+                    raise ModelError(f"the heads of attention {place} would be {width} wide")
 
 
 def uneven(shapes: Mapping[str, tuple[int, ...]], original: Mapping[str, tuple[int, ...]]) -> str | None:
