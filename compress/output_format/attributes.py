@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.errors import ModelError
 from compress.model.modeling_compress import ConfigView, patch
-from compress.output_format.probe import runs
+from compress.output_format.probe import Read, runs
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
@@ -76,11 +76,11 @@ def expand(rules: Iterable[Change], model: nn.Module, before: Shapes, after: Sha
     return found
 
 
-def candidates(model: nn.Module, before: Shapes, after: Shapes) -> Iterator[tuple[Rule, Fraction]]:
+def candidates(model: nn.Module, read: Read, before: Shapes, after: Shapes) -> Iterator[tuple[Rule, Fraction]]:
     """Integers that the forward reads, in modules above a cut tensor, that can shrink in its proportion."""
     seen: set[tuple] = set()
     modules = dict(model.named_modules())
-    for name, attribute in _reads(model):
+    for name, attribute in _read_by(model, read):
         value = _get(modules[name], attribute)
         for tensor, old in before.items():
             if (name and not tensor.startswith(name + ".")) or tensor not in after:
@@ -108,7 +108,7 @@ def set_for(model: nn.Module, attributes: Attributes) -> Iterator[None]:
             own.update(state)
 
 
-def _reads(model: nn.Module) -> list[tuple[str, str]]:
+def _read_by(model: nn.Module, read: Read) -> list[tuple[str, str]]:
     """(module, attribute) of every integer above 1 that a forward reads, a module's `config.x` included."""
     found: dict[tuple[str, str], None] = {}
     originals = {}
@@ -120,7 +120,7 @@ def _reads(model: nn.Module) -> list[tuple[str, str]]:
             module.config = _watched_config(originals[module][1], name, found)  # pyright: ignore
         module.__class__ = _watched(type(module), name, found)
     try:
-        runs(model)
+        runs(model, read)
     finally:
         for module, (cls, config) in originals.items():
             module.__class__ = cls

@@ -18,7 +18,7 @@ from compress.output_format.attributes import Attributes, Change, Shapes, expand
 from compress.output_format.config import Field, decoded, edited, numbers, value_at, written
 from compress.output_format.groups import following
 from compress.output_format.native import depth_edits, plain
-from compress.output_format.probe import aliases, attention_shapes, runs, same_outside, shapes_of, stacks
+from compress.output_format.probe import aliases, both_ways, reads, runs, same_outside, shapes_of, stacks
 from compress.output_format.search import find_rules
 
 PROBED = 4
@@ -94,7 +94,7 @@ def generic_plan(
         "architectures": [modeling_compress.ENTRIES[auto]],
         "auto_map": made.to_dict()["auto_map"],
     }
-    _check(result, auto, shapes, differing)
+    _check(result, auto, shapes, differing, base)
     changed = {name: (value_at(config, name), value) for name, value in edits.items()}
     return GenericPlan(result, modeling_compress.ENTRIES[auto], attributes, changed)
 
@@ -146,7 +146,7 @@ def find_attributes(
     full = empty_model(edited(config, edits), cls)
     modeling_compress.reshape(full, shapes=differing, biases=biases, attributes=attributes)
     with following(full) as groups:
-        runs(full)
+        runs(full, reads(base))
     for name, count in groups.items():
         attributes.setdefault(name, {})["groups"] = count
     return attributes
@@ -166,13 +166,16 @@ def _rules(
     if isinstance(depth, str) or not same_outside(empty_model(edited(config, depth), cls), base):
         chosen, depth = {}, {}
     small, reshaped = (empty_model(edited(config, depth), cls) for _ in range(2))
-    if chosen and not runs(small):  # a pair of limits beside two layers is no list of layers, and was cut like one
+    read = both_ways(base, reads(base))
+    if chosen and not runs(
+        small, read
+    ):  # a pair of limits beside two layers is no list of layers, and was cut like one
         chosen, (small, reshaped) = {}, (empty_model(config, cls) for _ in range(2))
     modeling_compress.reshape(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
     with following(reshaped):
-        return find_rules(small, reshaped, head_dim, None if laid is None else _renumbered(laid, chosen))
+        return find_rules(small, reshaped, head_dim, None if laid is None else _renumbered(laid, chosen), read)
 
 
 def _examples(stack: str, size: int, differing: Shapes) -> list[int]:
@@ -210,7 +213,7 @@ def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: S
     return {n: size for n, v in numbers(config).items() if v == before[names[0]][0] and n.endswith("vocab_size")}
 
 
-def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes) -> None:
+def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes, base: nn.Module) -> None:
     config = modeling_compress.CompressedConfig.from_dict(decoded(written_config))
     cls = modeling_compress.CompressedModel.class_for(config, auto)
     model = empty_model(config, cls)
@@ -220,5 +223,5 @@ def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing:
     stray = [n for n in lost if not any(n in tie and built[n] == built[o] for tie in ties for o in tie & shapes.keys())]
     if wrong or stray:
         raise ModelError(f"{(wrong + stray)[0]} cannot be given its shape in {type(model).__name__}")
-    if attention_shapes(model) == [] and not runs(model):
+    if not runs(model, reads(base)):
         raise ModelError(f"{type(model).__name__} does not run at the wanted shapes")

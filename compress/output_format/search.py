@@ -13,10 +13,9 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.graph.trace import trace
-from compress.inputs.choose import inputs_of
 from compress.output_format.attributes import Change, Follows, Rule, Shapes, candidates, expand, pattern, set_for
 from compress.output_format.failure import Failing
-from compress.output_format.probe import accepts, attention_shapes, shapes_of
+from compress.output_format.probe import Read, accepts, attention_shapes, both_ways, reads, shapes_of
 from compress.output_format.trial import nested
 
 MAX_CHANGED = 5
@@ -33,7 +32,11 @@ MOST = 400
 
 
 def find_rules(
-    model: nn.Module, reshaped: nn.Module, width: int | None, laid: Mapping[str, tuple[Any, ...]] | None = None
+    model: nn.Module,
+    reshaped: nn.Module,
+    width: int | None,
+    laid: Mapping[str, tuple[Any, ...]] | None = None,
+    read: Read | None = None,
 ) -> tuple[Change, ...]:
     """A small set of rules under which `reshaped` runs.
 
@@ -42,13 +45,15 @@ def find_rules(
         reshaped: the same with the wanted shapes; its attributes are tried out and put back.
         width: new width of a head where that changes, else None.
         laid: how tensors of `reshaped` are to be put together of axes, if that is known.
+        read: what to give them.
 
     Raises:
         ModelError: no set makes the forward valid.
     """
-    widths = [width if width else old for _, old in attention_shapes(model)]
-    search = _Search(model, reshaped, widths, shapes_of(model), shapes_of(reshaped), laid or {})
-    found = dict(candidates(model, search.before, search.after))
+    read = read or both_ways(model, reads(model))
+    widths = [width if width else old for _, old in attention_shapes(model, read)]
+    search = _Search(model, reshaped, read, widths, shapes_of(model), shapes_of(reshaped), laid or {})
+    found = dict(candidates(model, read, search.before, search.after))
     rules = list(found)
     sets = list(_alike(found))
     for chosen in (one for one in sets if len({rule.attribute for rule in one}) <= FEW):
@@ -96,6 +101,7 @@ class _Search:
 
     model: nn.Module
     reshaped: nn.Module
+    read: Read
     widths: list[int]
     before: Shapes
     after: Shapes
@@ -109,16 +115,16 @@ class _Search:
             return False
         with set_for(self.reshaped, values):
             if failing is None:
-                return accepts(self.reshaped, self.widths)
+                return accepts(self.reshaped, self.widths, self.read)
             with failing.watch(self.reshaped), failing:
-                return accepts(self.reshaped, self.widths)
+                return accepts(self.reshaped, self.widths, self.read)
 
     def right(self, chosen: tuple[Change, ...]) -> bool:
         """Whether all its tensors are also put together of axes as they must be, as far as that is known: 3 heads of 16
         channels are not 4 of 12."""
         with set_for(self.reshaped, expand(chosen, self.model, self.before, self.after)):
             try:
-                graph = trace(self.reshaped, inputs_of(self.reshaped).example()) if self.laid else None
+                graph = trace(self.reshaped, self.read.inputs.example()) if self.laid else None
             except ModelError:
                 return False
         laid = {} if graph is None else {n: [nested(x, {}) for x in own] for n, own in graph.layouts.items()}
