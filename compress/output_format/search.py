@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -21,11 +21,14 @@ from compress.output_format.trial import nested
 MAX_CHANGED = 5
 """Attributes of one kind of block that may have to change at once."""
 
-FEW = 2
+FEW = 1
 """So many are tried in all their combinations before it is looked at where a forward fails."""
 
 INNER = 2
 """Of the modules that run where a forward fails so many are looked at before views."""
+
+WRONG = 8
+"""Sets under which it runs, if not right, after which no others are tried."""
 
 MOST = 400
 """Forwards of the search that looks where they fail."""
@@ -56,14 +59,14 @@ def find_rules(
     found = dict(candidates(model, read, search.before, search.after))
     rules = list(found)
     sets = list(_alike(found))
-    for chosen in (one for one in sets if len({rule.attribute for rule in one}) <= FEW):
-        if search.fits(chosen):
-            return chosen
+    few = [one for one in sets if len({rule.attribute for rule in one}) <= FEW]
+    if (chosen := search.best(few, wrong=False)) is not None:
+        return chosen
     if (guided := _Guided(search, found).find()) is not None:
         return guided
-    for chosen in chain((one for one in sets if len({rule.attribute for rule in one}) > FEW), _few(rules)):
-        if search.fits(chosen):
-            return chosen
+    others = chain(few, (one for one in sets if len({rule.attribute for rule in one}) > FEW), _few(rules))
+    if (chosen := search.best(others)) is not None:
+        return chosen
     tried = ", ".join(sorted({f"{r.module}.{r.attribute}" for r in rules})) or "none"
     raise ModelError(
         f"{type(model).__name__} does not run with these shapes, whatever numbers its modules are given "
@@ -118,6 +121,19 @@ class _Search:
                 return accepts(self.reshaped, self.widths, self.read)
             with failing.watch(self.reshaped), failing:
                 return accepts(self.reshaped, self.widths, self.read)
+
+    def best(self, sets: Iterable[tuple[Change, ...]], *, wrong: bool = True) -> tuple[Change, ...] | None:
+        """The first of the sets under which it runs right; else, if a `wrong` one will do, as what is written is
+        verified anyway, of the first few under which it runs the first."""
+        running = []
+        for chosen in sets:
+            if self.fits(chosen):
+                if self.right(chosen):
+                    return chosen
+                running.append(chosen)
+                if len(running) == WRONG:
+                    break
+        return running[0] if running and wrong else None
 
     def right(self, chosen: tuple[Change, ...]) -> bool:
         """Whether all its tensors are also put together of axes as they must be, as far as that is known: 3 heads of 16
