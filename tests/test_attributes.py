@@ -117,3 +117,38 @@ def test_views_follow_their_inputs_where_the_code_has_a_width_from_elsewhere():
         torch.testing.assert_close(cut(ids), dense(ids), atol=1e-6, rtol=0)
         torch.testing.assert_close(copy.deepcopy(cut)(ids), dense(ids), atol=1e-6, rtol=0)
     assert attributes["layers.0"]["view.3"] == 2
+
+
+class Scaled(Block):
+    """Runs with heads of any width, as what is left for it is; but each is divided by a length of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.up(x).unflatten(-1, (self.heads, -1))
+        return self.down((states / states.square().mean(-1, keepdim=True)).flatten(-2))
+
+
+class Branching(Block):
+    """Looks at the number of its heads where a value of its input says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.up(x).unflatten(-1, (-1, 4))
+        return self.down((states + torch.zeros(self.heads, 4) if x.sum() > 0 else states).flatten(-2))
+
+
+def pair(kind: type[Block]) -> list[Model]:
+    models = [Model(16), Model(8)]
+    for model, width in zip(models, (16, 8), strict=True):
+        for i in (0, 1):
+            model.layers[i] = kind(4, 1)
+            model.layers[i].up, model.layers[i].down = nn.Linear(8, width), nn.Linear(width, 8)
+    return [model.eval().to("meta") for model in models]
+
+
+def test_a_model_that_runs_with_heads_of_another_width_is_not_right_yet():
+    models, heads = pair(Scaled), (Rule("layers.*", "heads", "up.weight", 0),)
+    assert find_rules(*models, None) == ()
+    assert find_rules(*models, None, {"layers.0.up.weight": ((2, 4), 8)}) == heads
+
+
+def test_numbers_count_that_are_read_in_either_branch():
+    assert find_rules(*pair(Branching), None) == (Rule("layers.*", "heads", "up.weight", 0),)
