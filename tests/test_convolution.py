@@ -197,3 +197,22 @@ def test_what_a_standardised_weight_reads_stays():
     found = trace(Named(model), Example({"x": torch.empty(2, 3, 8, 8, device="meta")}, {"batch": ("x", 0)}))
     (read,) = (f for f in found.families.values() if ("model.1.weight", 1) in [(m.tensor, m.dim) for m in f.members])
     assert read.size == 6 and read.pinned == "a normalisation averages over it"
+
+
+class Snaking(nn.Module):
+    """As the residual units of DAC: x + conv(snake(conv(x))), snake(x) = x + sin² x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(6, 8, 3, padding=1), nn.Conv1d(8, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.first(x)
+        return x + self.second(inner + inner.sin().square())
+
+
+def test_a_stream_plus_what_became_of_it_is_no_shortcut():
+    units = nn.Sequential(nn.Conv1d(2, 6, 1), Snaking(), Snaking(), nn.Conv1d(6, 2, 1))
+    found = trace(Named(units).to("meta"), Example({"x": torch.empty(2, 2, 20, device="meta")}, {"batch": ("x", 0)}))
+    inner = [family for family in found.families.values() if family.size == 8]
+    assert [(family.kind, family.pinned) for family in inner] == [("channels", None)] * 2

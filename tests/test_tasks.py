@@ -265,3 +265,20 @@ def test_tasks_of_other_packages_are_asked_first_and_general_ones_last(monkeypat
     monkeypatch.setattr(Scores, "general", True)
     assert task_of(ViTForImageClassification(VIT)).name == "classes"
     assert task_of(ViTModel(VIT)).name == "scores"  # before this package's general one
+
+
+def test_all_that_a_model_puts_out_is_compared():
+    task = task_of(ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=16)))
+    states, pooled = torch.ones(2, 3, 4), torch.zeros(2, 4)
+    together = task.compared({"last_hidden_state": states, "pooler_output": pooled, "attentions": (states,)})
+    assert torch.equal(together, torch.cat([states.flatten(), pooled.flatten()]))
+    several = task.compared(SimpleNamespace(logits=(pooled, states)))
+    assert torch.equal(several, torch.cat([pooled.flatten(), states.flatten()]))
+    assert task.compared(SimpleNamespace(logits=pooled)) is pooled
+
+
+def test_a_class_made_of_a_detector_by_another_name_detects():
+    made = type("CompressedForZeroShotObjectDetection", (YolosForObjectDetection,), {})
+    config = YolosConfig(**SMALL, image_size=[32, 32], patch_size=16, num_detection_tokens=3)
+    with torch.device("meta"):
+        assert task_of(made(config)).name == "detection"

@@ -224,3 +224,10 @@ def test_more_zeros_than_asked_are_found(llama, monkeypatch):
 def test_updated_weights_are_not_called_the_inputs(llama):
     assert "not checked" in said(llama, "{prune: weights, by: sparsegpt, remove: 50%}")
     assert "not checked" not in said(llama, "{prune: weights, by: wanda, remove: 50%}")
+
+
+def test_infinities_in_the_same_places_are_no_difference():
+    dense = torch.tensor([1.0, float("-inf"), 4.0])
+    assert apart(torch.tensor([1.0, float("-inf"), 3.0]), dense) == pytest.approx(0.25)
+    assert apart(torch.tensor([1.0, 0.0, 4.0]), dense) == float("inf")
+    assert not apart(torch.tensor([1.0, float("nan"), 4.0]), dense) <= 1

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TOWERS = "audio_config", "encoder_config"
 """What configs call the part that tells of sound."""
 
+TEXT_MASK = "attention_mask"
+"""Here it says what of the text is no padding."""
+
 ASKED = "Transcribe the speech: {}"
 """Behind a recording stands a question, and what is said."""
 
@@ -67,7 +70,7 @@ class AudioText(Accompanied):
         places = options(tower, "max_source_positions")
         sizes = [((bins, 2 * places), 1)] if places else []
         sizes += [*(((bins, count), 1) for count in spans(tower)), ((4 * STEPS, bins), 0)]
-        masks = [name for name in MASKS if takes(self.model, name)][:1]
+        masks = [name for name in MASKS if name != TEXT_MASK and takes(self.model, name)][:1]
         yield from (Spectra(size, along, mask) for size, along in sizes for mask in [*masks, ""])
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:

@@ -98,8 +98,8 @@ class Text(Inputs):
         return frozenset() if pad is None else frozenset({pad})
 
     def length(self, batch: Batch) -> int:
-        """Tokens of a sequence."""
-        return batch[IDS].shape[1]
+        """Tokens of a sequence; of an encoder-decoder whose encoder reads none those of the decoder."""
+        return batch[IDS if IDS in batch else DECODER_IDS].shape[1]
 
     def longest(self, checkpoint: Checkpoint) -> int | None:
         """Tokens that the model's positions and its tokenizer allow."""

@@ -2,17 +2,21 @@
 
 This file travels inside the checkpoint and needs transformers only. `config.json` is that of the original model plus
 `compressed`: `model_type` and `architecture` of the original, `shapes` of the tensors that differ from what the
-configuration gives, `biases` that the original lacks, and `attributes` of modules to set before the first forward.
+configuration gives, `biases` that the original lacks, and `attributes` of modules to set before the first forward (see
+`patch`).
 
     from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 """
 
-from functools import cache
+import inspect
+from functools import cache, partial
+from math import prod
 
 import torch
 import transformers
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.loss.loss_utils import LOSS_MAPPING
 
@@ -151,8 +155,8 @@ class ConfigView:
 def reshape(model, shapes, biases, attributes):
     """Give parameters and buffers new shapes, add biases, set attributes; ties stay ties. Names are the full model's.
 
-    `shapes` and `biases` map names to shapes, `attributes` maps module names to {attribute: integer}; an attribute
-    `config.x` is the module's own value of the configuration's `x`. Kept values are the first of each dimension.
+    `shapes` and `biases` map names to shapes, `attributes` maps module names to {attribute: integer} (see `patch`).
+    Kept values are the first of each dimension.
     """
     places = {}
     for module in model.modules():
@@ -186,13 +190,54 @@ def reshape(model, shapes, biases, attributes):
 
 
 def patch(module, values):
-    """Set integers of a module; those named `config.x` on its own view of the configuration."""
+    """Set integers of a module; those named `config.x` on its own view of the configuration.
+
+    `view.n` says in which place a view of n sizes that does not fit its input takes what the input leaves: the code has
+    a width from elsewhere, as `y.view(rows, length, channels)`.
+    """
     own = {name[len("config.") :]: value for name, value in values.items() if name.startswith("config.")}
     if own:
         module.config = ConfigView(module.config, own)
+    places = {int(name[len("view.") :]): value for name, value in values.items() if name.startswith("view.")}
+    if places:
+        _follow(module, places)
     for name, value in values.items():
-        if not name.startswith("config."):
+        if not name.startswith(("config.", "view.")):
             setattr(module, name, value)
+
+
+class _Following(TorchFunctionMode):
+    """While a forward runs: views that do not fit are as `places` says."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.places = places
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        sizes = view_sizes(func, args, kwargs or {})
+        if sizes is not None and len(sizes) in self.places and -1 not in sizes and prod(sizes) != args[0].numel():
+            args = args[0], [-1 if place == self.places[len(sizes)] else size for place, size in enumerate(sizes)]
+        return func(*args, **(kwargs or {}))
+
+
+def view_sizes(func, args, kwargs):
+    """The sizes that a view is asked for; None of what is none, or takes them by name."""
+    if func not in (torch.Tensor.view, torch.Tensor.reshape, torch.reshape) or kwargs or len(args) < 2:
+        return None
+    sizes = args[1] if isinstance(args[1], (tuple, list)) else args[1:]
+    return None if any(isinstance(size, torch.dtype) for size in sizes) else list(sizes)
+
+
+def _follow(module, places):
+    signature = inspect.signature(module.forward)  # models look at what their layers take
+    named = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    module.forward = partial(_forward, module, places)  # a copy of the model copies the module in it too
+    module.forward.__signature__ = inspect.Signature(named)
+
+
+def _forward(module, places, *args, **kwargs):
+    with _Following(places):
+        return type(module).forward(module, *args, **kwargs)
 
 
 def _find(model, name):

@@ -1,12 +1,12 @@
-"""Which integers of which modules must change with the tensors that were cut, found by trying."""
+"""Which integers of which modules may change with the tensors that were cut, and to what."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, combinations
 from typing import Any
 
 from torch import nn
@@ -15,11 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.errors import ModelError
 from compress.model.modeling_compress import ConfigView, patch
-from compress.output_format.probe import accepts, attention_shapes, runs, shapes_of
+from compress.output_format.probe import Read, runs
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, int]]
-MAX_CHANGED = 5  # attributes of one kind of block that may have to change at once
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 _AGREEING = (nn.Linear, nn.Embedding, Conv1D, nn.modules.conv._ConvNd, *_NORMS)  # `reshape` sets their numbers itself
 
@@ -34,62 +33,38 @@ class Rule:
     dim: int
 
 
-def find_rules(model: nn.Module, reshaped: nn.Module, width: int | None) -> tuple[Rule, ...]:
-    """The smallest set of rules under which `reshaped` runs.
+@dataclass(frozen=True)
+class Follows:
+    """Views as `rank` sizes in the modules that match `module` and hold a cut tensor: the size in `place` is what an
+    input leaves that they do not fit."""
 
-    Args:
-        model: the original on meta, few layers.
-        reshaped: the same with the wanted shapes; its attributes are tried out and put back.
-        width: new width of a head where that changes, else None.
+    module: str
+    rank: int
+    place: int
 
-    Raises:
-        ModelError: no set makes the forward valid.
-    """
-    widths = [width if width else old for _, old in attention_shapes(model)]
-    before, after = shapes_of(model), shapes_of(reshaped)
-    found = dict(_candidates(model, before, after))
-    rules = list(found)
-    for chosen in chain(_alike(found), _few(rules)):
-        try:
-            values = expand(chosen, model, before, after)
-        except ModelError:  # what a rule says of one module another one cannot follow
-            continue
-        if _works(reshaped, values, widths):
-            return chosen
-    tried = ", ".join(sorted({f"{r.module}.{r.attribute}" for r in rules})) or "none"
-    raise ModelError(
-        f"{type(model).__name__} does not run with these shapes, whatever numbers its modules are given "
-        f"(tried: {tried}). Prune with `widths: uniform`, or leave this kind out."
-    )
+    @property
+    def attribute(self) -> str:
+        """What the modeling file calls it."""
+        return f"view.{self.rank}"
 
 
-def _alike(found: Mapping[Rule, Fraction]) -> Iterator[tuple[Rule, ...]]:
-    """Sets of rules that say the same of every kind of module: attentions of encoders and decoders alike."""
-    groups: dict[tuple[str, Fraction], list[Rule]] = {}
-    for rule, ratio in found.items():
-        groups.setdefault((rule.attribute, ratio), []).append(rule)
-    for count in range(min(MAX_CHANGED, len(groups)) + 1):
-        for names in combinations(groups, count):
-            if len({attribute for attribute, _ in names}) == count:
-                yield tuple(rule for name in names for rule in groups[name])
+Change = Rule | Follows
 
 
-def _few(rules: list[Rule]) -> Iterator[tuple[Rule, ...]]:
-    """Sets of few rules, of which no two say how one attribute is to change."""
-    for count in range(1, min(MAX_CHANGED, len(rules)) + 1):
-        for chosen in combinations(rules, count):
-            if len({(rule.module, rule.attribute) for rule in chosen}) == count:
-                yield chosen
-
-
-def expand(rules: tuple[Rule, ...], model: nn.Module, before: Shapes, after: Shapes) -> Attributes:
+def expand(rules: Iterable[Change], model: nn.Module, before: Shapes, after: Shapes) -> Attributes:
     """Values for every module that the rules match and whose tensor changed."""
     found: Attributes = {}
-    modules = dict(model.named_modules())
+    cut = [name for name, shape in after.items() if before.get(name) != shape]
     for rule in rules:
-        for name, module in modules.items():
+        for name, module in model.named_modules():
+            if pattern(name) != rule.module:
+                continue
+            if isinstance(rule, Follows):
+                if any(tensor.startswith(f"{name}." if name else "") for tensor in cut):
+                    found.setdefault(name, {})[rule.attribute] = rule.place
+                continue
             tensor = f"{name}.{rule.tensor}".lstrip(".")
-            if _pattern(name) != rule.module or tensor not in after or before.get(tensor) == after[tensor]:
+            if tensor not in after or before.get(tensor) == after[tensor]:
                 continue
             if not _has(module, rule.attribute):
                 continue  # hybrid models have attentions of several classes at the same place of their layers
@@ -101,35 +76,39 @@ def expand(rules: tuple[Rule, ...], model: nn.Module, before: Shapes, after: Sha
     return found
 
 
-def _candidates(model: nn.Module, before: Shapes, after: Shapes) -> Iterator[tuple[Rule, Fraction]]:
+def candidates(model: nn.Module, read: Read, before: Shapes, after: Shapes) -> Iterator[tuple[Rule, Fraction]]:
     """Integers that the forward reads, in modules above a cut tensor, that can shrink in its proportion."""
     seen: set[tuple] = set()
     modules = dict(model.named_modules())
-    for name, attribute in _reads(model):
+    for name, attribute in _read_by(model, read):
         value = _get(modules[name], attribute)
         for tensor, old in before.items():
             if (name and not tensor.startswith(name + ".")) or tensor not in after:
                 continue
             for dim, (one, other) in enumerate(zip(old, after[tensor], strict=True)):
                 scaled = None if one == other else _scaled(value, one, other)
-                key = (_pattern(name), attribute, scaled)
+                key = (pattern(name), attribute, scaled)
                 if scaled is not None and key not in seen:
                     seen.add(key)
-                    yield Rule(_pattern(name), attribute, tensor[len(name) :].lstrip("."), dim), Fraction(other, one)
+                    yield Rule(pattern(name), attribute, tensor[len(name) :].lstrip("."), dim), Fraction(other, one)
 
 
-def _works(model: nn.Module, attributes: Attributes, widths: list[int]) -> bool:
+@contextmanager
+def set_for(model: nn.Module, attributes: Attributes) -> Iterator[None]:
+    """Have the modules these attributes for a while."""
     originals = {name: dict(vars(model.get_submodule(name))) for name in attributes}
     try:
         for name, values in attributes.items():
             patch(model.get_submodule(name), values)
-        return accepts(model, widths)
+        yield
     finally:
         for name, state in originals.items():
-            vars(model.get_submodule(name)).update(state)
+            own = vars(model.get_submodule(name))
+            own.clear()
+            own.update(state)
 
 
-def _reads(model: nn.Module) -> list[tuple[str, str]]:
+def _read_by(model: nn.Module, read: Read) -> list[tuple[str, str]]:
     """(module, attribute) of every integer above 1 that a forward reads, a module's `config.x` included."""
     found: dict[tuple[str, str], None] = {}
     originals = {}
@@ -141,7 +120,7 @@ def _reads(model: nn.Module) -> list[tuple[str, str]]:
             module.config = _watched_config(originals[module][1], name, found)  # pyright: ignore
         module.__class__ = _watched(type(module), name, found)
     try:
-        runs(model)
+        runs(model, read)
     finally:
         for module, (cls, config) in originals.items():
             module.__class__ = cls
@@ -190,5 +169,6 @@ def _scaled(value: int, old: int, new: int) -> int | None:
     return None if rest or scaled < 1 else scaled
 
 
-def _pattern(name: str) -> str:
+def pattern(name: str) -> str:
+    """The name of a module with `*` for the indices of blocks."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)

@@ -19,6 +19,7 @@ from compress.output_format.generic import auto_class, generic_plan
 from compress.output_format.module import find_changes
 from compress.output_format.native import NativePlan, find_native, plain
 from compress.output_format.probe import attention_shapes
+from compress.output_format.trial import expected
 from compress.recipe.prune import Widths
 
 Kept = Mapping[str, np.ndarray]
@@ -86,7 +87,8 @@ def find_output_format(
             "`repair: least_squares`, which needs none, or `widths: per-layer`, which writes a modeling file"
         )
     try:
-        generic = generic_plan(raw, source.cls, {**shapes, **extra}, extra_biases=extra, **given)
+        laid = expected(graph, kept, names)
+        generic = generic_plan(raw, source.cls, {**shapes, **extra}, extra_biases=extra, laid=laid, **given)
     except ModelError as error:
         raise ModelError(f"{error}\n(stock transformers do not fit either: {found})") from None
     config, cls, _, _ = plain(raw, source.cls, None)

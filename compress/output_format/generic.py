@@ -14,11 +14,12 @@ from compress.errors import ModelError
 from compress.graph.ends import embeddings
 from compress.model import modeling_compress
 from compress.model.build import empty_model
-from compress.output_format.attributes import Attributes, Rule, Shapes, expand, find_rules
+from compress.output_format.attributes import Attributes, Change, Shapes, expand
 from compress.output_format.config import Field, decoded, edited, numbers, value_at, written
 from compress.output_format.groups import following
 from compress.output_format.native import depth_edits, plain
-from compress.output_format.probe import aliases, attention_shapes, runs, same_outside, shapes_of, stacks
+from compress.output_format.probe import aliases, both_ways, reads, runs, same_outside, shapes_of, stacks
+from compress.output_format.search import find_rules
 
 PROBED = 4
 
@@ -49,8 +50,10 @@ def generic_plan(
     extra_biases: Collection[str] = (),
     head_dim: int | None = None,
     raw: Mapping[str, Any] | None = None,
+    laid: Mapping[str, list[Any]] | None = None,
 ) -> GenericPlan:
-    """Record the shapes and find the attributes that modules need; arguments as for `find_native`.
+    """Record the shapes and find the attributes that modules need; arguments as for `find_native`, and `laid` says how
+    tensors are to be put together of axes, if that is known (`trial.expected`).
 
     The plan was checked by building the model from it on meta, comparing every name and shape, and running it.
 
@@ -71,7 +74,7 @@ def generic_plan(
         raise ModelError(f"{cls.__name__} has no {missing[0]}")
     differing = {name: shape for name, shape in known.items() if before[name] != shape}
     biases = {name: tuple(shapes[name]) for name in sorted(extra_biases) if name in shapes}
-    attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim)
+    attributes = find_attributes(config, cls, base, edits, differing, biases, head_dim=head_dim, laid=laid)
     compressed = {
         "model_type": config.model_type,
         "architecture": cls.__name__,
@@ -91,7 +94,7 @@ def generic_plan(
         "architectures": [modeling_compress.ENTRIES[auto]],
         "auto_map": made.to_dict()["auto_map"],
     }
-    _check(result, auto, shapes, differing)
+    _check(result, auto, shapes, differing, base)
     changed = {name: (value_at(config, name), value) for name, value in edits.items()}
     return GenericPlan(result, modeling_compress.ENTRIES[auto], attributes, changed)
 
@@ -122,6 +125,7 @@ def find_attributes(
     biases: Shapes,
     *,
     head_dim: int | None = None,
+    laid: Mapping[str, list[Any]] | None = None,
 ) -> Attributes:
     """{module: {attribute: value}} that make the reshaped model run, found on a copy with one layer of each make.
 
@@ -131,37 +135,47 @@ def find_attributes(
         differing: tensors whose shape differs from the base's.
         biases: tensors to add.
         head_dim: new width of a head; None: unchanged.
+        laid: how tensors are to be put together of axes.
 
     Raises:
         ModelError: no attributes make it run.
     """
-    rules = _rules(edited(config, edits), cls, base, differing, biases, head_dim)
+    rules = _rules(edited(config, edits), cls, base, differing, biases, head_dim, laid)
     before = shapes_of(base)
     attributes = expand(rules, base, before, {**before, **differing})
     full = empty_model(edited(config, edits), cls)
     modeling_compress.reshape(full, shapes=differing, biases=biases, attributes=attributes)
     with following(full) as groups:
-        runs(full)
+        runs(full, reads(base))
     for name, count in groups.items():
         attributes.setdefault(name, {})["groups"] = count
     return attributes
 
 
 def _rules(
-    config: PretrainedConfig, cls: type, base: nn.Module, differing: Shapes, biases: Shapes, head_dim: int | None
-) -> tuple[Rule, ...]:
+    config: PretrainedConfig,
+    cls: type,
+    base: nn.Module,
+    differing: Shapes,
+    biases: Shapes,
+    head_dim: int | None,
+    laid: Mapping[str, list[Any]] | None,
+) -> tuple[Change, ...]:
     chosen = {stack.name: _examples(stack.name, stack.size, differing) for stack in stacks(base)}
     depth = depth_edits(config, cls, base, chosen)
     if isinstance(depth, str) or not same_outside(empty_model(edited(config, depth), cls), base):
         chosen, depth = {}, {}
     small, reshaped = (empty_model(edited(config, depth), cls) for _ in range(2))
-    if chosen and not runs(small):  # a pair of limits beside two layers is no list of layers, and was cut like one
+    read = both_ways(base, reads(base))
+    if chosen and not runs(
+        small, read
+    ):  # a pair of limits beside two layers is no list of layers, and was cut like one
         chosen, (small, reshaped) = {}, (empty_model(config, cls) for _ in range(2))
     modeling_compress.reshape(
         reshaped, shapes=_renumbered(differing, chosen), biases=_renumbered(biases, chosen), attributes={}
     )
     with following(reshaped):
-        return find_rules(small, reshaped, head_dim)
+        return find_rules(small, reshaped, head_dim, None if laid is None else _renumbered(laid, chosen), read)
 
 
 def _examples(stack: str, size: int, differing: Shapes) -> list[int]:
@@ -174,7 +188,8 @@ def _examples(stack: str, size: int, differing: Shapes) -> list[int]:
     return sorted(makes[cut] for cut in order[:PROBED])
 
 
-def _renumbered(shapes: Shapes, chosen: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+def _renumbered(shapes: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequence[int]]) -> dict[str, tuple[Any, ...]]:
+    """What is said of tensors, by their names in the model that has only the `chosen` layers."""
     result = {}
     for name, shape in shapes.items():
         stack = next((s for s in chosen if name.startswith(s + ".")), None)
@@ -198,7 +213,7 @@ def _free_edits(config: PretrainedConfig, cls: type, model: nn.Module, shapes: S
     return {n: size for n, v in numbers(config).items() if v == before[names[0]][0] and n.endswith("vocab_size")}
 
 
-def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes) -> None:
+def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing: Shapes, base: nn.Module) -> None:
     config = modeling_compress.CompressedConfig.from_dict(decoded(written_config))
     cls = modeling_compress.CompressedModel.class_for(config, auto)
     model = empty_model(config, cls)
@@ -208,5 +223,5 @@ def _check(written_config: dict[str, Any], auto: str, shapes: Shapes, differing:
     stray = [n for n in lost if not any(n in tie and built[n] == built[o] for tie in ties for o in tie & shapes.keys())]
     if wrong or stray:
         raise ModelError(f"{(wrong + stray)[0]} cannot be given its shape in {type(model).__name__}")
-    if attention_shapes(model) == [] and not runs(model):
+    if not runs(model, reads(base)):
         raise ModelError(f"{type(model).__name__} does not run at the wanted shapes")

@@ -17,7 +17,6 @@ from torch import nn
 
 from compress.console import detail
 from compress.errors import ModelError
-from compress.graph.families import Graph
 from compress.graph.layout import kept_size
 from compress.graph.names import Names
 from compress.model.changes import Changes, get
@@ -26,7 +25,7 @@ from compress.model.narrow import can_narrow
 from compress.model.sizes import KNOWN
 from compress.model.skeleton import Skeleton
 from compress.output_format.integers import Choice, choices, integers
-from compress.output_format.trial import Trial, View, attempt, lines_of_views, nested
+from compress.output_format.trial import Trial, View, attempt, expected, lines_of_views
 
 Kept = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -72,7 +71,7 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))
     renamed = dict(_renamed(skeleton.module, names))
-    search = _Search(source, skeleton, _expected(graph, kept, names), changes, renamed)
+    search = _Search(source, skeleton, expected(graph, kept, names), changes, renamed)
     trial = search.of(changes)
     if trial.failure is not None:
         wanted = {old: new for new, old in renamed.items()}
@@ -176,15 +175,6 @@ class _Search:
                 if len(same) > before:
                     views.setdefault(name, {})[str(same[before])] = place
         return replace(changes, views=views)
-
-
-def _expected(graph: Graph, kept: Kept, names: Names) -> dict[str, Any]:
-    sizes = {name: int(mask.sum()) for name, mask in kept.items()}
-    return {
-        new: [nested(layout, sizes) for layout in layouts]
-        for name, layouts in graph.layouts.items()
-        if (new := names.new(name)) is not None
-    }
 
 
 def _narrowed(module: nn.Module, cut: Shapes) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PretrainedConfig
 
+from compress.errors import ModelError
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given, rows
@@ -88,49 +89,72 @@ def measure(config: PretrainedConfig, cls: type, edits: Mapping[Field, Any]) -> 
         return None
 
 
-def attention_shapes(model: nn.Module) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Read:
+    """Small inputs of a model: one that is cut may not run as it is, and must not be given others for that. `ways` are
+    the answers to unknown values with which the model runs, so that each branch of it does that can."""
+
+    inputs: Inputs
+    batch: Batch
+    ways: tuple[int, ...] = (0,)
+
+
+def reads(model: nn.Module) -> Read:
+    """What to give a model, and those that are made from it."""
+    inputs = inputs_of(model)
+    return Read(inputs, inputs.odd(next(model.parameters()).device))
+
+
+def both_ways(model: nn.Module, read: Read) -> Read:
+    """The same inputs, with which a model that branches on unknown values is to run the other way too, if it can."""
+    mode = Unread()
+    try:
+        _run(model, read.batch, mode)
+    except Exception:  # any refusal of foreign modeling code is an answer, not a fault
+        return read
+    return replace(read, ways=(0, 1)) if mode.branches and runs(model, replace(read, ways=(1,))) else read
+
+
+def attention_shapes(model: nn.Module, read: Read | None = None) -> list[tuple[int, int]]:
     """(heads, width of a head) of every attention in order of execution; empty when the forward fails."""
     if type(model) in _without:
         return []
     try:
-        return _attentions(model)
+        return _attentions(model, read or reads(model))
     except Exception:  # foreign modeling code may refuse: shapes of parameters must do
         return []
 
 
-def accepts(model: nn.Module, widths: list[int]) -> bool:
-    """Does the forward accept the model's own shapes, its attentions seeing heads of these `widths` in turn?"""
-    if type(model) in _without:
-        return not widths and runs(model)
+def accepts(model: nn.Module, widths: list[int], read: Read) -> bool:
+    """Does the forward accept the model's own shapes, its attentions seeing heads of these `widths` in turn? It ends
+    at the first that sees others."""
     try:
-        return [width for _, width in _attentions(model)] == widths
+        if type(model) in _without:
+            return not widths and runs(model, read)
+        same = [width for _, width in _attentions(model, read, widths)] == widths
+        return same and all(runs(model, replace(read, ways=(way,))) for way in read.ways[1:])
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
 
 
-def _attentions(model: nn.Module) -> list[tuple[int, int]]:
-    inputs, batch = _odd(model)
-    recorder = _Attention(rows(batch), inputs.length(batch))
+def _attentions(model: nn.Module, read: Read, wanted: list[int] | None = None) -> list[tuple[int, int]]:
+    recorder = _Attention(rows(read.batch), read.inputs.length(read.batch), wanted)
     with recorder.watch(model):
-        _run(model, batch, recorder)
+        _run(model, read.batch, recorder)
     if not recorder.multiplies:
         _without.add(type(model))
     return recorder.found
 
 
-def runs(model: nn.Module) -> bool:
+def runs(model: nn.Module, read: Read | None = None) -> bool:
     """Does the forward accept the model's own shapes?"""
     try:
-        _run(model, _odd(model)[1], Unread())
+        read = read or reads(model)
+        for way in read.ways:
+            _run(model, read.batch, Unread(way))
     except Exception:  # any refusal of foreign modeling code is an answer, not a fault
         return False
     return True
-
-
-def _odd(model: nn.Module) -> tuple[Inputs, Batch]:
-    """What the model reads, and some of it on the model's own device."""
-    inputs = inputs_of(model)
-    return inputs, inputs.odd(next(model.parameters()).device)
 
 
 def _run(model: nn.Module, batch: Batch, mode: Unread) -> None:
@@ -146,10 +170,12 @@ class _Attention(Unread):
     keys.
 
     A sequence is as long as the inputs, or as what a repeated block is given (an image's patches and a class token).
+    Raises ModelError at heads of another width than is `wanted`, if that is said.
     """
 
-    def __init__(self, rows: int, length: int) -> None:
+    def __init__(self, rows: int, length: int, wanted: list[int] | None = None) -> None:
         super().__init__()
+        self._wanted = wanted
         self.found: list[tuple[int, int]] = []
         self.multiplies = False
         self._rows, self._lengths = rows, {length}
@@ -174,11 +200,16 @@ class _Attention(Unread):
         """Look at an operator."""
         if func in (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default):
             self.multiplies = True
+            if 0 in (args[-1].stride(0), args[-2].stride(0)):
+                return  # one matrix for all rows: a projection
             (_, length, across), width = result.shape, args[-2].shape[-1]
             own = length == across != width and length in self._lengths
             crossed = length != across and {length, across} <= self._lengths and width not in self._lengths
             if own or crossed:
                 self.found.append((result.shape[0] // self._rows, width))
+                place = len(self.found) - 1
+                if self._wanted is not None and self._wanted[place : place + 1] != [width]:
+                    raise ModelError(f"the heads of attention {place} would be {width} wide")
 
 
 def uneven(shapes: Mapping[str, tuple[int, ...]], original: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -10,12 +10,15 @@ from itertools import chain
 from math import prod
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import ModelError
+from compress.graph.families import Graph
 from compress.graph.layout import Axis, Layout, Product, kept_size
+from compress.graph.names import Names
 from compress.graph.values import line_of_code
 from compress.model.model import Model
 from compress.model.sizes import KNOWN, agree
@@ -62,6 +65,16 @@ def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any]) -> T
             return Trial({}, f"{_titled(module, where)}: {shown}")
     after = {name: noted(part) for name, part in module.named_modules()}
     return Trial({name: changed for name in after if (changed := _differing(before[name], after[name]))})
+
+
+def expected(graph: Graph, kept: Mapping[str, np.ndarray], names: Names) -> dict[str, list[Any]]:
+    """How every tensor that is left, by its new name, must be put together of axes."""
+    sizes = {name: int(mask.sum()) for name, mask in kept.items()}
+    return {
+        new: [nested(layout, sizes) for layout in layouts]
+        for name, layouts in graph.layouts.items()
+        if (new := names.new(name)) is not None
+    }
 
 
 def nested(layout: Layout, sizes: Mapping[str, int]) -> Any:

@@ -28,8 +28,8 @@ class Detection(Task):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Models that are called so."""
-        return type(model).__name__.endswith("ForObjectDetection")
+        """Models that are called so, or are made from one that is (a modeling file calls it after its auto class)."""
+        return any(cls.__name__.endswith("ForObjectDetection") for cls in type(model).__mro__)
 
     def result(self, output: Any) -> Tensor:
         """The logits."""

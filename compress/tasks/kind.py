@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
@@ -54,9 +55,14 @@ class Task(ABC):
         """
 
     def compared(self, output: Any) -> Tensor:
-        """What of an output two models must agree in that should compute the same."""
+        """What of an output two models must agree in that should compute the same: the logits, several of them as one
+        vector. Without any all floating-point tensors: a head beside the hidden states may pool them."""
         logits = getattr(output, "logits", None)
-        return logits if logits is not None else output[0]
+        if isinstance(logits, Tensor):
+            return logits
+        each = logits if logits is not None else output.values() if hasattr(output, "values") else output
+        found = [x for x in each if isinstance(x, Tensor) and x.is_floating_point()]
+        return found[0] if len(found) == 1 else torch.cat([x.float().flatten() for x in found])
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from compress.graph.axes import Node, cut, unify
+from compress.graph.axes import Node, cut, find, unify
 from compress.graph.record import Recorder, rule
 
 # fmt: off
@@ -52,10 +52,15 @@ def pointwise(recorder: Recorder, op, args, kwargs, output) -> None:
 
 
 def _meet(recorder: Recorder, one: Tensor, other: Tensor) -> None:
-    """Two streams of channels are added: what a stage's shortcut and its branches have in common."""
+    """Two streams of channels are added: what a stage's shortcut and its branches have in common.
+
+    Of one stream and what became of it channel by channel (Snake's x + sin² x) no more is known than before.
+    """
     if one.dim() > 2 and one.shape == other.shape and not (recorder.is_stored(one) or recorder.is_stored(other)):
-        for tensor in (one, other):
-            recorder.dims(tensor)[1].mark("added")
+        nodes = [find(recorder.dims(tensor)[1]) for tensor in (one, other)]
+        if nodes[0] is not nodes[1]:
+            for node in nodes:
+                node.mark("added")
 
 
 @rule("glu")

@@ -44,5 +44,7 @@ def _reversed(packet: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def apart(one: Tensor, other: Tensor) -> float:
-    """Largest difference of two outputs, as a share of the largest magnitude in the second."""
-    return float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
+    """Largest difference of two outputs, as a share of the largest magnitude in the second. Infinities, by which models
+    mask what may not be chosen, must be the same."""
+    gap = (one - other).masked_fill(one == other, 0).abs().max()
+    return float(gap / other.masked_fill(other.isinf(), 0).abs().max().clamp_min(1e-12))

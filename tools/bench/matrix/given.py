@@ -31,17 +31,25 @@ def given(model: Any) -> dict[str, Tensor] | None:
 
 
 def tensors(output: Any) -> dict[str, Tensor]:
-    """The floating tensors at the top of an output by name: no caches, and no states in tuples."""
-    named = output.items() if hasattr(output, "items") else {"output": output}.items()
-    return {name: x.float() for name, x in named if isinstance(x, Tensor) and x.is_floating_point() and x.dim()}
+    """The floating tensors at the top of an output by name, several logits too: no caches, and no states in tuples."""
+    named = dict(output.items() if hasattr(output, "items") else {"output": output}.items())
+    if isinstance(several := named.get("logits"), tuple):
+        named |= {f"logits.{place}": one for place, one in enumerate(several)}
+    return {name: x.float() for name, x in named.items() if isinstance(x, Tensor) and x.is_floating_point() and x.dim()}
 
 
 def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Largest difference of two outputs, as a share of the largest magnitude; infinite where they are not alike."""
+    """Largest difference of two outputs, as a share of the largest magnitude; infinite where they are not alike, as
+    where they are not infinite in the same places."""
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return float("inf")
-    found = [float((one[n] - other[n]).abs().max() / other[n].abs().max().clamp_min(1e-12)) for n in one]
+    found = [_gap(one[name], other[name]) for name in one]
     return max(found) if found and all(value == value for value in found) else float("inf")
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    gap = (one - other).masked_fill(one == other, 0).abs().max()
+    return float(gap / other.masked_fill(other.isinf(), 0).abs().max().clamp_min(1e-12))
 
 
 def _candidates(model: Any) -> Iterator[dict[str, Tensor]]:

@@ -35,8 +35,7 @@ def reopen(entry: Entry, folder: Path, say: Say) -> None:
     off = apart(found, load_file(folder / "outputs.safetensors"))
     if any(name.partition(".")[0] == "compress" for name in sys.modules):
         raise RuntimeError("compress was imported")
-    finite = all(bool(x.isfinite().all()) for x in found.values())
-    say(opened=not lost and finite and off <= ALIKE, remote=case["remote_code"], opened_off=off)
+    say(opened=not lost and off <= ALIKE, remote=case["remote_code"], opened_off=off)
     say(opened_why=f"loading says {lost}" if lost else f"its output differs by {off:.0e} from what was verified")
     if (folder / "onnx" / "model.onnx").exists():
         off = apart(*_both(folder / "onnx" / "model.onnx", model, inputs))

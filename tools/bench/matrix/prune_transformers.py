@@ -120,7 +120,11 @@ def _compare(source: Model, kept: Kept, folder: Path, say: Say) -> None:
             state[name].index_fill_(dim, torch.from_numpy(~mask).nonzero()[:, 0], 0)
     wanted = _output(masked, inputs)
     cut = _output(load_model(open_checkpoint(folder / "pruned")), inputs)
-    off, effect = apart(cut, wanted), apart(dense, wanted)
+    alike = list(wanted)
+    if "logits" in wanted:  # a width beside them may be one that was cut
+        alike = [name for name, x in wanted.items() if name not in cut or x.shape == cut[name].shape]
+    found, wanted, dense = ({n: x for n, x in each.items() if n in alike} for each in (cut, wanted, dense))
+    off, effect = apart(found, wanted), apart(dense, wanted)
     say(coupled=off <= ALIKE < effect, off=off, effect=effect)
     say(coupled_why=f"cut and masked differ by {off:.0e}" + ("" if effect > ALIKE else "; masking changes nothing"))
     save_file({f"in.{name}": x for name, x in _stored(inputs).items()}, folder / "inputs.safetensors")

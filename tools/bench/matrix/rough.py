@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+NOTHING = 1e-6
+"""Weights up to this are as good as zero: SAM's are made so."""
+
 
 @torch.no_grad()
 def roughen(model: nn.Module) -> None:
@@ -12,6 +15,6 @@ def roughen(model: nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point() or tensor.numel() < 2 or "inv_freq" in name:
             continue
-        if tensor.dim() == 1 or not tensor.any():
+        if tensor.dim() == 1 or float(tensor.abs().max()) < NOTHING:
             noise = 0.1 * torch.randn(tensor.shape)
             tensor.mul_(1 + noise.abs()) if "var" in name.rpartition(".")[2] else tensor.add_(noise)
