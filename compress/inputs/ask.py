@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.graph.numbers import set_numbers
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given
@@ -41,12 +42,14 @@ def main_input(model: nn.Module) -> str | None:
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """The model where it is on the meta device as a whole, else another one of its config that is."""
-    if all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
+    """The model where it is on the meta device but for single numbers, else another one of its config that is."""
+    if all(tensor.is_meta or not tensor.dim() for tensor in [*model.parameters(), *model.buffers()]):
         return model
     build: Any = type(model)
     with torch.device("meta"):
-        return build._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+        found = build._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+    set_numbers(found)
+    return found
 
 
 def answer(model: nn.Module, batch: Batch, method: Callable[..., Any] | None = None) -> Any:
