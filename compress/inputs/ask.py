@@ -36,9 +36,10 @@ def main_input(model: nn.Module) -> str | None:
     """The argument that a model reads first, None where nothing tells. What transformers' class says goes before the
     signature only where the forward takes it: towers inherit the name from models of text."""
     said = getattr(model, "main_input_name", None)
-    if said is None or takes(model, said) or not (needed := needs(model)):
+    if said is None or takes(model, said):
         return said
-    return needed[0]
+    first = next(iter(inspect.signature(model.forward).parameters), said)
+    return next(iter(needs(model)), first)
 
 
 def on_meta(model: nn.Module) -> nn.Module:

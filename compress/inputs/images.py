@@ -14,7 +14,7 @@ from compress.data.cut import cut
 from compress.data.images import Preparation, image_samples, preparation
 from compress.errors import InputError
 from compress.graph.example import Example
-from compress.inputs.ask import main_input, options
+from compress.inputs.ask import main_input, needs, options
 from compress.inputs.batch import LABELS, Batch
 from compress.inputs.kind import Inputs
 from compress.inputs.layout import PIXELS, USUAL, pair
@@ -40,7 +40,8 @@ class Images(Inputs):
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
         """Models that read pixels first, and nothing beside them; those of single pictures, not of films."""
-        return main_input(model) == PIXELS and options(config, *FRAMES) is None and not wants_patches(model)
+        alone = main_input(model) == PIXELS and set(needs(model)) <= {PIXELS}
+        return alone and options(config, *FRAMES) is None and not wants_patches(model)
 
     def example(self) -> Example:
         """Two images of the size that the model was made for."""

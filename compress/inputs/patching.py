@@ -113,7 +113,8 @@ class Rows(Layout):
 def wants_patches(model: nn.Module) -> bool:
     """Whether a model reads images alone, and has to be told how they were cut."""
     alone = not takes(model, "input_ids") and (takes(model, PIXELS) or takes(model, "hidden_states"))
-    return alone and any(name in needs(model) for name in (*GRIDS, "target_sizes", *SHAPES, POSITIONS))
+    told = any(name in needs(model) for name in (*GRIDS, *SHAPES, POSITIONS))
+    return alone and (told or takes(model, "target_sizes"))
 
 
 def patched(model: nn.Module, vision: Any, *, small: bool) -> Iterator[Layout]:
