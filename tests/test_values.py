@@ -39,6 +39,7 @@ def written(x):
         (lambda x: torch.arange(4).masked_fill_(torch.arange(4) > 1, 9).sum().item(), 19),
         (written, 32),
         (lambda x: torch.arange(6)[torch.arange(6) % 2 == 0].tolist(), [0, 2, 4]),
+        (lambda x: torch.arange(6).view(2, 3)[:, [0, 2, 1]].tolist(), [[0, 2, 1], [3, 5, 4]]),
     ],
 )
 def test_what_follows_from_the_code_is_known(function, wanted):
