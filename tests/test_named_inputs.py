@@ -96,3 +96,44 @@ def test_a_tower_of_text_that_inherits_the_name_of_pixels_reads_text():
             return input_ids
 
     assert isinstance(inputs_of(Tower()), Text)
+
+
+class Page(nn.Module):
+    main_input_name = "input_ids"
+    config = tf.PretrainedConfig(vocab_size=20, visual_feat_dim=6, hidden_size=4)
+
+    def __init__(self, asks=True):
+        super().__init__()
+        self.words, self.asks = nn.Embedding(20, 4), asks
+
+    def forward(self, input_ids, visual_feats=None, bbox=None):
+        """
+        Args:
+            visual_feats (`torch.Tensor` of shape `(batch_size, num_visual_features, visual_feat_dim)`):
+                What is seen.
+        """
+        if self.asks and (bbox is None or visual_feats.shape[2] != 6):
+            raise ValueError("You have to specify bbox")
+        return self.words(input_ids)
+
+    @classmethod
+    def _from_config(cls, config, **options):
+        return cls()
+
+
+def test_a_model_of_text_is_given_boxes_and_features_where_it_asks_for_them():
+    found = inputs_of(Page())
+    assert isinstance(found, Text)
+    batch = found.check(3)
+    assert batch["bbox"].shape == (3, 16, 4) and batch["visual_feats"].shape == (3, 16, 6)
+    left, top, right, bottom = batch["bbox"].unbind(-1)
+    assert (left < right).all() and (top < bottom).all() and batch["bbox"].min() >= 0 and batch["bbox"].max() <= 1
+    assert found.odd()["bbox"].is_meta and found.odd()["bbox"].shape == (3, 11, 4)
+
+
+def test_a_model_of_text_that_asks_for_nothing_is_given_tokens_alone():
+    class Plain(Page):
+        def __init__(self):
+            super().__init__(asks=False)
+
+    assert inputs_of(Plain()).check().keys() == {"input_ids"}
