@@ -89,3 +89,26 @@ def test_a_text_that_is_embedded_for_every_film_is_its_own_ones():
     found = Contrastive(nn.Module(), None).result(SimpleNamespace(text_embeds=texts, video_embeds=films))
     assert torch.equal(found[:, 0], films)
     assert torch.equal(found[:, 1], torch.stack([texts[i, i] for i in range(4)]))
+
+
+class Heard(Reader):
+    config = tf.PretrainedConfig(**SIZES, num_mel_bins=10)
+
+    def forward(self, input_ids, input_features, is_longer):
+        if input_features.shape[1:] != (1, 96, 10) or int(is_longer.sum()):
+            raise ValueError("one view")
+        return input_ids
+
+
+class Sounds(Reader):
+    def forward(self, input_ids, input_values):
+        if input_values.dim() != 3:
+            raise ValueError("channels")
+        return input_ids
+
+
+def test_recordings_come_with_text_as_views_and_as_waves():
+    batch = inputs_of(Heard()).check(3)
+    assert batch["input_features"].shape == (3, 1, 96, 10) and batch["is_longer"].shape == (3, 1)
+    batch = inputs_of(Sounds()).check(3)
+    assert batch["input_values"].shape == (3, 1, 7680) and batch["input_ids"].shape == (3, 17)

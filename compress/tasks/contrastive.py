@@ -15,7 +15,7 @@ from compress.registry import tasks
 from compress.tasks.distance import cosine_distance
 from compress.tasks.kind import Task
 
-EMBEDS = ("image_embeds", "video_embeds", "text_embeds", "audio_embeds")
+EMBEDS = ("image_embeds", "video_embeds", "text_embeds", "audio_embeds", "speech_embeds")
 
 
 @tasks.add("contrastive")
