@@ -87,6 +87,25 @@ def test_what_is_optional_is_said_and_what_an_encoder_made_is_as_wide_as_it():
     assert sizes_of(said["noise"], config, 2, encoder=True) == (2, 6)
 
 
+def test_a_model_that_compares_images_is_given_pairs():
+    class Compares(nn.Module):
+        main_input_name = "pixel_values"
+        config = tf.PretrainedConfig(image_size=8)
+
+        def __init__(self):
+            super().__init__()
+            self.read = nn.Conv2d(3, 4, 1)
+
+        def forward(self, pixel_values):
+            if pixel_values.ndim != 5 or pixel_values.shape[1] != 2:
+                raise ValueError("Input must be a 5D tensor")
+            return self.read(pixel_values.flatten(0, 1))
+
+    found = inputs_of(Compares()).check(3)["pixel_values"]
+    assert found.shape == (3, 2, 3, 8, 8) and torch.equal(found[:, 1, :, :, 2:], found[:, 0, :, :, :6])
+    assert Compares()(found).shape == (6, 4, 8, 8)
+
+
 def test_a_tower_of_text_that_inherits_the_name_of_pixels_reads_text():
     class Tower(nn.Module):
         main_input_name = "pixel_values"

@@ -121,6 +121,13 @@ def test_experts_that_python_looks_up_all_run_and_their_channels_are_free():
     assert any("every entry of a mask" in note for note in graph.notes)
 
 
+def test_parts_whose_sizes_hang_on_the_input_are_equally_long():
+    found, branches, _ = forward(lambda x: x.split(x[:3, 0].long().tolist()), (8, 2))
+    assert [len(part) for part in found] == [3, 3, 2] and branches
+    with pytest.raises(RuntimeError, match="split_with_sizes"):
+        forward(lambda x: x.split([1, 2]), (8, 2))
+
+
 class Strided(nn.Module):
     """Pads by numbers that it keeps as tensors, as codecs of sound do."""
 

@@ -68,6 +68,30 @@ def answer(model: nn.Module, batch: Batch, method: Callable[..., Any] | None = N
         raise ModelError(f"given {' and '.join(taken)}: {reason}") from error
 
 
+class _Begun(Exception):
+    """A module has begun to run."""
+
+
+def refuses(model: nn.Module, batch: Batch) -> bool:
+    """Whether the forward says something against a batch before any module in it runs, which takes no time."""
+
+    def begun(*_: Any) -> None:
+        raise _Begun
+
+    hooks = [child.register_forward_pre_hook(begun) for child in model.children()]
+    try:
+        with torch.no_grad():
+            model(**batch)
+    except _Begun:
+        return False
+    except Exception:  # foreign modeling code may raise anything
+        return True
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return False
+
+
 def options(config: Any, *names: str) -> Any:
     """The first of these settings that a config has, or else one of the configs in it; None where none has."""
     for name in names:
