@@ -156,3 +156,22 @@ def test_a_model_of_text_that_asks_for_nothing_is_given_tokens_alone():
             super().__init__(asks=False)
 
     assert inputs_of(Plain()).check().keys() == {"input_ids"}
+
+
+def test_patches_that_say_where_they_lie_come_with_tokens_for_a_decoder():
+    class Printed(nn.Module):
+        main_input_name = "flattened_patches"
+        config = tf.PretrainedConfig(patch_embed_hidden_size=12, vocab_size=9, num_channels=3)
+
+        def forward(self, flattened_patches, decoder_input_ids=None):
+            return flattened_patches[..., 2:] @ torch.ones(12, 4, device="meta") + decoder_input_ids[:, :1, None]
+
+        @classmethod
+        def _from_config(cls, config, **options):
+            return cls()
+
+    batch = inputs_of(Printed()).check(3)
+    found, images = batch["flattened_patches"], torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert found[0, :, :2].tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    torch.testing.assert_close(found[:, 1, 2:].view(3, 2, 2, 3), images[:, :, :2, 2:].permute(0, 2, 3, 1))
+    assert batch["decoder_input_ids"].shape == (3, 16) and batch["decoder_input_ids"].min() >= 1
