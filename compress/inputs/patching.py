@@ -116,7 +116,7 @@ class Rows(Layout):
 
 @dataclass(frozen=True)
 class Numbered(Layout):
-    """A row of patches for each image, `[rows, patches, 2 + patch² · channels]`, each with its row and column in front."""
+    """A row of patches for each image, `[rows, patches, 2 + patch² · channels]`: first its row and column, from 1."""
 
     patch: int
 
