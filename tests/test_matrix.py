@@ -61,6 +61,8 @@ def test_what_a_type_needs_besides_is_said_of_its_towers_too():
     assert (made["intermediate_layers_indices"], made["hidden_size"]) == ([1], 64)
     text = small("glm4v", transformers.Glm4vConfig().to_dict(), 0)["text_config"]
     assert sum(text["rope_parameters"]["mrope_section"]) == 8
+    tower = small("nemotron3_diarization", transformers.Nemotron3DiarizationConfig().to_dict(), 0)["audio_config"]
+    assert tower["num_key_value_heads"] == tower["num_attention_heads"] == 4
 
 
 def test_the_last_level_shrinks_depth_alone():

@@ -99,6 +99,10 @@ def test_models_that_ask_for_nothing_are_left_alone(folder):
     assert attached.counts == other.counts == {}
 
 
+def test_a_field_of_an_architecture_that_is_called_so_asks_for_nothing():
+    assert runtime_rules({"model_type": "encodec", "compress": 2}, "m/config.json") == []
+
+
 def test_folders_with_the_old_key_are_obeyed(folder):
     model = moe.stock("mixtral", folder)
     model.config.expert_skipping = {"thresholds": {FIRST: 2.0}, "protect": 0.0}

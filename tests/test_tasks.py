@@ -233,6 +233,16 @@ def test_a_detector_is_as_good_as_it_finds_the_dense_models_boxes(nothing):
         task.loss(dense, {})
 
 
+def test_a_finder_of_text_that_gives_a_map_is_no_detector_of_boxes():
+    class MapForObjectDetection(torch.nn.Module):
+        def forward(self, pixel_values):
+            return SimpleNamespace(logits=pixel_values.mean(1, keepdim=True), last_hidden_state=pixel_values)
+
+    task, pixels = task_of(MapForObjectDetection(), YOLOS), torch.randn(2, 3, 4, 4)
+    assert task.name == "embedding"
+    torch.testing.assert_close(task.compared(task.model(pixels)), pixels.mean(1, keepdim=True))
+
+
 def test_boxes_overlap_by_what_they_have_in_common_of_what_they_cover():
     one, other = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2], [0, 0, 2, 2], [5, 5, 6, 6]])
     torch.testing.assert_close(overlap(one, other), torch.tensor([[2 / 6, 1, 0]]))

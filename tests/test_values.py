@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.graph.numbers import set_numbers
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 
@@ -38,6 +39,7 @@ def written(x):
         (lambda x: torch.arange(4).masked_fill_(torch.arange(4) > 1, 9).sum().item(), 19),
         (written, 32),
         (lambda x: torch.arange(6)[torch.arange(6) % 2 == 0].tolist(), [0, 2, 4]),
+        (lambda x: torch.arange(6).view(2, 3)[:, [0, 2, 1]].tolist(), [[0, 2, 1], [3, 5, 4]]),
     ],
 )
 def test_what_follows_from_the_code_is_known(function, wanted):
@@ -117,3 +119,36 @@ def test_experts_that_python_looks_up_all_run_and_their_channels_are_free():
     assert not graph.untraced
     assert len(graph.of_kind("channels")) == 4
     assert any("every entry of a mask" in note for note in graph.notes)
+
+
+def test_parts_whose_sizes_hang_on_the_input_are_equally_long():
+    found, branches, _ = forward(lambda x: x.split(x[:3, 0].long().tolist()), (8, 2))
+    assert [len(part) for part in found] == [3, 3, 2] and branches
+    with pytest.raises(RuntimeError, match="split_with_sizes"):
+        forward(lambda x: x.split([1, 2]), (8, 2))
+
+
+class Strided(nn.Module):
+    """Pads by numbers that it keeps as tensors, as codecs of sound do."""
+
+    def __init__(self):
+        super().__init__()
+        for name, made in {"stride": torch.tensor(4), "unset": torch.tensor(1), "scale": torch.tensor(0.5)}.items():
+            self.register_buffer(name, made, persistent=False)
+        self.register_buffer("steps", torch.tensor(7))
+
+    def forward(self, x):
+        return nn.functional.pad(x, (0, -x.shape[-1] % self.stride))
+
+    def _init_weights(self, module):
+        module.stride.fill_(4)
+
+
+def test_whole_numbers_that_modules_keep_and_no_file_are_real_on_meta():
+    with torch.device("meta"):
+        model = Strided()
+    set_numbers(model)
+    assert model.stride.item() == 4
+    assert model.unset.is_meta and model.scale.is_meta and model.steps.is_meta
+    found, branches, _ = forward(model, (2, 13))
+    assert found.shape == (2, 16) and not branches

@@ -208,17 +208,17 @@ class WrittenNumbers(TorchFunctionMode):
             return made
         if (text := spelled(self._values, func, args)) is not None:
             return text
-        if func is Tensor.__getitem__ and isinstance(args[1], tuple | list):
+        if func is Tensor.__getitem__ and isinstance(args[1], tuple):
             lists = [part for part in args[1] if isinstance(part, list)]
-            if isinstance(args[1], tuple) and len(lists) == 1 and _consecutive(lists[0]):
-                first, last = lists[0][0], lists[0][-1]
-                run = slice(first, None if last == -1 else last + 1)
-                args = (args[0], tuple(run if isinstance(part, list) else part for part in args[1]))
+            if len(lists) == 1 and lists[0] and all(type(n) is int for n in lists[0]):
+                args = (args[0], tuple(self._places(part) if isinstance(part, list) else part for part in args[1]))
         return func(*args, **(kwargs or {}))
 
-
-def _consecutive(numbers: list) -> bool:
-    return all(type(n) is int for n in numbers) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    def _places(self, numbers: list[int]) -> Any:
+        """Numbers that follow each other as a slice, others as a tensor of which they are known."""
+        if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            return slice(numbers[0], None if numbers[-1] == -1 else numbers[-1] + 1)
+        return written_constants(self._values, torch.tensor, (numbers,), {})
 
 
 def pinned(shape: Iterable[int], reason: str) -> list[Node]:

@@ -166,6 +166,8 @@ class Unread(TorchDispatchMode):
             return self._numbers(args[0], kwargs)
         if func is aten.repeat_interleave.Tensor and args[0].is_meta and not kwargs.get("output_size"):
             return self._repeated(args[0])
+        if func is aten.split_with_sizes.default and self.branches:
+            args = args[0], _parts(args[0].shape[args[2] if len(args) > 2 else 0], args[1]), *args[2:]
         try:
             return outcome(func, args, kwargs)
         except (NotImplementedError, RuntimeError):  # how many there are hangs on values
@@ -269,6 +271,14 @@ def _determined(func: Any, outputs: list[Tensor]) -> bool:
 
 def _goes_to_cpu(kwargs: Any) -> bool:
     return kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cpu"
+
+
+def _parts(size: int, parts: list[int]) -> list[int]:
+    """Sizes of parts that make up `size`; equal ones where what was guessed of them does not: tokens of each expert."""
+    if sum(parts) == size:
+        return parts
+    each, over = divmod(size, len(parts))
+    return [each + (number < over) for number in range(len(parts))]
 
 
 def _is_mask(tensor: Any) -> bool:

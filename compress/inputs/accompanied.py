@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from compress.graph.example import Example
 from compress.inputs.ask import answer, on_meta, options, takes, width
 from compress.inputs.batch import LABELS, Batch, given, plain
 from compress.inputs.kind import Written
+from compress.inputs.placed import Layout, Placed
 from compress.inputs.text import CHECKED, DECODER_IDS, IDS, MASK, ODD, TRACED, Text
 from compress.recipe.part import Part
 
@@ -35,30 +35,11 @@ QUESTION = "qformer_input_ids"
 SEEN = "image_attention_mask"
 """Which tokens see which images, `[rows, length, images]`."""
 
+PLACES = "image_embeds_position_mask"
+"""Which tokens stand for an image, `[rows, length]`, where no token of its own does."""
+
 LEAST = 8
 """Tokens of text that a sample has at least: with fewer there is little to predict."""
-
-
-class Layout(Protocol):
-    """What a forward is given for samples of a medium `[rows, *size]`."""
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Of one sample."""
-        ...
-
-    def lay(self, samples: Tensor) -> Batch:
-        """The forward's tensors by name; the first dimension of each is the row."""
-        ...
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A layout that the model takes, and how many tokens `stand` for a sample in the text, each of them `token`."""
-
-    layout: Layout
-    stand: int
-    token: int | None
 
 
 _asked: dict[tuple[type, str, bool], Placed | str] = {}  # asking is a forward, and models are asked again and again
@@ -164,13 +145,14 @@ class Accompanied(Text):
     def _find(self, small: bool) -> Placed | str:
         """The first layout with which the forward runs. A model whose like was asked before takes the same one."""
         model, token, reasons = on_meta(self.model), self._token(), list[str]()
-        layouts = list(self.layouts(small))
+        layouts = [(layout, masked) for masked in (False, True) for layout in self.layouts(small)]
         known = _numbers.get((type(self.model), small), len(layouts))
         order = [number for number in (known, *range(len(layouts))) if number < len(layouts)]
         for tried, number in enumerate(order):
             try:
-                stand = self._standing(model, layouts[number]) if token is not None else 0
-                placed = Placed(layouts[number], stand, token)
+                layout, masked = layouts[number]
+                stand = self._standing(model, layout) if token is not None else self._places
+                placed = Placed(layout, stand, token, masked)
                 if number != known or tried:
                     answer(model, self._batch(placed, 2, LEAST, seed=0))
                 _numbers[type(self.model), small] = number
@@ -190,6 +172,11 @@ class Accompanied(Text):
         pooled = getattr(made, "pooler_output", None)
         vectors, _ = width(made if pooled is None else pooled)
         return vectors // 2
+
+    @property
+    def _places(self) -> int:
+        """How many tokens are overwritten where a mask says which."""
+        return options(self.config, "latent_query_num") or 0 if takes(self.model, PLACES) else 0
 
     def _features(self, owner: Any) -> Any:
         return getattr(owner, f"get_{self.medium}_features", None)
@@ -229,6 +216,10 @@ class Accompanied(Text):
             found["mm_token_type_ids"] = (labels == IGNORED).long()
         if takes(self.model, QUESTION):
             found[QUESTION] = text
+        if takes(self.model, PLACES):
+            found[PLACES] = (labels == IGNORED).long()
+        if placed.masked:
+            found[MASK] = torch.ones_like(ids)
         if takes(self.model, SEEN):
             found[SEEN] = torch.ones(*ids.shape, 1, dtype=torch.long)
         return {**found, **placed.layout.lay(samples)}

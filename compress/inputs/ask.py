@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.graph.numbers import set_numbers
 from compress.graph.record import WrittenNumbers
 from compress.graph.values import Unread
 from compress.inputs.batch import Batch, given
@@ -35,18 +36,21 @@ def main_input(model: nn.Module) -> str | None:
     """The argument that a model reads first, None where nothing tells. What transformers' class says goes before the
     signature only where the forward takes it: towers inherit the name from models of text."""
     said = getattr(model, "main_input_name", None)
-    if said is None or takes(model, said) or not (needed := needs(model)):
+    if said is None or takes(model, said):
         return said
-    return needed[0]
+    first = next(iter(inspect.signature(model.forward).parameters), said)
+    return next(iter(needs(model)), first)
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """The model where it is on the meta device as a whole, else another one of its config that is."""
-    if all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
+    """The model where it is on the meta device but for single numbers, else another one of its config that is."""
+    if all(tensor.is_meta or not tensor.dim() for tensor in [*model.parameters(), *model.buffers()]):
         return model
     build: Any = type(model)
     with torch.device("meta"):
-        return build._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+        found = build._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+    set_numbers(found)
+    return found
 
 
 def answer(model: nn.Module, batch: Batch, method: Callable[..., Any] | None = None) -> Any:
@@ -62,6 +66,30 @@ def answer(model: nn.Module, batch: Batch, method: Callable[..., Any] | None = N
     except Exception as error:  # foreign modeling code may raise anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"given {' and '.join(taken)}: {reason}") from error
+
+
+class _Begun(Exception):
+    """A module has begun to run."""
+
+
+def refuses(model: nn.Module, batch: Batch) -> bool:
+    """Whether the forward says something against a batch before any module in it runs, which takes no time."""
+
+    def begun(*_: Any) -> None:
+        raise _Begun
+
+    hooks = [child.register_forward_pre_hook(begun) for child in model.children()]
+    try:
+        with torch.no_grad():
+            model(**batch)
+    except _Begun:
+        return False
+    except Exception:  # foreign modeling code may raise anything
+        return True
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return False
 
 
 def options(config: Any, *names: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +14,12 @@ from compress.data.cut import cut
 from compress.data.speech import ear, fitted, recorded
 from compress.errors import InputError
 from compress.inputs.accompanied import Accompanied
-from compress.inputs.ask import options, takes
-from compress.inputs.audio import BINS, MASKS, SPECTRA, STEPS, USUAL_BINS, spans
+from compress.inputs.ask import needs, options, takes
+from compress.inputs.audio import BINS, MASKS, SHORTEST, SPECTRA, STEPS, USUAL_BINS, WAVES, spans
 from compress.inputs.batch import Batch
 from compress.inputs.layout import PIXELS
+from compress.inputs.placed import Layout
+from compress.inputs.text import IDS
 from compress.recipe.part import Part
 from compress.registry import inputs
 
@@ -29,6 +32,8 @@ TOWERS = "audio_config", "encoder_config"
 
 TEXT_MASK = "attention_mask"
 """Here it says what of the text is no padding."""
+LONGER, FUSED = "is_longer", 4
+"""Which recordings are longer than what is heard at once, and as how many views those are given."""
 
 ASKED = "Transcribe the speech: {}"
 """Behind a recording stands a question, and what is said."""
@@ -38,17 +43,39 @@ ASKED = "Transcribe the speech: {}"
 class Spectra:
     """Spectra of the `size` (bins, frames), or (frames, bins) where the frames are its dimension `along` 0.
 
-    `mask` is the argument that says which frames are no padding; "" where none is given.
+    `mask` is the argument that says which frames are no padding; "" where none is given. `views` of each, which are all
+    the same, have a dimension of their own; 0: there is no such dimension.
     """
 
     size: tuple[int, int]
     along: int
     mask: str
+    views: int = 0
 
     def lay(self, samples: Tensor) -> Batch:
         """The forward's tensors for spectra `[rows, *size]`; nothing of them is padding."""
         masks = {self.mask: torch.ones(len(samples), samples.shape[1 + self.along], dtype=torch.long)}
-        return {SPECTRA: samples, **(masks if self.mask else {})}
+        seen = samples[:, None].expand(-1, self.views, -1, -1).contiguous() if self.views else samples
+        return {SPECTRA: seen, **(masks if self.mask else {})}
+
+
+@dataclass(frozen=True)
+class Fused(Spectra):
+    """The same, of which none is longer than what is heard at once."""
+
+    def lay(self, samples: Tensor) -> Batch:
+        return {**super().lay(samples), LONGER: torch.zeros(len(samples), 1, dtype=torch.bool)}
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Waves of the `size` (channels, samples)."""
+
+    size: tuple[int, int]
+
+    def lay(self, samples: Tensor) -> Batch:
+        """The forward's tensors for waves `[rows, *size]`."""
+        return {WAVES: samples}
 
 
 @inputs.add("audio_text")
@@ -63,13 +90,15 @@ class AudioText(Accompanied):
         """Models that take both, and no images."""
         return super().fits(model, config) and not takes(model, PIXELS)
 
-    def layouts(self, small: bool) -> Iterator[Spectra]:
+    def layouts(self, small: bool) -> Iterator[Layout]:
         """Of as many frames as the model has places for, else of some; either way round, with a mask and without."""
         tower, config = self._ears, self.config
         bins = options(tower, *BINS) or options(config, *BINS) or USUAL_BINS[0]
         places = options(tower, "max_source_positions")
         sizes = [((bins, 2 * places), 1)] if places else []
         sizes += [*(((bins, count), 1) for count in spans(tower)), ((4 * STEPS, bins), 0)]
+        if takes(self.model, LONGER):
+            yield from (Fused((4 * STEPS, bins), 0, "", views) for views in (1, FUSED))
         masks = [name for name in MASKS if name != TEXT_MASK and takes(self.model, name)][:1]
         yield from (Spectra(size, along, mask) for size, along in sizes for mask in [*masks, ""])
 
@@ -86,16 +115,15 @@ class AudioText(Accompanied):
             heard = torch.randn(calibrate.samples, *size, generator=generator)
             rows, before = self.random_text(calibrate.samples, calibrate.length, seed), 0
         else:
-            layout = placed.layout
-            assert isinstance(layout, Spectra)
-            heard, texts = self._heard(data, calibrate.samples, checkpoint, layout, seed)
+            heard, texts = self._heard(data, calibrate.samples, checkpoint, placed.layout, seed)
             rows, before = self.text_rows(texts, calibrate.length, checkpoint)
         return cut(self.told(self.together(placed, heard, rows, before=before), placed, rows, before), calibrate.batch)
 
     def _heard(
-        self, data: Part | str, samples: int, checkpoint: Checkpoint, layout: Spectra, seed: int
+        self, data: Part | str, samples: int, checkpoint: Checkpoint, layout: Layout, seed: int
     ) -> tuple[Tensor, list[str]]:
         """Spectra `[samples, *size]` and what is said in them."""
+        assert isinstance(layout, Spectra)
         hears = ear(checkpoint, self.config, layout.size[1 - layout.along])
         if hears is None:
             raise InputError(
@@ -114,3 +142,25 @@ class AudioText(Accompanied):
     def _ears(self) -> Any:
         """The part of the config that tells of sound."""
         return next((part for name in TOWERS if (part := getattr(self.config, name, None)) is not None), self.config)
+
+
+@inputs.add("audio_wave_text")
+class WaveText(AudioText):
+    """A wave for each text, and token ids `[rows, length]`."""
+
+    main = WAVES
+
+    @classmethod
+    def fits(cls, model: nn.Module, config: Any) -> bool:
+        """Models that need both: others of text take waves only to continue them."""
+        return {IDS, WAVES} <= set(needs(model))
+
+    def layouts(self, small: bool) -> Iterator[Layout]:
+        """As many samples as give 24 steps, with a dimension for channels."""
+        strides = options(self.config, "conv_stride", "downsampling_ratios", "upsampling_ratios") or [320]
+        yield Waves((1, max(STEPS * prod(strides), SHORTEST)))
+
+    def _heard(
+        self, data: Part | str, samples: int, checkpoint: Checkpoint, layout: Layout, seed: int
+    ) -> tuple[Tensor, list[str]]:
+        raise InputError(f"calibrate.data: {data}: the model reads waves beside text; take data: random")

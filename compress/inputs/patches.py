@@ -10,14 +10,16 @@ from torch import nn
 
 from compress.data.cut import cut
 from compress.data.images import image_samples, preparation
+from compress.data.vocabulary import text_config
 from compress.errors import InputError, ModelError
 from compress.graph.example import Example
-from compress.inputs.ask import answer, needs, on_meta
+from compress.inputs.ask import answer, needs, on_meta, takes
 from compress.inputs.batch import Batch, given
 from compress.inputs.kind import Inputs
 from compress.inputs.layout import Layout
 from compress.inputs.once import once
 from compress.inputs.patching import patched, wants_patches
+from compress.inputs.text import CHECKED, DECODER_IDS
 from compress.inputs.tried import ODD_ROWS, ROWS
 from compress.recipe.part import Part
 from compress.registry import inputs
@@ -46,13 +48,14 @@ class Patched(Inputs):
     def example(self) -> Example:
         """Two images; they are real, as the forward looks at the size of their grids."""
         batch = given(self.check(ROWS))
-        told = next(name for name in batch if not batch[name].is_floating_point())
+        told = next((name for name in batch if not batch[name].is_floating_point()), next(iter(batch)))
         return Example(batch, {"batch": (told, 0)})
 
     def check(self, rows: int = 2, seed: int = 0) -> Batch:
         """Noise."""
         generator = torch.Generator().manual_seed(seed)
-        return self.layout.lay(torch.randn(rows, *self.layout.size, generator=generator))
+        images = torch.randn(rows, *self.layout.size, generator=generator)
+        return {**self.layout.lay(images), **self._tokens(rows, generator)}
 
     def odd(self, device: torch.device | str = "meta") -> Batch:
         """Three images."""
@@ -67,7 +70,8 @@ class Patched(Inputs):
         channels, *size = layout.size
         prepare = preparation(checkpoint.folder, (size[0], size[1]), channels, fixed=True)
         images = image_samples(calibrate.data or self.data, calibrate.samples, prepare, seed)
-        return cut(layout.lay(images), calibrate.batch)
+        tokens = self._tokens(len(images), torch.Generator().manual_seed(seed))
+        return cut({**layout.lay(images), **tokens}, calibrate.batch)
 
     def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """The photos that calibration does not see."""
@@ -77,11 +81,18 @@ class Patched(Inputs):
         """Patches of an image."""
         return next(iter(batch.values())).shape[1]
 
+    def _tokens(self, rows: int, generator: torch.Generator) -> Batch:
+        """Random tokens for the decoder, where there is one."""
+        if not takes(self.model, DECODER_IDS):
+            return {}
+        vocabulary = text_config(self.config).vocab_size
+        return {DECODER_IDS: torch.randint(1, vocabulary, (rows, CHECKED), generator=generator)}
+
     def _find(self) -> Layout:
         model, reasons = on_meta(self.model), list[str]()
         for layout in patched(self.model, self.config, small=True):
             try:
-                answer(model, layout.lay(torch.randn(ROWS, *layout.size)))
+                answer(model, {**layout.lay(torch.randn(ROWS, *layout.size)), **self._tokens(ROWS, torch.Generator())})
                 return layout
             except ModelError as error:
                 reasons.append(str(error))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.inputs.ask import needs, options, takes
+from compress.inputs.ask import main_input, needs, options, takes
 from compress.inputs.batch import END_TO_END, SIDE_BY_SIDE, Batch
 from compress.inputs.layout import PIXELS, Layout, pair
+
+FLAT = "flattened_patches"
+"""Patches that say themselves where they lie."""
 
 GRIDS = "image_grid_thw", "grid_thw"
 """What forwards call how many patches there are along time, height and width."""
@@ -110,10 +114,24 @@ class Rows(Layout):
         return {PIXELS: flat, **{name: told[name] for name in self.places}}
 
 
+@dataclass(frozen=True)
+class Numbered(Layout):
+    """A row of patches for each image, `[rows, patches, 2 + patch² · channels]`: first its row and column, from 1."""
+
+    patch: int
+
+    def lay(self, images: Tensor) -> Batch:
+        down, across = images.shape[2] // self.patch, images.shape[3] // self.patch
+        flat = Rows(self.size, self.patch, ()).lay(images)[PIXELS]
+        places = torch.cartesian_prod(torch.arange(1, down + 1), torch.arange(1, across + 1))
+        return {FLAT: torch.cat([places.to(flat).expand(len(flat), -1, -1), flat], 2)}
+
+
 def wants_patches(model: nn.Module) -> bool:
     """Whether a model reads images alone, and has to be told how they were cut."""
     alone = not takes(model, "input_ids") and (takes(model, PIXELS) or takes(model, "hidden_states"))
-    return alone and any(name in needs(model) for name in (*GRIDS, "target_sizes", *SHAPES, POSITIONS))
+    told = any(name in needs(model) for name in (*GRIDS, *SHAPES, POSITIONS))
+    return (alone and (told or takes(model, "target_sizes"))) or main_input(model) == FLAT
 
 
 def patched(model: nn.Module, vision: Any, *, small: bool) -> Iterator[Layout]:
@@ -124,6 +142,10 @@ def patched(model: nn.Module, vision: Any, *, small: bool) -> Iterator[Layout]:
     merge = pair(options(vision, "spatial_merge_size", "merge_size", "merge_kernel_size") or 2)[0]
     side = patch * merge * MERGED[0 if small else 1]
     size = channels, side, side
+    if main_input(model) == FLAT:
+        wide = options(vision, "patch_embed_hidden_size") or channels * patch * patch
+        yield Numbered((channels, *(2 * isqrt(wide // channels),) * 2), isqrt(wide // channels))
+        return
     if takes(model, "target_sizes"):
         yield Strips(size, patch)
     for places in (SHAPES, (POSITIONS,)):

@@ -53,6 +53,17 @@ class Tiled(Layout):
 
 
 @dataclass(frozen=True)
+class Film(Layout):
+    """A video that does not move for each sample: `[rows, frames, channels, height, width]`, as the argument `name`."""
+
+    frames: int
+    name: str = PIXELS
+
+    def lay(self, images: Tensor) -> Batch:
+        return {self.name: images[:, None].expand(-1, self.frames, -1, -1, -1).contiguous()}
+
+
+@dataclass(frozen=True)
 class Twice(Layout):
     """Images as they are, and `large` ones of the same for a second tower."""
 
@@ -87,15 +98,17 @@ def layouts(model: nn.Module, config: Any, *, small: bool) -> Iterator[Layout]:
     if any(isinstance(layout, Patches | Strips) for layout in cut_up):
         return
     channels = options(vision, "num_channels", "in_channels", "in_chans") or 3
-    size = channels, *pair(options(vision, "image_size", "img_size") or USUAL)
+    size = channels, *pair(options(vision, "image_size", "img_size", "max_img_size") or USUAL)
     if takes(model, "aspect_ratio_ids"):
         yield Aspects(size, options(vision, "max_num_tiles") or 1)
         return
     if takes(model, LARGE):
         yield Twice(size, pair(options(getattr(config, "high_res_vision_config", None), "image_size") or USUAL))
         return
+    frames = options(config, *FRAMES)
     yield Plain(size)
     yield Tiled(size)
+    yield from [Film(size, frames)] if frames else []
     if TILE_MASK in signature(getattr(getattr(model, "model", None), "get_image_features", model.forward)).parameters:
         yield Tiled(size, masked=True)
     if takes(model, "image_sizes"):

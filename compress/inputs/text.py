@@ -18,6 +18,7 @@ from compress.errors import InputError
 from compress.graph.example import Example
 from compress.inputs.ask import main_input
 from compress.inputs.batch import BYTES, COUNTED, LABELS, Batch
+from compress.inputs.beside import beside
 from compress.inputs.kind import Inputs, Written
 from compress.recipe.part import Part
 from compress.registry import inputs
@@ -84,7 +85,9 @@ class Text(Inputs):
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
         """Sequences of `calibrate.length` tokens; see `batches`."""
-        return batches(calibrate, load_tokenizer(checkpoint), self.config, seed)
+        found, key = batches(calibrate, load_tokenizer(checkpoint), self.config, seed)
+        sides = (IDS, DECODER_IDS)
+        return [{**one, **beside(self, {n: one[n] for n in sides if n in one})} for one in found], key
 
     def held_out(self, calibrated: Iterable[Part | str | None]) -> Part:
         """`manuals`, prose of another kind than `docs`; where that was calibrated on, what `docs` keeps back."""
@@ -181,7 +184,8 @@ class Text(Inputs):
 
     def _sides(self, ids: Tensor) -> Batch:
         both = getattr(self.config, "is_encoder_decoder", False)
-        return {IDS: ids, DECODER_IDS: ids} if both else {IDS: ids}
+        tokens = {IDS: ids, DECODER_IDS: ids} if both else {IDS: ids}
+        return {**tokens, **beside(self, tokens)}
 
 
 def batches(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 VIDEOS = "pixel_values_videos"
 
+SEVERAL = 2
+"""Frames of a video for a model that takes any number of them."""
+
 
 @inputs.add("video")
 class Video(Tried):
@@ -35,15 +38,18 @@ class Video(Tried):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Models that read pixels first, and whose config counts frames."""
-        return main_input(model) in (PIXELS, VIDEOS) and options(config, *FRAMES) is not None
+        """Models that read videos first, or pixels where their config counts frames, and no text."""
+        main = main_input(model)
+        return not takes(model, "input_ids") and (
+            main == VIDEOS or (main == PIXELS and options(config, *FRAMES) is not None)
+        )
 
     def ways(self) -> Iterator[Way]:
         """Frames in front of the channels; a mask of nothing hidden where the forward needs one."""
         name = self._name
         channels = options(self.config, "num_channels", "in_channels", "in_chans") or 3
         height, width = pair(options(self.config, "image_size", "crop_size", "img_size") or USUAL)
-        yield Way({name: (options(self.config, *FRAMES), channels, height, width)})
+        yield Way({name: (options(self.config, *FRAMES) or SEVERAL, channels, height, width)})
 
     def batches(self, calibrate: Calibrate, checkpoint: Checkpoint, seed: int = 0) -> tuple[list[Batch], str]:
         """Pictures that the frame moves over, prepared as `preprocessor_config.json` says."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError, ModelError
+from compress.graph.numbers import set_numbers
 from compress.model.fields import check_auto_map, check_fields, reason
 from compress.model.unstored import as_constants, check_computed
 from compress.registry.importing import uncollected
@@ -84,12 +85,14 @@ def model_class(config: PretrainedConfig, checkpoint: Checkpoint | None = None) 
 
 
 def empty_model(config: PretrainedConfig, cls: type[nn.Module] | None = None) -> nn.Module:
-    """The model in evaluation mode with everything on the meta device: no memory, well under a second.
+    """The model in evaluation mode on the meta device: no memory, well under a second. Only single numbers that modules
+    compute for themselves are real.
 
     Attention is the eager one and experts run as one batched product, so that operators can be recorded.
     Raises ModelError when the class cannot be built from the config.
     """
     model = _build(config, cls or model_class(config), torch.float32, "eager", "batched_mm")
+    set_numbers(model)
     _keep_nothing(model, *EXTRA_OUTPUTS)  # a loss that balances experts would tie the experts of all layers together
     return model
 

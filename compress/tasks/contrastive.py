@@ -15,7 +15,7 @@ from compress.registry import tasks
 from compress.tasks.distance import cosine_distance
 from compress.tasks.kind import Task
 
-EMBEDS = ("image_embeds", "text_embeds", "audio_embeds")
+EMBEDS = ("image_embeds", "video_embeds", "text_embeds", "audio_embeds", "speech_embeds")
 
 
 @tasks.add("contrastive")
@@ -32,8 +32,9 @@ class Contrastive(Task):
         return any(isinstance(scale, nn.Parameter) for scale in scales)  # Cohere's is a number, of its vocabulary's
 
     def result(self, output: Any) -> Tensor:
-        """Both embeddings, `[batch, 2, width]`."""
+        """Both embeddings, `[batch, 2, width]`. Of texts that are embedded for every sample it is the own one."""
         found = [value for name in EMBEDS if (value := getattr(output, name, None)) is not None]
+        found = [value.diagonal().T if value.dim() == 3 and len(value) == value.shape[1] else value for value in found]
         if len(found) != 2 or any(one.dim() != 2 for one in found):
             raise ModelError(f"a {type(output).__name__} has no two embeddings of a sample")
         return torch.stack(found, 1)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.errors import InputError, ModelError
-from compress.inputs.batch import Batch
+from compress.inputs.ask import takes
+from compress.inputs.batch import LABELS, Batch
 from compress.metrics.boxes import DetectionAgreement
 from compress.registry import tasks
 from compress.tasks.distance import kl_divergence
@@ -28,8 +29,10 @@ class Detection(Task):
 
     @classmethod
     def fits(cls, model: nn.Module, config: Any) -> bool:
-        """Models that are called so, or are made from one that is (a modeling file calls it after its auto class)."""
-        return any(cls.__name__.endswith("ForObjectDetection") for cls in type(model).__mro__)
+        """Models that are called so, or are made from one that is (a modeling file calls it after its auto class), and
+        are told boxes or asked for things by name: some only mark where text is."""
+        told = takes(model, LABELS) or takes(model, "input_ids")
+        return told and any(cls.__name__.endswith("ForObjectDetection") for cls in type(model).__mro__)
 
     def result(self, output: Any) -> Tensor:
         """The logits."""

@@ -86,6 +86,7 @@ def _built(entry: Entry, level: int, *, runs: bool) -> tuple[Any, dict[str, Tens
     cls: Any = getattr(transformers, entry.cls)
     kind = transformers.CONFIG_MAPPING[entry.name]
     config = kind.from_dict(small(entry.name, kind().to_dict(), level))
+    vars(config).pop("quantization_config", None)  # some kinds add one; the weights that are made are not quantised
     with torch.device("meta"):
         count = sum(p.numel() for p in cls._from_config(kind.from_dict(config.to_dict())).parameters())
     if count > LARGEST:

@@ -161,6 +161,8 @@ class _Section:
             turned = int(head * made["rope_parameters"].get("partial_rotary_factor", 1)) // 2
             down = turned * 3 // 8
             made["rope_parameters"]["mrope_section"] = [turned - 2 * down, down, down]
+        if self.level < 2 and self.values.get("model_type") in FIELDS["without_groups"]:
+            made["num_key_value_heads"] = made["num_attention_heads"]
         rotated = self.values.get("qk_rope_head_dim")
         if self.level < 3 and rotated and self.values.get("head_dim") == rotated:
             made["head_dim"] = made["qk_rope_head_dim"]
