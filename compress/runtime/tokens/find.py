@@ -1,0 +1,93 @@
+"""Which places a model has, and whether the stages of a rule fit it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from compress.errors import ModelError
+from compress.registry import token_places
+from compress.runtime.tokens.places.kind import Places, core_of
+from compress.runtime.tokens.reading import ATTENTION, MODULES, layers_of, reads_tower
+from compress.runtime.tokens.stage import Stage, Term
+from compress.runtime.tokens.wanted import needs_of, terms
+
+
+def places_of(model: nn.Module) -> Places:
+    """The places of a model's pictures, by the first registered kind that fits it. Raises ModelError where none does."""
+    core = core_of(model)
+    kinds: list[Any] = [token_places.get(name).target for name in token_places.names()]
+    fitting = [] if core is None else [kind for kind in kinds if kind.fits(core)]
+    if not fitting:
+        raise ModelError(
+            f"tokens: {type(model).__name__} has no tower and language model whose pictures can be found; rules about "
+            "visual tokens hold for models such as LLaVA, Qwen2-VL, InternVL, Idefics 3 and Gemma 3, and for others by "
+            "places of your own (compress.registry.token_places)"
+        )
+    return fitting[0](core)
+
+
+def check(places: Places, stages: Sequence[Stage]) -> None:
+    """Raises ModelError, with the stage and the cure, for stages that the model cannot obey."""
+    depth, name = len(places.layers), type(places.core).__name__
+    last = 0
+    for number, stage in enumerate(stages):
+        where = f"tokens: stages.{number}"
+        if stage.layer >= depth:
+            raise ModelError(
+                f"{where}.at.decoder: {stage.layer} lies beyond the decoder, which has layers 0 to {depth - 1}; give 1 "
+                f"to {depth - 1}"
+            )
+        if stage.layer < last:
+            raise ModelError(
+                f"{where}.at: comes before the stage in front of it (layer {last}); write the stages in their order"
+            )
+        if 0 < stage.layer < places.late:
+            raise ModelError(
+                f"{where}.at.decoder: {name} adds features of the pictures after each of its first {places.late} "
+                f"layers, so tokens can go before layer 0 (`features`) or from layer {places.late} on"
+            )
+        if stage.positions == "renumber" and not _renumbers(places):
+            raise ModelError(
+                f"{where}.positions: {name} has positions of several dimensions or kinds, which cannot be counted anew; "
+                "write `positions: keep`"
+            )
+        last = stage.layer
+        for term in terms(stage):
+            _check_term(places, stage, term, where, name)
+
+
+def _check_term(places: Places, stage: Stage, term: Term, where: str, name: str) -> None:
+    needs, tower = set(needs_of(term)), reads_tower(stage, term)
+    said = f"{where}.score: {term.score}"
+    if tower and needs & set(MODULES):
+        raise ModelError(f"{said}: reads layers of the decoder; use it in a stage inside of the decoder")
+    if (needs & {*ATTENTION, *MODULES}) - {"cls_value"}:
+        depth = len(places.tower_layers) if tower else stage.layer
+        part = "tower" if tower else "decoder"
+        for layer in layers_of(term.score, depth):
+            if not 0 <= layer < depth:
+                limit = f"layers 0 to {depth - 1}" if depth else "no layer before this stage"
+                raise ModelError(f"{said}: there is no layer {layer} to read: the {part} has {limit}")
+    queries = term.score.arguments.get("queries")
+    if (queries == "cls" or needs & {"cls", "cls_value"}) and not places.has_cls:
+        raise ModelError(
+            f"{said}: the tower of {name} has no token for the whole picture (CLS); score by `queries: all`, or by what "
+            "reads no attention"
+        )
+    if tower and queries in ("last", "text"):
+        raise ModelError(f"{said}: the tower sees no text; write `queries: cls` or `all`, or a stage in the decoder")
+    if not tower and queries == "cls":
+        raise ModelError(f"{said}: the decoder has no CLS token; write `in: tower`, or `queries: last`")
+    if not tower and needs & {"cls_value"}:
+        raise ModelError(f"{said}: reads the tower's attention; write `in: tower` beside it")
+
+
+def _renumbers(places: Places) -> bool:
+    rotary = getattr(places.text, "rotary_emb", None)
+    if rotary is None or hasattr(places.core, "get_rope_index"):
+        return False
+    return list(inspect.signature(rotary.forward).parameters) == ["x", "position_ids"]

@@ -1,0 +1,83 @@
+"""A call that goes on after a prompt of which tokens went: decoding, and further text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import ModelError
+from compress.runtime.tokens.memory import Held, Memory
+from compress.runtime.tokens.places.kind import Places
+from compress.runtime.tokens.slots import masked
+
+
+class Resume:
+    """Masks and positions of one call, by what the cache remembers."""
+
+    def __init__(self, places: Places, memory: Memory) -> None:
+        self._places, self._memory = places, memory
+        self._first = memory.stages[0]
+
+    def enter(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The core's arguments: the mask of the keys that are left, and the positions that the dense prompt has next."""
+        first = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        batch, new = first.shape[:2]
+        held = self._first.repeated(batch)
+        mask = given.get("attention_mask")
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            raise ModelError("tokens: attention_mask has to be [batch, tokens] where a cache is gone on with")
+        physical = held.slots.columns.shape[1]
+        past = self._memory.length + given["past_key_values"].get_seq_length() - physical
+        positions = given.get("position_ids")
+        if positions is None:
+            positions = self._positions(mask, past, batch, new, first.device)
+        if held.moved is not None:
+            positions = positions - held.moved[:, None]
+        if mask is None and bool(held.slots.filler.any()):
+            mask = torch.ones(batch, past + new, dtype=torch.long, device=first.device)
+        return {**given, "position_ids": positions, "attention_mask": self._mask(mask, held)}
+
+    def layer(self, number: int, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A layer's arguments, where it holds fewer keys than the first."""
+        batch, new = states.shape[:2]
+        held, first = self._memory.at(number).repeated(batch), self._first.repeated(batch)
+        if held.slots.columns.shape == first.slots.columns.shape and held.moved is first.moved:
+            return kwargs
+        device, start = states.device, first.slots.columns.shape[1]
+        slot = first.slots.slot_of(self._memory.length).gather(1, held.slots.columns.clamp_min(0))
+        later = kwargs["past_key_values"].get_seq_length(number) - slot.shape[1] + new
+        after = torch.arange(start, start + later, device=device).expand(batch, later)
+        index = torch.cat([slot, after], 1)
+        filler = torch.cat([held.slots.filler, torch.zeros_like(after, dtype=torch.bool)], 1)
+        mask, flash = kwargs.get("attention_mask"), "flash" in str(self._places.text.config._attn_implementation)  # pyright: ignore
+        if mask is None:  # rows count: None stands for the last `new` of all keys
+            rows = torch.arange(index.shape[1] - new, index.shape[1], device=device).expand(batch, new)
+            found = {**kwargs, "attention_mask": masked(None, index, filler, rows, flash=flash)}
+        else:
+            found = {**kwargs, "attention_mask": masked(mask, index, filler, None, flash=flash)}
+        if held.moved is not None:
+            before = 0 if first.moved is None else first.moved
+            found["position_ids"] = kwargs["position_ids"] - (held.moved - before)[:, None]
+            rotate: Any = self._places.text.rotary_emb
+            found["position_embeddings"] = rotate(states, found["position_ids"])
+        return found
+
+    def _mask(self, mask: Tensor | None, held: Held) -> Tensor | None:
+        """The mask `[batch, keys]` of the first layer's keys from one of all columns so far."""
+        if mask is None:
+            return None
+        columns, length = held.slots.columns, self._memory.length
+        mask = mask.to(columns.device)
+        own = mask[:, :length].gather(1, columns.clamp_min(0)).masked_fill(held.slots.filler, 0)
+        return torch.cat([own, mask[:, length:]], 1)
+
+    def _positions(self, mask: Tensor | None, past: int, batch: int, new: int, device: Any) -> Tensor:
+        """As the model has them for the dense prompt, where the caller gives none."""
+        deltas = getattr(self._places.core, "rope_deltas", None)
+        if deltas is None or mask is None:
+            positions = torch.arange(past, past + new, device=device).expand(batch, new)
+        else:
+            positions = (mask.long().cumsum(1) - 1)[:, -new:]
+        return positions if deltas is None else positions + deltas.to(device).repeat_interleave(batch // len(deltas), 0)

@@ -1,0 +1,48 @@
+"""Conditional determinantal point process (CDPruner, Zhang et al. 2025, https://arxiv.org/abs/2506.10967)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from compress.registry import token_selects
+from compress.runtime.tokens.cosine import cosine
+from compress.runtime.tokens.selection import Selection, checked
+
+SMALL = 1e-6
+
+
+@token_selects.add("dpp", needs=("scores", "hidden", "keep"), paper="2506.10967")
+def dpp(
+    scores: Tensor | None, hidden: Tensor, keep: int, *, theta: Annotated[float, Field(ge=0, lt=1)] | None = None
+) -> Selection:
+    """Diverse and relevant tokens: the next one raises det(L) of those chosen most, L = r · cos(i, j) · r.
+
+    r are the scores scaled to 0 to 1; 1 for all where there are none, or where all are alike. With `theta` r is
+    exp(θ / (2 - 2θ) · r), which shifts the weight from diversity (0) to relevance (near 1). Greedy, by an incremental
+    Cholesky decomposition (Chen et al. 2018, https://arxiv.org/abs/1709.05135), O(keep² · n). `hidden` `[n, dim]`.
+    """
+    n = len(hidden)
+    if checked(keep, n) == n:
+        return Selection(torch.arange(n, device=hidden.device))
+    relevance = torch.ones(n, device=hidden.device)
+    if scores is not None:
+        low, high = scores.float().aminmax()
+        if high > low:
+            relevance = (scores.float() - low + SMALL) / (high - low)
+    if theta is not None:
+        relevance = (theta / (2 * (1 - theta)) * relevance).exp()
+    kernel = relevance[:, None] * cosine(hidden, hidden) * relevance
+    left = kernel.diagonal().clone()
+    taken = torch.zeros(n, dtype=torch.bool, device=hidden.device)
+    factor = torch.zeros(keep, n, device=hidden.device)
+    for step in range(keep):
+        token = left.masked_fill(taken, -torch.inf).argmax()
+        taken[token] = True
+        known = factor[:step, token] @ factor[:step]
+        factor[step] = (kernel[token] - known) / left[token].clamp(min=SMALL**2).sqrt()
+        left = left - factor[step].square()
+    return Selection(taken.nonzero()[:, 0])
