@@ -10,7 +10,6 @@ from torch import Tensor
 from compress.errors import ModelError
 from compress.runtime.tokens.memory import Held, Memory
 from compress.runtime.tokens.places.kind import Places
-from compress.runtime.tokens.slots import masked
 
 
 class Resume:
@@ -37,6 +36,7 @@ class Resume:
             positions = positions - held.moved[:, None]
         if mask is None and bool(held.slots.filler.any()):
             mask = torch.ones(batch, past + new, dtype=torch.long, device=first.device)
+        self._given = mask
         return {**given, "position_ids": positions, "attention_mask": self._mask(mask, held)}
 
     def layer(self, number: int, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -45,24 +45,32 @@ class Resume:
         held, first = self._memory.at(number).repeated(batch), self._first.repeated(batch)
         if held.slots.columns.shape == first.slots.columns.shape and held.moved is first.moved:
             return kwargs
-        device, start = states.device, first.slots.columns.shape[1]
-        slot = first.slots.slot_of(self._memory.length).gather(1, held.slots.columns.clamp_min(0))
-        later = kwargs["past_key_values"].get_seq_length(number) - slot.shape[1] + new
-        after = torch.arange(start, start + later, device=device).expand(batch, later)
-        index = torch.cat([slot, after], 1)
-        filler = torch.cat([held.slots.filler, torch.zeros_like(after, dtype=torch.bool)], 1)
-        mask, flash = kwargs.get("attention_mask"), "flash" in str(self._places.text.config._attn_implementation)  # pyright: ignore
-        if mask is None:  # rows count: None stands for the last `new` of all keys
-            rows = torch.arange(index.shape[1] - new, index.shape[1], device=device).expand(batch, new)
-            found = {**kwargs, "attention_mask": masked(None, index, filler, rows, flash=flash)}
-        else:
-            found = {**kwargs, "attention_mask": masked(mask, index, filler, None, flash=flash)}
+        found = {**kwargs, "attention_mask": self._own_mask(number, held, kwargs, new)}
         if held.moved is not None:
             before = 0 if first.moved is None else first.moved
             found["position_ids"] = kwargs["position_ids"] - (held.moved - before)[:, None]
             rotate: Any = self._places.text.rotary_emb
             found["position_embeddings"] = rotate(states, found["position_ids"])
         return found
+
+    def _own_mask(self, number: int, held: Held, kwargs: dict[str, Any], new: int) -> Tensor | None:
+        """The mask of a layer that holds other columns than the first: of its `keys`, in the form that it was given."""
+        cache, batch = kwargs["past_key_values"], len(held.slots.columns)
+        mine = self._mask(self._given, held)
+        filler = held.slots.filler
+        if mine is None:
+            if not filler.any() and new == 1:
+                return None
+            later = cache.get_seq_length(number) - filler.shape[1] + new
+            mine = torch.cat([~filler, filler.new_ones(batch, later)], 1)
+        keys, _ = cache.get_mask_sizes(new, number)  # those of a sliding window are the last ones
+        mine = mine.bool()[:, -keys:]
+        if (form := kwargs.get("attention_mask")) is not None and form.dim() == 2:
+            return mine.to(form.dtype)
+        visible = mine[:, None, None] & mine.new_ones(new, keys).tril(keys - new)
+        if form is None or form.dtype == torch.bool:
+            return visible
+        return torch.zeros_like(visible, dtype=form.dtype).masked_fill(~visible, torch.finfo(form.dtype).min)
 
     def _mask(self, mask: Tensor | None, held: Held) -> Tensor | None:
         """The mask `[batch, keys]` of the first layer's keys from one of all columns so far."""
