@@ -75,8 +75,7 @@ def test_every_token_is_a_mean_of_the_group(part, seed, side, share):
         assert ((found.weights > 0).sum(0) <= 1).all()  # and of nothing else
     if part not in ("dense", "cluster"):
         assert ((found.weights > 0).sum(0) == 1).all()
-    scaled = run(part, selection, have)
-    assert torch.equal(scaled.weights, found.weights)
+    assert torch.equal(run(part, selection, have).weights, found.weights)
 
 
 def test_nearest_by_similarity():
@@ -122,8 +121,7 @@ def test_merging_by_size_conserves_what_tokens_stand_for():
     torch.testing.assert_close(whole, (have["sizes"][:, None] * have["hidden"]).sum(0))
 
 
-def test_two_rounds_of_tome_are_one():
-    """Merging what was merged, by size, is merging at once."""
+def test_merging_again_by_size_conserves_the_sum():
     hidden = drawn(16, DIM)
     states, sizes = hidden, torch.ones(16)
     for keep in (10, 5):
