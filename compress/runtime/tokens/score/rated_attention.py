@@ -21,7 +21,7 @@ def rated_attention(
 ) -> Tensor:
     """Attention that a token receives from raters: text tokens that match the picture better than the mean text token.
 
-    The match is softmax(h · t) over the text, averaged over the picture; where all match alike all are raters. The
+    The match is softmax(h · t) over the text, averaged over the picture; where none does, all are raters. The
     released code chooses raters once, from the embeddings; here they are those of the layer where the rule acts.
 
     `attention` `[layers, heads, m, n]`, `hidden` `[n, dim]`, `text` `[m, dim]` → `[n]`.
