@@ -133,9 +133,13 @@ def vlm(name: str) -> tf.PreTrainedModel:
 
 def tokens(name: str) -> int:
     """How many visual tokens one of the pictures of `prompt` has."""
-    return {"llava-next": 36 + 72 + 6, "llava-onevision": 36 + 72 + 6, "qwen2-vl": 12, "qwen2.5-vl": 12, "qwen3-vl": 12}.get(
-        name, 36 if name.startswith("llava") else 9
-    )
+    return {
+        "llava-next": 36 + 72 + 6,
+        "llava-onevision": 36 + 72 + 6,
+        "qwen2-vl": 12,
+        "qwen2.5-vl": 12,
+        "qwen3-vl": 12,
+    }.get(name, 36 if name.startswith("llava") else 9)
 
 
 def prompt(name: str, rows: int = 2, pictures: int = 1, *, pad: int = 0, seed: int = 0) -> dict[str, Tensor]:

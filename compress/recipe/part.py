@@ -22,6 +22,7 @@ from compress.registry import (
     ratios,
     repairs,
     sources,
+    token_residuals,
     token_scores,
     token_selects,
 )
@@ -115,5 +116,8 @@ Repair = Annotated[Part, PlainValidator(partial(_checked, registry=repairs)), _w
 TokenScore = Annotated[Part, PlainValidator(partial(_checked, registry=token_scores)), _writing, _schema("token score")]
 TokenSelect = Annotated[
     Part, PlainValidator(partial(_checked, registry=token_selects)), _writing, _schema("token selection")
+]
+TokenResidual = Annotated[
+    Part, PlainValidator(partial(_checked, registry=token_residuals)), _writing, _schema("token residual")
 ]
 Data = Annotated[Part | str, PlainValidator(_data), _writing, _schema("source, path or hub id")]

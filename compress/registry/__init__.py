@@ -232,6 +232,7 @@ statistics = Registry("statistic", "compress.calibrate.statistics", StatisticMet
 scopes = Registry("scope", "compress.score.scopes")
 sources = Registry("source", "compress.data.sources", SourceMetadata)
 rules = Registry("runtime rule", package="compress.runtime.rules")
+token_places = Registry("place of visual tokens", "compress.runtime.tokens.places")
 token_scores = Registry("token score", "compress.runtime.tokens.score", TokenScoreMetadata)
 token_selects = Registry("token selection", "compress.runtime.tokens.select", TokenMetadata)
 token_residuals = Registry("token residual", "compress.runtime.tokens.residual", TokenMetadata)

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
-from typing_extensions import Annotated
 
+from compress.recipe.token_stage import Stage
 from compress.registry import rules
 from compress.runtime.tokens.find import check, places_of
 from compress.runtime.tokens.flow import Flow
-from compress.runtime.tokens.stage import Stage
 
 
 @rules.add("tokens")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from compress.recipe.part import Part
+from compress.recipe.token_stage import Stage, Term
 from compress.registry import Registry, token_residuals, token_scores, token_selects
 from compress.runtime.tokens.merged import Merged
 from compress.runtime.tokens.reading import Reading
 from compress.runtime.tokens.select.quota import Share
 from compress.runtime.tokens.selection import Selection
-from compress.runtime.tokens.stage import Stage, Term
 
 
 def decided(stage: Stage, reading: Reading, came: int) -> tuple[Merged, Tensor | None]:
@@ -45,7 +45,7 @@ def _selected(part: Part, reading: Reading, scores: Tensor | None, keep: int) ->
 def _called(part: Part, registry: Registry, reading: Reading, given: dict[str, Any]) -> Any:
     entry = registry.get(part.name)
     needs: Any = entry.meta
-    values = [given[need] if given.get(need) is not None else reading(need) for need in needs.needs]
+    values = [given[need] if need in given else reading(need) for need in needs.needs]
     return entry.bind(part.arguments)(*values)
 
 

@@ -9,15 +9,15 @@ from typing import Any
 from torch import nn
 
 from compress.errors import ModelError
+from compress.recipe.token_stage import Stage, Term
 from compress.registry import token_places
 from compress.runtime.tokens.places.kind import Places, core_of
 from compress.runtime.tokens.reading import ATTENTION, MODULES, layers_of, reads_tower
-from compress.runtime.tokens.stage import Stage, Term
 from compress.runtime.tokens.wanted import needs_of, terms
 
 
 def places_of(model: nn.Module) -> Places:
-    """The places of a model's pictures, by the first registered kind that fits it. Raises ModelError where none does."""
+    """The places of a model's pictures, by the first registered kind that fits. Raises ModelError where none does."""
     core = core_of(model)
     kinds: list[Any] = [token_places.get(name).target for name in token_places.names()]
     fitting = [] if core is None else [kind for kind in kinds if kind.fits(core)]
@@ -52,8 +52,8 @@ def check(places: Places, stages: Sequence[Stage]) -> None:
             )
         if stage.positions == "renumber" and not _renumbers(places):
             raise ModelError(
-                f"{where}.positions: {name} has positions of several dimensions or kinds, which cannot be counted anew; "
-                "write `positions: keep`"
+                f"{where}.positions: {name} has positions of several dimensions or kinds, which cannot be counted "
+                "anew; write `positions: keep`"
             )
         last = stage.layer
         for term in terms(stage):
@@ -75,8 +75,8 @@ def _check_term(places: Places, stage: Stage, term: Term, where: str, name: str)
     queries = term.score.arguments.get("queries")
     if (queries == "cls" or needs & {"cls", "cls_value"}) and not places.has_cls:
         raise ModelError(
-            f"{said}: the tower of {name} has no token for the whole picture (CLS); score by `queries: all`, or by what "
-            "reads no attention"
+            f"{said}: the tower of {name} has no token for the whole picture (CLS); score by `queries: all`, or by "
+            "what reads no attention"
         )
     if tower and queries in ("last", "text"):
         raise ModelError(f"{said}: the tower sees no text; write `queries: cls` or `all`, or a stage in the decoder")

@@ -1,8 +1,8 @@
 """A model that does without visual tokens: hooks around its parts, from the pictures to the last layer.
 
 The tower and the weights are untouched. Before the decoder, and before those of its layers that a stage names, tokens
-are scored and selected, hidden states get shorter, and masks and positions follow. What the decoder gives is put back to
-the prompt's length: at a token that went stands what stands at the last one before it that stayed, as that is what
+are scored and selected, hidden states get shorter, and masks and positions follow. What the decoder gives is put back
+to the prompt's length: at a token that went stands what stands at the last one before it that stayed, as that is what
 predicts the next. A cache remembers which columns it holds, so that decoding goes on with the right masks.
 """
 
@@ -21,21 +21,20 @@ from torch import Tensor, nn
 from compress.attention.call import Attention
 from compress.attention.watch import watch
 from compress.errors import ModelError
+from compress.recipe.token_stage import Stage
 from compress.runtime.tokens.memory import Memory, remembered
 from compress.runtime.tokens.places.kind import Places, Seen
 from compress.runtime.tokens.prefill import Prefill, moved_modules
 from compress.runtime.tokens.resume import Resume
-from compress.runtime.tokens.stage import Stage
 from compress.runtime.tokens.turn import Layer, Turn
 from compress.runtime.tokens.wanted import Wanted
-
 
 SEEN = "compress_seen"
 """The attribute of what `get_image_features` returns, which comes back to the model by way of `generate`."""
 
 
 class Flow:
-    """The hooks of one rule on one model. `counts`: `tokens` that came, and how many were `kept` after the last stage."""
+    """The hooks of one rule on one model. `counts`: `tokens` that came, and those `kept` after the last stage."""
 
     def __init__(self, places: Places, stages: Sequence[Stage], seed: int, counts: Counter[str]) -> None:
         self._places, self._seed, self._counts = places, seed, counts
@@ -50,8 +49,9 @@ class Flow:
 
     def attach(self, undo: ExitStack) -> None:
         """Have the model obey; whatever is changed in it is given to `undo`."""
-        core, text, places = self._places.core, self._places.text, self._places
-        pictures: Any = core.get_image_features
+        places, text = self._places, self._places.text
+        core: Any = places.core
+        pictures = core.get_image_features
         signature = inspect.signature(pictures)
 
         @functools.wraps(pictures)  # generate reads its signature, and calls it before the model
@@ -64,7 +64,7 @@ class Flow:
             self._pictures, self._seen = output, None
             return output
 
-        core.get_image_features = get_image_features  # pyright: ignore[reportAttributeAccessIssue]
+        core.get_image_features = get_image_features
         undo.callback(delattr, core, "get_image_features")
         places.watched(undo)
         undo.callback(core.register_forward_pre_hook(self._begin, with_kwargs=True).remove)

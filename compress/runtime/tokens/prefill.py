@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.recipe.token_stage import Stage
 from compress.runtime.tokens.deciding import decided
 from compress.runtime.tokens.memory import NAME, Held, Memory
 from compress.runtime.tokens.places.kind import Places
 from compress.runtime.tokens.reading import Reading
 from compress.runtime.tokens.slots import Slots, masked, taken
-from compress.runtime.tokens.stage import Stage
 from compress.runtime.tokens.turn import Turn
 
 Stages = Mapping[int, Sequence[Stage]]
@@ -26,7 +26,7 @@ class Prefill:
 
     def __init__(self, places: Places, stages: Stages, seed: int, turn: Turn) -> None:
         self._places, self._stages, self._seed, self.turn = places, stages, seed, turn
-        self.slots = Slots.all(*turn.visual.shape, turn.visual.device)
+        self.slots = Slots.all(len(turn.visual), turn.length, turn.visual.device)
         self._held: dict[int, Held] = {}
         self._renumbered = False
 
@@ -62,7 +62,9 @@ class Prefill:
         mask = masked(kwargs.get("attention_mask"), index, self.slots.filler, index, flash=self._flash)
         found = {**kwargs, "attention_mask": mask}
         if kwargs.get("position_ids") is not None:
-            found["position_ids"] = self._own_positions() if self._renumbered else taken(kwargs["position_ids"], index, -1)
+            found["position_ids"] = (
+                self._own_positions() if self._renumbered else taken(kwargs["position_ids"], index, -1)
+            )
         if (embedded := kwargs.get("position_embeddings")) is not None:
             if self._renumbered:
                 rotate: Any = self._places.text.rotary_emb
@@ -96,7 +98,9 @@ class Prefill:
         """`states` with merged tokens in the places of those that stay; the turn says who does."""
         turn, slot = self.turn, slots.slot_of(self.turn.length)
         states = states if stage.residual.name == "drop" else states.clone()
-        scored = torch.zeros(turn.visual.shape, device=states.device) if turn.previous is None else turn.previous.clone()
+        scored = (
+            torch.zeros(turn.visual.shape, device=states.device) if turn.previous is None else turn.previous.clone()
+        )
         for group in turn.budgets(stage.per):
             reading = Reading(self._places, turn, stage, group, states, slots, self._seed)
             if not len(reading.columns):

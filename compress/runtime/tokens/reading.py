@@ -13,12 +13,12 @@ from torch import Tensor
 from compress.attention.call import Attention
 from compress.errors import ModelError
 from compress.recipe.part import Part
+from compress.recipe.token_stage import Stage, Term
 from compress.registry import Entry, token_scores
 from compress.runtime.tokens.decoder import decoder_rows, decoder_states, text_columns
 from compress.runtime.tokens.patches import patch_pixels
 from compress.runtime.tokens.places.kind import Places
 from compress.runtime.tokens.slots import Slots
-from compress.runtime.tokens.stage import Stage, Term
 from compress.runtime.tokens.tower import tower_cls, tower_rows, tower_states
 from compress.runtime.tokens.turn import Group, Turn
 
@@ -92,7 +92,9 @@ class Reading:
 
     def _grid(self) -> tuple[int, int]:
         if self._group.shape is None or not self._whole:
-            why = "other tokens left before" if self._group.shape else f"{self._stage.per}s have no rows and columns here"
+            why = (
+                "other tokens left before" if self._group.shape else f"{self._stage.per}s have no rows and columns here"
+            )
             raise self._cannot(f"it reads the picture's grid, and {why}", "prune by what reads no grid")
         return self._group.shape
 
@@ -124,7 +126,9 @@ class Reading:
 
     def _tower(self) -> Tensor:
         if (hidden := self._turn.seen.hidden) is None:
-            raise self._cannot("the tower did not run under this rule", "give pixel_values, not what a tower made of them")
+            raise self._cannot(
+                "the tower did not run under this rule", "give pixel_values, not what a tower made of them"
+            )
         return hidden
 
     def _units(self) -> Tensor:
@@ -141,7 +145,9 @@ class Reading:
         if reads_tower(self._stage, term):
             self._tower()
             self._units()
-            calls = [self._turn.seen.attention[layer] for layer in layers_of(term.score, len(self._places.tower_layers))]
+            calls = [
+                self._turn.seen.attention[layer] for layer in layers_of(term.score, len(self._places.tower_layers))
+            ]
             return self._of_tower_layers(need, calls, queries)
         if queries == "last" and (window := argument(entry, given, "window", 1)) > 1:
             queries = window

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compress.recipe.token_stage import Stage, Term
 from compress.registry import token_scores, token_selects
 from compress.runtime.tokens.reading import ATTENTION, MODULES, layers_of, reads_tower
-from compress.runtime.tokens.stage import Stage, Term
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class Grid:
 @dataclass(eq=False)
 class Seen:
     """What the tower ran over: `counts`, tokens of each picture; the arguments that the model's `get_image_features`
-    got, by name; the tower's last `hidden`, `[pictures, patches, size]` or `[patches, size]`, None where it did not run;
-    and the `attention` of layers that were watched, by number."""
+    got, by name; the tower's last `hidden`, `[pictures, patches, size]` or `[patches, size]`, None where it did not
+    run; and the `attention` of layers that were watched, by number."""
 
     counts: Sequence[int] = ()
     given: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +80,7 @@ class Places(ABC):
 
     def watched(self, undo: Any) -> None:
         """Have `core` say what `grids` needs beside `Seen`; whatever is changed in it is given to `undo`."""
+        return None
 
     @property
     def late(self) -> int:

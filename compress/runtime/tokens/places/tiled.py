@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,11 @@ class Tiled(Places):
         return hasattr(core, "pack_image_features")
 
     def watched(self, undo: ExitStack) -> None:
-        pack = self.core.pack_image_features
+        core: Any = self.core
+        pack = core.pack_image_features
         signature = inspect.signature(pack)
         self._maps: list[Tensor] = []
+        self._tokens = 0
 
         def told(*args, **kwargs):
             given = signature.bind(*args, **kwargs).arguments
@@ -40,8 +43,8 @@ class Tiled(Places):
             self._tokens = features[0].shape[1] if len(features) else 0
             return pack(*args, **kwargs)
 
-        self.core.pack_image_features = told  # pyright: ignore[reportAttributeAccessIssue]
-        undo.callback(delattr, self.core, "pack_image_features")
+        core.pack_image_features = told
+        undo.callback(delattr, core, "pack_image_features")
 
     def grids(self, seen: Seen) -> list[list[Grid]]:
         if seen.hidden is None:
