@@ -15,19 +15,21 @@ from compress.runtime.tokens.selection import Selection, descending
 
 @token_residuals.add("cell", needs=("selection", "scores", "grid"), paper="2508.05211")
 def cell(
-    selection: Selection, scores: Tensor, grid: tuple[int, int], *, side: Annotated[int, Field(ge=1)] = 3
+    selection: Selection, scores: Tensor, grid: tuple[int, int], *, side: Annotated[float, Field(ge=1)] = 3.0
 ) -> Merged:
     """One token more for every `side` × `side` cell that tokens left: their mean weighted by scores.
 
-    It takes the place of the best of them. Scores below 0 count 0; where all do, the best token stands for the cell.
-    There are up to n / side² tokens more than were selected. `scores` `[n]`.
+    It takes the place of the best of them. `side` may be a fraction, as the paper's tuned ones are. Scores below 0
+    count 0; where all do, the best token stands for the cell. There are as many tokens more as there are such cells.
+    `scores` `[n]`.
     """
     n = len(scores)
     _, columns = sides(grid, n, "token residual cell")
     gone = dropped(selection.kept, n)
     if not len(gone):
         return Merged(selection.kept)
-    number = gone // columns // side * columns + gone % columns // side
+    down, across = ((place.float() / side).long() for place in (gone // columns, gone % columns))
+    number = down * columns + across
     _, member, counts = number.unique(return_inverse=True, return_counts=True)
     order = descending(scores[gone])
     order = order[member[order].argsort(stable=True)]  # cell by cell, each from its best token on
