@@ -23,9 +23,9 @@ class Attention:
     """What one module's attention was given.
 
     `query` `[batch, heads, queries, size]`, `key` and `value` `[batch, key heads, keys, size]`, `mask` True or about
-    zero where a query may look, `[batch, 1 or heads, queries, keys]`; `causal` stands for a mask that is not given: query i sees the
-    first i + 1 keys. `bias` is added to the scores, `weights` `[batch, heads, queries, keys]` are there where the
-    implementation gives them (eager does), else they are computed from the others when they are read.
+    zero where a query may look, `[batch, 1 or heads, queries, keys]`; `causal` stands for a mask that is not given:
+    query i sees the first i + 1 keys. `bias` is added to the scores, `weights` `[batch, heads, queries, keys]` are
+    there where the implementation gives them (eager does), else they are computed from the others when they are read.
     """
 
     query: Tensor

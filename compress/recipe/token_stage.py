@@ -112,8 +112,8 @@ class Stage(BaseModel):
     )
     per: Literal["picture", "prompt"] = Field(
         default="picture",
-        description="Whose tokens share the budget: a picture's (those of the overview, and those of the tiles, where it "
-        "is cut into tiles), or all of a prompt's.",
+        description="Whose tokens share the budget: a picture's (those of the overview, and those of the tiles, where "
+        "it is cut into tiles), or all of a prompt's.",
     )
     score: Annotated[
         list[Term],
@@ -132,8 +132,10 @@ class Stage(BaseModel):
         description="In the place of `keep`: the step's `keep` to this power, so that stages of 1/3, 2/3 and 1 go down "
         "evenly. `.inf` drops all tokens, unless all are to be kept.",
     )
-    select: TokenSelect | Literal["none"] = Field(
-        default=Part("top"), description="Which are kept; `none` drops them all."
+    select: TokenSelect | Literal["none", "restore"] = Field(
+        default=Part("top"),
+        description="Which are kept; `none` drops them all, `restore` brings back those that left inside of the "
+        "decoder, as they were when they left.",
     )
     residual: TokenResidual = Field(default=Part("drop"), description="What becomes of the others.")
     positions: Literal["keep", "renumber"] = Field(
@@ -150,8 +152,8 @@ class Stage(BaseModel):
     @model_validator(mode="after")
     def _one_budget(self) -> Stage:
         given = [name for name in ("keep", "power") if getattr(self, name) is not None]
-        if self.select == "none" and given:
-            raise mistake(f"`select: none` keeps no token; leave out {given[0]}")
+        if isinstance(self.select, str) and given:
+            raise mistake(f"`select: {self.select}` has no budget; leave out {given[0]}")
         if len(given) == 2:
             raise mistake("keep and power both say how many tokens are kept; give one of them")
         return self

@@ -74,4 +74,5 @@ class PruneVisualTokens(ModelStep):
 
 def _said(stage: Stage) -> str:
     where = "before the decoder" if stage.layer == 0 else f"from decoder layer {stage.layer} on"
-    return f"{where} {'none' if stage.select == 'none' else f'{stage.keep:.3g} of them'}"
+    kept = {"none": "none", "restore": "those that left inside come back"}
+    return f"{where} {kept[stage.select] if isinstance(stage.select, str) else f'{stage.keep:.3g} of them'}"

@@ -20,7 +20,7 @@ from compress.runtime.tokens.selection import Selection
 def decided(stage: Stage, reading: Reading, came: int) -> tuple[Merged, Tensor | None]:
     """What is left of the group's tokens, of which `came` with the prompt, and their scores `[n]` (None without)."""
     count = len(reading.columns)
-    if stage.select == "none":
+    if isinstance(stage.select, str):
         return Merged(reading.columns.new_zeros(0)), None
     scores = _scores(stage, reading)
     keep = kept_count(stage.keep or 1.0, came, count)

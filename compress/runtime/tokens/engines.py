@@ -13,7 +13,7 @@ def engines(stages: Sequence[Stage]) -> list[str]:
     if len(features) != len(stages):
         return ["no serving engine drops visual tokens inside of the decoder: there all tokens run"]
     (first, *more) = features
-    if not more and first.select != "none" and first.select.name == "dpp":
+    if not more and not isinstance(first.select, str) and first.select.name == "dpp":
         share = round(100 * (1 - (first.keep or 1)))
         return [f"OpenVINO GenAI does the same where its pruning ratio is set to {share} (CDPruner)"]
     return ["no serving engine has this rule; vLLM's --video-pruning-rate prunes films alone, by their changes"]

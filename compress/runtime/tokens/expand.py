@@ -23,7 +23,7 @@ def _stage(stage: Stage, number: int, keep: float | None, places: Places) -> Sta
         if isinstance(layer, str):
             layer = min(max(_layer(layer, depth), places.late, 1), depth - 1)
         changed["at"] = InDecoder(decoder=layer)
-    if stage.select != "none":
+    if not isinstance(stage.select, str):
         share = stage.keep
         if share is None:
             if keep is None:

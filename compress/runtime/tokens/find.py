@@ -41,6 +41,11 @@ def check(places: Places, stages: Sequence[Stage]) -> None:
                 f"{where}.at.decoder: {stage.layer} lies beyond the decoder, which has layers 0 to {depth - 1}; give 1 "
                 f"to {depth - 1}"
             )
+        if stage.select == "restore" and not any(0 < one.layer < stage.layer for one in stages[:number]):
+            raise ModelError(
+                f"{where}.select: restore: no stage inside of the decoder comes before this one; tokens that left "
+                "before the decoder cannot come back"
+            )
         if stage.layer < last:
             raise ModelError(
                 f"{where}.at: comes before the stage in front of it (layer {last}); write the stages in their order"

@@ -29,6 +29,8 @@ class Prefill:
         self.slots = Slots.all(len(turn.visual), turn.length, turn.visual.device)
         self._held: dict[int, Held] = {}
         self._renumbered = False
+        self._restores = any(stage.select == "restore" for some in stages.values() for stage in some)
+        self._waiting: Tensor | None = None
 
     @property
     def _flash(self) -> bool:
@@ -42,7 +44,7 @@ class Prefill:
             positions = torch.arange(turn.length, device=states.device)[None]
         self._positions = positions
         states, index = self._stage(0, states)
-        self._first = self.slots
+        self._first, self._began = self.slots, self.turn.alive.clone()
         mask = kwargs.get("attention_mask")
         if mask is None:  # ones, lest gaps in the positions be taken for several texts in one row
             mask = torch.ones_like(turn.visual, dtype=torch.long)
@@ -58,7 +60,7 @@ class Prefill:
         """The states and arguments of a layer that a stage names, or after one."""
         if number in self._stages:
             states, _ = self._stage(number, states)
-        index = self._first.slot_of(self.turn.length).gather(1, self.slots.columns.clamp_min(0))
+        index = self._first_index()
         mask = masked(kwargs.get("attention_mask"), index, self.slots.filler, index, flash=self._flash)
         found = {**kwargs, "attention_mask": mask}
         if kwargs.get("position_ids") is not None:
@@ -85,22 +87,43 @@ class Prefill:
 
     def _stage(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """The states that are left after the stages at a layer, and the slots they had."""
-        before = self.slots
         for stage in self._stages.get(layer, ()):
-            states = self._cut(stage, states, before)
+            if stage.select == "restore":
+                states = self._restored(states)
+            else:
+                self._left(states)
+                states = self._cut(stage, states, self.slots)
             self._renumbered |= stage.positions == "renumber"
+        before = self.slots
         self.slots, index = before.less(self.turn.alive)
         gone = (~self.turn.alive).sum(1) if self._renumbered else None
         self._held[layer] = Held(self.slots, gone)
         return taken(states, index, 1), index
 
+    def _left(self, states: Tensor) -> None:
+        """Remember the states before some leave, where a later stage brings them back."""
+        if self._restores and self._held:
+            start = self._first_index()
+            whole = states if self._waiting is None else self._waiting
+            self._waiting = whole.scatter(1, start[..., None].expand_as(states), states)
+
+    def _restored(self, states: Tensor) -> Tensor:
+        """All states that there were when the decoder began, each as it was when it left."""
+        self._left(states)
+        self.slots = self._first
+        self.turn.alive = self.turn.alive | self._began
+        assert self._waiting is not None
+        return self._waiting
+
+    def _first_index(self) -> Tensor:
+        """The slots, among those that the decoder began with, of those that are left."""
+        return self._first.slot_of(self.turn.length).gather(1, self.slots.columns.clamp_min(0))
+
     def _cut(self, stage: Stage, states: Tensor, slots: Slots) -> Tensor:
         """`states` with merged tokens in the places of those that stay; the turn says who does."""
         turn, slot = self.turn, slots.slot_of(self.turn.length)
         states = states if stage.residual.name == "drop" else states.clone()
-        scored = (
-            torch.zeros(turn.visual.shape, device=states.device) if turn.previous is None else turn.previous.clone()
-        )
+        scored = None if turn.previous is None else turn.previous.clone()
         for group in turn.budgets(stage.per):
             reading = Reading(self._places, turn, stage, group, states, slots, self._seed)
             if not len(reading.columns):
@@ -110,9 +133,12 @@ class Prefill:
             if merged.weights is not None:
                 own = states[group.row, slot[group.row, reading.columns]].float()
                 states[group.row, slot[group.row, kept]] = (merged.weights @ own).to(states.dtype)
+                sizes = turn.sizes[group.row, reading.columns]
+                turn.sizes[group.row, kept] = (merged.weights > 0).float() @ sizes
             turn.alive[group.row, reading.columns] = False
             turn.alive[group.row, kept] = True
             if scores is not None:
+                scored = torch.zeros(turn.visual.shape, device=states.device) if scored is None else scored
                 scored[group.row, reading.columns] = scores
         turn.previous = scored
         return states

@@ -102,6 +102,9 @@ class Reading:
         scores = self._turn.previous
         return None if scores is None else scores[self._group.row, self.columns]
 
+    def _sizes(self) -> Tensor:
+        return self._turn.sizes[self._group.row, self.columns]
+
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self._seed + self._stage.layer)
 

@@ -20,7 +20,7 @@ class Resume:
         self._first = memory.stages[0]
 
     def enter(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The core's arguments: the mask of the keys that are left, and the positions that the dense prompt has next."""
+        """The core's arguments: the mask of the keys that are left, and the dense prompt's next positions."""
         first = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
         batch, new = first.shape[:2]
         held = self._first.repeated(batch)

@@ -39,10 +39,10 @@ class Layer:
 
 @dataclass(eq=False)
 class Turn:
-    """One call. `visual` and `valid`, bool `[batch, length]`: which columns are visual tokens, and which no padding.
-    `alive`: which columns still take part. `previous`: each column's score of the last stage. `seen`: what the tower ran
-    over. `decoder`: the layers whose attention was watched, by number; `moved`: what modules of layers were given and
-    gave, by number and kind."""
+    """One call. Of each column, `[batch, length]`: whether it is a visual token, `valid` (no padding), still `alive`;
+    the `previous` stage's score of it; how many tokens it stands for (`sizes`). `seen`: what the tower ran over.
+    `decoder`: the layers whose attention was watched, by number; `moved`: what modules of layers were given and gave,
+    by number and kind."""
 
     visual: Tensor
     valid: Tensor
@@ -52,19 +52,21 @@ class Turn:
     decoder: dict[int, Layer] = field(default_factory=dict)
     moved: dict[tuple[int, str], tuple[Tensor, Tensor, Slots]] = field(default_factory=dict)
     previous: Tensor | None = None
+    sizes: Tensor = field(default_factory=lambda: torch.ones(0))
 
     @classmethod
     def of(cls, visual: Tensor, mask: Any) -> Turn:
         """`mask` is `[batch, length]` where there is padding; of others nothing is read."""
         plain = isinstance(mask, Tensor) and mask.shape == visual.shape
-        return cls(visual, mask.bool() if plain else torch.ones_like(visual), torch.ones_like(visual))
+        valid = mask.bool() if plain else torch.ones_like(visual)
+        return cls(visual, valid, torch.ones_like(visual), sizes=torch.ones(visual.shape, device=visual.device))
 
     @property
     def length(self) -> int:
         return self.visual.shape[1]
 
     def arrange(self, seen: Seen, grids: list[list[Grid]]) -> None:
-        """Give each picture's grids their columns. A prompt may stand in several rows, one after the other, as beams do.
+        """Give each picture's grids their columns. A prompt may stand in several rows in a row, as beams do.
 
         Raises ModelError where the prompts have another number of visual tokens than the pictures.
         """

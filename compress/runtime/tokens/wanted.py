@@ -44,7 +44,7 @@ def needs_of(term: Term) -> tuple[str, ...]:
 def terms(stage: Stage) -> Iterator[Term]:
     """The stage's terms, and those that its selection brings along."""
     yield from stage.score
-    if stage.select != "none":
+    if not isinstance(stage.select, str):
         for part in token_selects.get(stage.select.name).bind(stage.select.arguments).keywords.get("parts", ()):
             if part.score is not None:
                 yield Term(score=part.score)
