@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from compress.recipe.token_stage import Stage
 
-FILMS = "vLLM (--video-pruning-rate, --video-retention-ratio) and SGLang (video_pruning_rate in its config) prune films alone"
+FILMS = (
+    "vLLM (--video-pruning-rate, --video-retention-ratio) and SGLang (video_pruning_rate in config.json) prune films "
+    "alone"
+)
 
 
 def engines(stages: Sequence[Stage]) -> list[str]:
