@@ -43,6 +43,19 @@ def layers_of(part: Part, first: int) -> list[int]:
     return [number + first if number < 0 else number for number in layers]
 
 
+def needs_of(term: Term) -> tuple[str, ...]:
+    """What a term's score is handed."""
+    meta: Any = token_scores.get(term.score.name).meta
+    return meta.needs
+
+
+def keys_of(stage: Stage) -> Term:
+    """The term from whose last layer a selection is handed keys: the stage's first that reads attention, and without
+    one, one that reads the layer before the stage."""
+    reading = (term for term in stage.score if set(needs_of(term)) & set(ATTENTION))
+    return next(reading, Term(score=Part("key_norm")))
+
+
 def argument(entry: Entry, given: Mapping[str, Any], name: str, otherwise: Any = None) -> Any:
     """An argument of a part as given, or its default; `otherwise` where it has no such."""
     if name in given:
@@ -53,8 +66,8 @@ def argument(entry: Entry, given: Mapping[str, Any], name: str, otherwise: Any =
 class Reading:
     """One group at one stage. `states` `[batch, slots, dim]` are what the decoder has in its `slots` now.
 
-    Called with a need's name, and a term for those that are read of layers. Raises ModelError, saying what to do, where
-    the model cannot give it.
+    Called with a need's name, and the term whose layers are read, by default that of `keys_of`. Raises ModelError,
+    saying what to do, where the model cannot give it.
     """
 
     def __init__(
@@ -80,8 +93,7 @@ class Reading:
 
     def __call__(self, need: str, term: Term | None = None) -> Any:
         if need in LAYERS:
-            assert term is not None
-            return self._of_layers(need, term)
+            return self._of_layers(need, term or keys_of(self._stage))
         return getattr(self, f"_{need}")()
 
     def _hidden(self) -> Tensor:
