@@ -118,7 +118,9 @@ class Reading:
         return self._turn.sizes[self._group.row, self.columns]
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self._seed + self._stage.layer)
+        """Other draws for each stage and each picture of a prompt, whatever stands beside it in a batch."""
+        before = int(self._turn.visual[self._group.row, : int(self.columns[0])].sum())
+        return torch.Generator().manual_seed(self._seed + (self._stage.layer << 40) + (before << 20))
 
     def _tower_hidden(self) -> Tensor:
         return self._of_tower().mean(1)
