@@ -113,8 +113,8 @@ class Hand:
         self.states[torch.isin(self.columns, stay)] = torch.stack(made)  # pyright: ignore
 
     @torch.no_grad()
-    def run(self, plan: dict[int, list[Callable[[Hand], None]]]) -> Tensor:
-        """The last hidden states, `[left, size]`, after the final norm."""
+    def run(self, plan: dict[int, list[Callable[[Hand], None]]], renumbered: int = DECODER) -> Tensor:
+        """The last hidden states, `[left, size]`, after the final norm; positions are counted anew from a layer on."""
         text = self.model.language_model
         for number, layer in enumerate(text.layers):
             for act in plan.get(number, ()):
@@ -122,7 +122,8 @@ class Hand:
             self.there[number] = self.columns
             if number == 0:
                 self.began = self.states
-            self.states = self._layer(number, layer, text.rotary_emb(self.states[None], self.columns[None]))
+            places = self.columns if number < renumbered else torch.arange(len(self.columns))
+            self.states = self._layer(number, layer, text.rotary_emb(self.states[None], places[None]))
         return text.norm(self.states)
 
     def _layer(self, number: int, layer: Any, turned: tuple[Tensor, Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -187,3 +188,26 @@ def alone(given: dict[str, Tensor], row: int, pad: int = 0) -> dict[str, Tensor]
         else value[len(value) // rows * row : len(value) // rows * (row + 1)]
         for key, value in given.items()
     }
+
+
+def ragged(name: str, *, left: bool = True) -> dict[str, Tensor]:
+    """A prompt with one picture and one with two, the first padded on its `left` or its right."""
+    one, two = prompt(name, rows=1, seed=1), prompt(name, rows=1, pictures=2, seed=2)
+    length, missing = one["input_ids"].shape[1], two["input_ids"].shape[1] - one["input_ids"].shape[1]
+    found = {}
+    for key, value in one.items():
+        other = two[key]
+        if value.shape == (1, length):
+            value = torch.nn.functional.pad(value, (missing, 0) if left else (0, missing))
+        elif value.shape[1:] != other.shape[1:]:  # pictures by prompt: pictures that there are not are zeros
+            value = torch.cat([value, torch.zeros_like(other)[:, value.shape[1] :]], 1)
+        found[key] = torch.cat([value, other])
+    return found
+
+
+@cache
+def eager(name: str) -> tf.PreTrainedModel:
+    """A copy of `vlm` with eager attention."""
+    model = copy.deepcopy(vlm(name))
+    model.set_attn_implementation("eager")
+    return model
