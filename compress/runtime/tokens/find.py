@@ -10,9 +10,9 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.recipe.token_stage import Stage, Term
-from compress.registry import Registry, token_places, token_residuals, token_selects
+from compress.registry import Registry, token_places, token_residuals, token_scores, token_selects
 from compress.runtime.tokens.places.kind import Places, core_of
-from compress.runtime.tokens.reading import ATTENTION, LAYERS, MODULES, layers_of, needs_of, reads_tower
+from compress.runtime.tokens.reading import ATTENTION, LAYERS, MODULES, argument, layers_of, needs_of, reads_tower
 from compress.runtime.tokens.wanted import all_read, shares_of, terms
 
 
@@ -80,7 +80,8 @@ def _check_term(places: Places, stage: Stage, term: Term, where: str, name: str)
             if not 0 <= layer < depth:
                 limit = f"layers 0 to {depth - 1}" if depth else "no layer before this stage"
                 raise ModelError(f"{said}: there is no layer {layer} to read: the {part} has {limit}")
-    queries = term.score.arguments.get("queries")
+    entry: Any = token_scores.get(term.score.name)
+    queries = None if entry.meta.square else argument(entry, term.score.arguments, "queries")
     if (queries == "cls" or needs & {"cls", "cls_value"}) and not places.has_cls:
         raise ModelError(
             f"{said}: the tower of {name} has no token for the whole picture (CLS); score by `queries: all`, or by "

@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.errors import ModelError
 from compress.runtime.tokens.memory import Held, Memory
 from compress.runtime.tokens.places.kind import Places
-from compress.runtime.tokens.slots import windowed
+from compress.runtime.tokens.slots import beyond
 
 
 class Resume:
@@ -73,7 +73,7 @@ class Resume:
         if window is not None:
             columns = self._memory.length + torch.arange(later, device=mine.device).expand(batch, later)
             columns = torch.cat([held.slots.columns, columns], 1)
-            visible = windowed(visible, columns[:, -new:], columns[:, -keys:], window)
+            visible &= ~beyond(columns[:, -new:], columns[:, -keys:], window)
         if form is None or form.dtype == torch.bool:
             return visible
         return torch.zeros_like(visible, dtype=form.dtype).masked_fill(~visible, torch.finfo(form.dtype).min)

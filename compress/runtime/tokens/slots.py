@@ -104,11 +104,15 @@ def windowed(mask: Tensor | None, queries: Tensor, keys: Tensor, window: int) ->
 
     `queries` `[batch, queries]` and `keys` `[batch, keys]` are columns; `mask` as for `masked`, with heads if any.
     """
-    distance = queries[:, None, :, None] - keys[:, None, None]
-    far = distance >= window
+    far = beyond(queries, keys, window)
     if mask is None:
-        return (distance >= 0) & ~far if far.any() else None
+        return (queries[:, None, :, None] >= keys[:, None, None]) & ~far if far.any() else None
     return mask.masked_fill(far, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+
+
+def beyond(queries: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Which keys are `window` columns or more before the query, bool `[batch, 1, queries, keys]`."""
+    return queries[:, None, :, None] - keys[:, None, None] >= window
 
 
 def _lines(mask: Tensor, queries: Tensor) -> Tensor:
