@@ -10,7 +10,9 @@ import vlms
 from by_hand import Hand, deep
 from pruned_tokens import gone, hiding, kept, obeying
 from test_token_runtime import BEFORE, INSIDE, THRICE
-from transformers import DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
 
 BLIND = [{"at": {"decoder": layer}, "keep": keep, "select": "uniform"} for layer, keep in ((2, 0.4), (3, 0.2))]
 """Stages that keep the same tokens whatever is written later."""
@@ -117,6 +119,10 @@ def test_positions_that_are_counted_anew(stage):
     logits = eager.lm_head(states)[-4:]
     torch.testing.assert_close(torch.cat(found.logits), logits, rtol=1e-3, atol=2e-4)
     assert left != list(range(len(left)))
+    batch = vlms.prompt("llava-clip", pad=3)
+    with obeying(model, {**stage, "positions": "renumber"}):
+        alone = [written(model, vlms.alone(batch, row, pad))[0] for row, pad in ((0, 3), (1, 0))]
+        assert written(model, batch) == alone
 
 
 def test_half_precision():
@@ -152,3 +158,36 @@ def test_a_model_is_itself_again():
             assert not torch.equal(model(**given).logits, dense)
             assert state()[1] == before[1] and state() != before
         assert state() == before and torch.equal(model(**given).logits, dense)
+
+
+@pytest.fixture
+def flash():
+    """An attention that is told what flash attention is: masks of keys, or none."""
+
+    def attend(module, query, key, value, mask, scaling=None, **kwargs):
+        assert mask is None or mask.shape == (len(key), key.shape[2])
+        visible = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
+        visible = visible.tril(key.shape[2] - query.shape[2])
+        if mask is not None:
+            visible = visible & mask[:, None, None].bool()
+        return sdpa_attention_forward(module, query, key, value, visible, scaling=scaling, **kwargs)
+
+    name = "flash_told"
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, flash_attention_mask)
+    yield name
+    del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
+
+
+@pytest.mark.parametrize("name", ["llava-clip", "qwen3-vl"])
+@pytest.mark.parametrize("stages", [BEFORE, BLIND], ids=["before", "inside"])
+def test_masks_of_keys_alone(name, stages, flash):
+    model = copy.deepcopy(vlms.vlm(name))
+    language = model.model.language_model
+    for given in (vlms.ragged(name), vlms.prompt(name, rows=1)):
+        for inside in (stages, stages[:1]):
+            language.config._attn_implementation = "sdpa"
+            with obeying(model, *inside):
+                expected = written(model, given)
+                language.config._attn_implementation = flash
+                assert written(model, given) == expected

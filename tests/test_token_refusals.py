@@ -18,7 +18,7 @@ from compress.recipe.read import parse_recipe
 from compress.runtime.tokens.find import check, places_of
 
 HALF = {"keep": 0.5, "select": "uniform"}
-CLIP = "llava-clip"
+CLIP, THERE = "llava-clip", {"at": {"decoder": 3}}
 INSIDE = {"at": {"decoder": 2}, **HALF}
 
 
@@ -37,7 +37,7 @@ def refused(name, *stages):
         (CLIP, [HALF, {"at": {"decoder": 2}, "select": "restore"}], "tokens that left before the decoder cannot"),
         (
             CLIP,
-            [INSIDE, {"at": {"decoder": 3}, "select": "restore"}, {**HALF, "at": {"decoder": 3}, "score": ["key_norm"]}],
+            [INSIDE, {**THERE, "select": "restore"}, {**HALF, **THERE, "score": ["key_norm"]}],
             "reads layer 2 of the decoder, where the tokens that come back at 3 were not; read layers from 3 on",
         ),
         ("qwen2-vl", [{**HALF, "positions": "renumber"}], "cannot be counted anew; write `positions: keep`"),

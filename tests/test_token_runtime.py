@@ -6,7 +6,9 @@ import pytest
 import torch
 import transformers
 import vlms
-from pruned_tokens import gone, hiding, obeying
+from pruned_tokens import gone, hiding, kept, obeying
+
+from compress.runtime.tokens.turn import Turn
 
 BEFORE = [{"select": "max_min", "keep": 0.4}]
 INSIDE = [{"at": {"decoder": 2}, "per": "prompt", "keep": 0.4, "score": [{"attention": {"queries": "last"}}]}]
@@ -71,3 +73,42 @@ def test_a_text_model_whose_layers_all_look_a_few_tokens_back():
     given = vlms.ragged("llava-clip")
     same_as_hidden(model, BEFORE, given)
     same_as_hidden(model, THRICE, given)
+
+
+def entering(model, given, *stages):
+    """The states that the decoder's first layer is given, and how many tokens each slot stands for."""
+    found, turns = [], []
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda layer, args: found.append(args[0][0]))
+    arrange = Turn.arrange
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), obeying(model, *stages):
+        patch.setattr(Turn, "arrange", lambda self, *seen: (turns.append(self), arrange(self, *seen))[1])
+        output = model(**given)
+    hook.remove()
+    return output, found[0], turns[0]
+
+
+def test_tokens_that_merge_count_as_many_as_they_stand_for():
+    model, given = vlms.vlm("llava-clip"), vlms.prompt("llava-clip", rows=1)
+    _, dense, _ = entering(model, given, {"keep": 1.0, "select": "bipartite", "residual": "nearest_by_size"})
+    halves = [{"keep": keep, "select": "bipartite", "residual": "nearest_by_size"} for keep in (0.5, 0.3)]
+    output, merged, turn = entering(model, given, *halves)
+    sizes = turn.sizes[0, kept(output, 0)]
+    assert int(sizes.sum()) == given["input_ids"].shape[1] and len(sizes) == len(merged) < len(dense)
+    torch.testing.assert_close(sizes @ merged, dense.sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_scores_are_carried_from_pictures_to_the_prompt():
+    model, given = vlms.vlm("llava-clip"), vlms.prompt("llava-clip", rows=1, pictures=2, seed=3)
+    _, dense, _ = entering(model, given, {"keep": 1.0, "select": "max_min"})
+    first = {"keep": 0.5, "score": ["hidden_norm"]}
+    then = {"at": {"decoder": 2}, "per": "prompt", "keep": 0.25, "score": ["carried"]}
+    picture = (given["input_ids"][0] == vlms.IMAGE).nonzero()[:, 0]
+    norm = dense[picture].norm(dim=1).view(2, -1)
+    stay = torch.zeros_like(norm).scatter(1, norm.topk(18, dim=1).indices, 1.0).bool().flatten()
+    last = (norm.flatten() * stay).topk(18).indices
+    momentum = {**then, "score": ["random"], "momentum": 0.999}
+    for stage in (then, momentum):
+        output, _, _ = entering(model, given, first, stage)
+        assert set(kept(output, 0)) & set(picture.tolist()) == set(picture[stay].tolist())
+        assert set(kept(output, 3)) & set(picture.tolist()) == set(picture[last].tolist())
+    assert len(set((last // 36).tolist())) == 2 and int((last < 36).sum()) != 9
