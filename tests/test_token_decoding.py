@@ -76,9 +76,11 @@ def test_decoding_by_hand_needs_no_positions(name, padded):
 
 
 @pytest.mark.parametrize("stages", [BEFORE, THRICE], ids=["before", "thrice"])
-@pytest.mark.parametrize("name", ["llava-clip", "qwen2.5-vl", "qwen3-vl", "internvl", "gemma3"])
-@pytest.mark.parametrize("kind", ["sdpa", "eager"])
-def test_a_second_turn_goes_on_with_the_same_cache(name, stages, kind):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("llava-clip", "sdpa"), ("qwen2.5-vl", "sdpa"), ("qwen3-vl", "eager"), ("gemma3", "sdpa"), ("gemma3", "eager")],
+)
+def test_a_second_turn_goes_on_with_the_same_cache(name, kind, stages):
     model = vlms.vlm(name) if kind == "sdpa" else vlms.eager(name)
     given = vlms.ragged(name)
     more = torch.cat([given["attention_mask"], torch.ones(2, 8, dtype=torch.long)], 1)
@@ -185,9 +187,8 @@ def test_masks_of_keys_alone(name, stages, flash):
     model = copy.deepcopy(vlms.vlm(name))
     language = model.model.language_model
     for given in (vlms.ragged(name), vlms.prompt(name, rows=1)):
-        for inside in (stages, stages[:1]):
-            language.config._attn_implementation = "sdpa"
-            with obeying(model, *inside):
-                expected = written(model, given)
-                language.config._attn_implementation = flash
-                assert written(model, given) == expected
+        language.config._attn_implementation = "sdpa"
+        with obeying(model, *stages):
+            expected = written(model, given)
+            language.config._attn_implementation = flash
+            assert written(model, given) == expected

@@ -58,6 +58,11 @@ def test_several_pictures_and_padding_on_the_left(name, stages):
     same_as_hidden(vlms.vlm(name), stages, vlms.prompt(name, pictures=2, pad=3))
 
 
+@pytest.mark.parametrize("name", ["llava-clip", "qwen2.5-vl", "idefics3"])
+def test_a_prompt_without_pictures_beside_one_with(name):
+    same_as_hidden(vlms.vlm(name), THRICE, vlms.ragged(name, first=0))
+
+
 @pytest.mark.parametrize("stages", [BEFORE, INSIDE], ids=["before", "inside"])
 def test_one_prompt_without_padding(stages):
     same_as_hidden(vlms.vlm("llava-clip"), stages, vlms.prompt("llava-clip", rows=1))

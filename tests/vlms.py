@@ -190,9 +190,9 @@ def alone(given: dict[str, Tensor], row: int, pad: int = 0) -> dict[str, Tensor]
     }
 
 
-def ragged(name: str, *, left: bool = True) -> dict[str, Tensor]:
-    """A prompt with one picture and one with two, the first padded on its `left` or its right."""
-    one, two = prompt(name, rows=1, seed=1), prompt(name, rows=1, pictures=2, seed=2)
+def ragged(name: str, *, left: bool = True, first: int = 1) -> dict[str, Tensor]:
+    """A prompt with one picture, or `first`, and one with two, the first padded on its `left` or its right."""
+    one, two = prompt(name, rows=1, pictures=first, seed=1), prompt(name, rows=1, pictures=2, seed=2)
     length, missing = one["input_ids"].shape[1], two["input_ids"].shape[1] - one["input_ids"].shape[1]
     found = {}
     for key, value in one.items():

@@ -41,12 +41,12 @@ class Resume:
         return {**given, "position_ids": positions, "attention_mask": self._mask(mask, held)}
 
     def layer(self, number: int, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A layer's arguments, where it holds fewer keys than the first, or looks a limited way back."""
+        """A layer's arguments, where it holds other keys than the first, or looks a limited way back."""
         batch, new = states.shape[:2]
-        held, first = self._memory.at(number).repeated(batch), self._first.repeated(batch)
-        same = held.slots.columns.shape == first.slots.columns.shape and held.moved is first.moved
-        if same and self._places.window(number) is None:
+        held = self._memory.at(number)
+        if held is self._first and self._places.window(number) is None:
             return kwargs
+        held, first = held.repeated(batch), self._first.repeated(batch)
         found = {**kwargs, "attention_mask": self._own_mask(number, held, kwargs, new)}
         if held.moved is not None:
             before = 0 if first.moved is None else first.moved
