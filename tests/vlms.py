@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -121,7 +122,12 @@ CLS = ("llava-clip", "llava-dinov2", "llava-next", "internvl")
 def vlm(name: str) -> tf.PreTrainedModel:
     """A tiny model with random weights, in float32; shared, so leave it as it is."""
     torch.manual_seed(0)
-    model = FAMILIES[name]().eval()
+    return lively(FAMILIES[name]())
+
+
+def lively(model: tf.PreTrainedModel) -> tf.PreTrainedModel:
+    """The model with weights drawn so large that its logits differ, which ends no text of its own accord."""
+    model = model.eval()
     with torch.no_grad():
         for parameter in model.parameters():  # initial weights are so small that all logits are alike
             if parameter.dim() > 1:
@@ -171,3 +177,37 @@ def _pixels(name: str, rows: int, pictures: int, make: torch.Generator) -> dict[
         return {"pixel_values": pixels, "image_sizes": torch.tensor([[24, 48]]).repeat(total, 1)}
     shape = (rows, pictures) if name in ("idefics3", "smolvlm") else (total,)
     return {"pixel_values": torch.randn(*shape, 3, 24, 24, generator=make)}
+
+
+def alone(given: dict[str, Tensor], row: int, pad: int = 0) -> dict[str, Tensor]:
+    """One row of `prompt`'s batch, without its padding."""
+    rows, length = given["input_ids"].shape
+    return {
+        key: value[row : row + 1, pad:]
+        if value.shape == (rows, length)
+        else value[len(value) // rows * row : len(value) // rows * (row + 1)]
+        for key, value in given.items()
+    }
+
+
+def ragged(name: str, *, left: bool = True, first: int = 1) -> dict[str, Tensor]:
+    """A prompt with one picture, or `first`, and one with two, the first padded on its `left` or its right."""
+    one, two = prompt(name, rows=1, pictures=first, seed=1), prompt(name, rows=1, pictures=2, seed=2)
+    length, missing = one["input_ids"].shape[1], two["input_ids"].shape[1] - one["input_ids"].shape[1]
+    found = {}
+    for key, value in one.items():
+        other = two[key]
+        if value.shape == (1, length):
+            value = torch.nn.functional.pad(value, (missing, 0) if left else (0, missing))
+        elif value.shape[1:] != other.shape[1:]:  # pictures by prompt: pictures that there are not are zeros
+            value = torch.cat([value, torch.zeros_like(other)[:, value.shape[1] :]], 1)
+        found[key] = torch.cat([value, other])
+    return found
+
+
+@cache
+def eager(name: str) -> tf.PreTrainedModel:
+    """A copy of `vlm` with eager attention."""
+    model = copy.deepcopy(vlm(name))
+    model.set_attn_implementation("eager")
+    return model

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    WrapValidator,
+    model_validator,
+)
 
 from compress.recipe.mistake import mistake
 from compress.recipe.part import Part, TokenResidual, TokenScore, TokenSelect
@@ -102,12 +111,28 @@ class InDecoder(BaseModel):
         return self
 
 
+def _place(value: Any, otherwise: Any) -> Any:
+    """One of two forms, so that mistakes are told of the one that was meant."""
+    if value == "features" or isinstance(value, InDecoder):
+        return value
+    if not isinstance(value, dict):
+        raise mistake(f"{value!r} is no place; write features, or {{decoder: a layer}}")
+    return InDecoder.model_validate(value)
+
+
+def _choice(value: Any, otherwise: Any) -> Any:
+    return value if value in ("none", "restore") else _SELECT.validate_python(value)
+
+
+_SELECT: TypeAdapter[Part] = TypeAdapter(TokenSelect)
+
+
 class Stage(BaseModel):
     """Tokens that go at one place of the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    at: Literal["features"] | InDecoder = Field(
+    at: Annotated[Literal["features"] | InDecoder, WrapValidator(_place)] = Field(
         default="features", description="`features`, which is before the decoder, or {decoder: a layer}."
     )
     per: Literal["picture", "prompt"] = Field(
@@ -132,7 +157,7 @@ class Stage(BaseModel):
         description="In the place of `keep`: the step's `keep` to this power, so that stages of 1/3, 2/3 and 1 go down "
         "evenly. `.inf` drops all tokens, unless all are to be kept.",
     )
-    select: TokenSelect | Literal["none", "restore"] = Field(
+    select: Annotated[TokenSelect | Literal["none", "restore"], WrapValidator(_choice)] = Field(
         default=Part("top"),
         description="Which are kept; `none` drops them all, `restore` brings back those that left inside of the "
         "decoder, as they were when they left.",

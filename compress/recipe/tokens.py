@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, WithJsonSchema, WrapValidator
 
 from compress.errors import InputError
 from compress.files.shipped import names, shipped
@@ -18,6 +18,21 @@ FOLDER = "tokens/"
 """Where the recipes of presets lie among those that ship."""
 
 
+def _given(value: Any, otherwise: Any) -> Any:
+    """A preset's name or stages, so that mistakes are told of the one that was meant."""
+    if isinstance(value, str):
+        preset(value)
+        return value
+    if not isinstance(value, list):
+        raise mistake(f"{value!r} is neither a preset's name nor a list of stages")
+    if not value:
+        raise mistake("no stage is given; give one at least")
+    return _STAGES.validate_python(value)
+
+
+_STAGES: TypeAdapter[list[Stage]] = TypeAdapter(list[Stage])
+
+
 class PruneTokens(BaseModel):
     """Write rules into the config by which visual tokens are pruned while the model runs; no weight is changed.
 
@@ -28,22 +43,13 @@ class PruneTokens(BaseModel):
 
     tokens: Annotated[
         str | list[Stage],
+        WrapValidator(_given),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
         PlainSerializer(lambda given: given if isinstance(given, str) else [stage.written() for stage in given]),
     ] = Field(description="A preset by name (`compress ls recipes` has them as tokens/…), a recipe's file, or stages.")
     keep: Keep | None = Field(
         default=None, description="The share of visual tokens that is left in the end; a preset has its own by default."
     )
-
-    @field_validator("tokens")
-    @classmethod
-    def _known(cls, tokens: Any) -> Any:
-        if isinstance(tokens, list):
-            if not tokens:
-                raise mistake("no stage is given; give one at least")
-            return tokens
-        preset(tokens)
-        return tokens
 
     @property
     def asked(self) -> tuple[list[Stage], float | None]:

@@ -73,7 +73,9 @@ class Flow:
         undo.callback(text.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
         undo.callback(text.register_forward_hook(self._leave).remove)
         first = min((layer for layer in self._stages if layer), default=len(places.layers))
-        for number in range(first, len(places.layers)):
+        for number in range(len(places.layers)):
+            if number < first and places.window(number) is None:
+                continue
             hook = places.layers[number].register_forward_pre_hook(self._before(number), with_kwargs=True)
             undo.callback(hook.remove)
         for number in self._wanted.tower:

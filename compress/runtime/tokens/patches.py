@@ -19,6 +19,7 @@ def patch_pixels(seen: Seen, units: Tensor, prefix: int) -> Tensor:
     assert seen.hidden is not None
     if pixels.dim() == 2:
         grey = pixels.unflatten(1, (3, -1)).mean(1)
+        grey = grey if seen.rows is None else grey[seen.rows.to(grey.device)]
     else:
         tiles = pixels.flatten(0, -4) if pixels.dim() > 4 else pixels
         tiles = tiles[tiles.flatten(1).any(1)] if len(tiles) != len(seen.hidden) else tiles

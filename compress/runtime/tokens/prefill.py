@@ -14,7 +14,7 @@ from compress.runtime.tokens.deciding import decided
 from compress.runtime.tokens.memory import NAME, Held, Memory
 from compress.runtime.tokens.places.kind import Places
 from compress.runtime.tokens.reading import Reading
-from compress.runtime.tokens.slots import Slots, masked, taken
+from compress.runtime.tokens.slots import Slots, masked, taken, windowed
 from compress.runtime.tokens.turn import Turn
 
 Stages = Mapping[int, Sequence[Stage]]
@@ -32,10 +32,6 @@ class Prefill:
         self._restores = any(stage.select == "restore" for some in stages.values() for stage in some)
         self._waiting: Tensor | None = None
 
-    @property
-    def _flash(self) -> bool:
-        return "flash" in str(self._places.text.config._attn_implementation)  # pyright: ignore
-
     def enter(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The decoder's arguments without the tokens that go before it."""
         turn, states = self.turn, kwargs["inputs_embeds"]
@@ -52,16 +48,19 @@ class Prefill:
             **kwargs,
             "inputs_embeds": states,
             "position_ids": self._own_positions(),
-            "attention_mask": masked(mask, index, self.slots.filler, index, flash=self._flash),
+            "attention_mask": masked(mask, index, self.slots.filler, index, flash=self._places.flash),
             **self._deep(kwargs, index),
         }
 
     def layer(self, number: int, states: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """The states and arguments of a layer that a stage names, or after one."""
-        if number in self._stages:
+        """The states and arguments of a layer that a stage names, or after one, or that looks a limited way back."""
+        if number and number in self._stages:
             states, _ = self._stage(number, states)
         index = self._first_index()
-        mask = masked(kwargs.get("attention_mask"), index, self.slots.filler, index, flash=self._flash)
+        mask = masked(kwargs.get("attention_mask"), index, self.slots.filler, index, flash=self._places.flash)
+        window, columns = self._places.window(number), self.slots.columns
+        if window is not None and not self._places.flash:
+            mask = windowed(mask, columns, columns, window)
         found = {**kwargs, "attention_mask": mask}
         if kwargs.get("position_ids") is not None:
             found["position_ids"] = (
@@ -122,6 +121,9 @@ class Prefill:
     def _cut(self, stage: Stage, states: Tensor, slots: Slots) -> Tensor:
         """`states` with merged tokens in the places of those that stay; the turn says who does."""
         turn, slot = self.turn, slots.slot_of(self.turn.length)
+        if stage.select == "none":
+            turn.alive = turn.alive & ~turn.visual
+            return states
         states = states if stage.residual.name == "drop" else states.clone()
         scored = None if turn.previous is None else turn.previous.clone()
         for group in turn.budgets(stage.per):

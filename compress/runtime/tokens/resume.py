@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.errors import ModelError
 from compress.runtime.tokens.memory import Held, Memory
 from compress.runtime.tokens.places.kind import Places
+from compress.runtime.tokens.slots import beyond
 
 
 class Resume:
@@ -40,11 +41,12 @@ class Resume:
         return {**given, "position_ids": positions, "attention_mask": self._mask(mask, held)}
 
     def layer(self, number: int, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A layer's arguments, where it holds fewer keys than the first."""
+        """A layer's arguments, where it holds other keys than the first, or looks a limited way back."""
         batch, new = states.shape[:2]
-        held, first = self._memory.at(number).repeated(batch), self._first.repeated(batch)
-        if held.slots.columns.shape == first.slots.columns.shape and held.moved is first.moved:
+        held = self._memory.at(number)
+        if held is self._first and self._places.window(number) is None:
             return kwargs
+        held, first = held.repeated(batch), self._first.repeated(batch)
         found = {**kwargs, "attention_mask": self._own_mask(number, held, kwargs, new)}
         if held.moved is not None:
             before = 0 if first.moved is None else first.moved
@@ -55,19 +57,23 @@ class Resume:
 
     def _own_mask(self, number: int, held: Held, kwargs: dict[str, Any], new: int) -> Tensor | None:
         """The mask of a layer that holds other columns than the first: of its `keys`, in the form that it was given."""
-        cache, batch = kwargs["past_key_values"], len(held.slots.columns)
+        cache, batch, window = kwargs["past_key_values"], len(held.slots.columns), self._places.window(number)
+        form, filler = kwargs.get("attention_mask"), held.slots.filler
+        later = cache.get_seq_length(number) - filler.shape[1] + new
         mine = self._mask(self._given, held)
-        filler = held.slots.filler
         if mine is None:
-            if not filler.any() and new == 1:
+            if not filler.any() and (self._places.flash or (new == 1 and window is None)):
                 return None
-            later = cache.get_seq_length(number) - filler.shape[1] + new
             mine = torch.cat([~filler, filler.new_ones(batch, later)], 1)
         keys, _ = cache.get_mask_sizes(new, number)  # those of a sliding window are the last ones
         mine = mine.bool()[:, -keys:]
-        if (form := kwargs.get("attention_mask")) is not None and form.dim() == 2:
-            return mine.to(form.dtype)
+        if self._places.flash:
+            return mine.long()
         visible = mine[:, None, None] & mine.new_ones(new, keys).tril(keys - new)
+        if window is not None:
+            columns = self._memory.length + torch.arange(later, device=mine.device).expand(batch, later)
+            columns = torch.cat([held.slots.columns, columns], 1)
+            visible &= ~beyond(columns[:, -new:], columns[:, -keys:], window)
         if form is None or form.dtype == torch.bool:
             return visible
         return torch.zeros_like(visible, dtype=form.dtype).masked_fill(~visible, torch.finfo(form.dtype).min)

@@ -99,6 +99,22 @@ def masked(mask: Any, index: Tensor, filler: Tensor, queries: Tensor | None, *, 
     return found.masked_fill(filler[:, None, None], hidden)
 
 
+def windowed(mask: Tensor | None, queries: Tensor, keys: Tensor, window: int) -> Tensor | None:
+    """A mask that also hides keys `window` columns or more before the query, tokens that went being counted.
+
+    `queries` `[batch, queries]` and `keys` `[batch, keys]` are columns; `mask` as for `masked`, with heads if any.
+    """
+    far = beyond(queries, keys, window)
+    if mask is None:
+        return (queries[:, None, :, None] >= keys[:, None, None]) & ~far if far.any() else None
+    return mask.masked_fill(far, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+
+
+def beyond(queries: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Which keys are `window` columns or more before the query, bool `[batch, 1, queries, keys]`."""
+    return queries[:, None, :, None] - keys[:, None, None] >= window
+
+
 def _lines(mask: Tensor, queries: Tensor) -> Tensor:
     batch, some = queries.shape
     wide = mask.expand(batch, *mask.shape[1:])

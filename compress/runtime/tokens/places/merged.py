@@ -28,6 +28,7 @@ class Merged(Places):
         sizes: Tensor = seen.given["image_grid_thw"]
         side = int(self.tower.spatial_merge_size)  # pyright: ignore[reportArgumentType]
         units = self._order(sizes).to("cpu")[:, None] * side**2 + torch.arange(side**2)
+        seen.rows = units.flatten().argsort()
         found, start = [], 0
         for (frames, rows, columns), tokens in zip(sizes.tolist(), seen.counts, strict=True):
             shape = (frames * rows // side, columns // side)
