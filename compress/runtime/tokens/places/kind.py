@@ -40,12 +40,14 @@ class Grid:
 class Seen:
     """What the tower ran over: `counts`, tokens of each picture; the arguments that the model's `get_image_features`
     got, by name; the tower's last `hidden`, `[pictures, patches, size]` or `[patches, size]`, None where it did not
-    run; and the `attention` of layers that were watched, by number."""
+    run; the `attention` of layers that were watched, by number; and `order`, long `[patches]`: which of the patches
+    given each of the tower's is, None where it has them in the same order."""
 
     counts: Sequence[int] = ()
     given: dict[str, Any] = field(default_factory=dict)
     hidden: Tensor | None = None
     attention: dict[int, list[Attention]] = field(default_factory=lambda: defaultdict(list))
+    order: Tensor | None = None
 
 
 class Places(ABC):
