@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
+import several
 import torch
 import vlms
 from test_token_trace import LAST, TOWER, obeying
 
+from compress import cli
+from compress.comparison.front import fronts
+from compress.comparison.write import columns, heads, lines
+from compress.evaluate import before_after
 from compress.evaluate.visual_tokens import looked
-from compress.pipeline import run
-from compress.recipe.read import parse_recipe
 from compress.report.rows import rows
 from compress.report.token_pictures import pictures, shown
 
-RULE = "steps:\n- tokens:\n  - {{keep: {}, score: {{attention: {{queries: cls}}}}}}\n"
 STAGES = {"keep": 0.5, "score": TOWER}, {"at": {"decoder": 2}, "keep": 0.25, "score": LAST}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny LLaVA on disk."""
-    place = tmp_path_factory.mktemp("vlm") / "llava"
-    vlms.vlm("llava-clip").save_pretrained(place)
-    return place
+def compared(tmp_path_factory):
+    """Two rules compared on a tiny LLaVA with a tokenizer: the folder, and what was shown."""
+    place = tmp_path_factory.mktemp("compared")
+    several.save("llava", place / "in", tokenizer=True)
+    inside = "{at: {decoder: 1}, keep: 25%, score: {attention: {queries: last}}}"
+    for name, stage in (("features", "{keep: 50%, score: {attention: {queries: cls}}}"), ("inside", inside)):
+        (place / f"{name}.yaml").write_text(f"steps:\n- tokens: [{stage}]\n")
+    given = [str(place / name) for name in ("features.yaml", "inside.yaml", "in")]
+    with redirect_stdout(StringIO()) as shown, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(before_after, "SAMPLES", 8)
+        assert cli.call(["compare", *given, "-o", str(place / "out"), "--force"]) == 0
+    return place / "out", shown.getvalue()
 
 
 def test_savings_are_those_counted_by_hand():
     with obeying("llava-clip", *STAGES) as (model, _, _):
-        found = looked(model, vlms.prompt("llava-clip", rows=1))
-        padded = looked(model, vlms.prompt("llava-clip", rows=2, pad=2))
+        found = looked(model, model, vlms.prompt("llava-clip", rows=1))
+        padded = looked(model, model, vlms.prompt("llava-clip", rows=2, pad=2))
     assert found is not None and padded is not None
     assert (found.visual, found.text, padded.text) == (36, 9, 10)  # of rows with 9 and 11
     assert found.kept == [0.5, 0.5, 0.25, 0.25]
@@ -43,7 +54,7 @@ def test_savings_are_those_counted_by_hand():
 
 def test_tokens_outside_of_a_sliding_window_cost_nothing():
     with obeying("gemma3", {"keep": 1.0, "score": TOWER}) as (model, _, _):
-        found = looked(model, vlms.prompt("gemma3", rows=1))
+        found = looked(model, model, vlms.prompt("gemma3", rows=1))
     assert found is not None
     tokens = 9 + 9
     assert found.cache[0] == 2 * (8 + tokens) * 2 * 16 * 4  # two layers see 8 tokens, two all of them
@@ -73,15 +84,47 @@ def test_a_picture_fades_where_tokens_went_and_is_coloured_where_they_merged():
     assert pictures([]) is None
 
 
-def test_the_report_of_a_run_has_pictures_and_what_is_saved(folder, tmp_path):
-    report = run(parse_recipe(RULE.format("25%")), folder, tmp_path / "out")
+@pytest.mark.slow
+def test_the_report_of_a_run_has_pictures_and_what_is_saved(compared):
+    folder = compared[0] / "features"
+    report = json.loads((folder / "report.json").read_text())
     found = report["visual_tokens"]
-    assert found["kept"] == [0.25] * 4 and found["visual"] == 36
+    visual, text = int(found["visual"]), int(found["text"])
+    left = round(found["kept"][0] * visual)
+    assert left == (visual + 1) // 2
     labels = {row.label: row for row in rows(report)}
-    assert labels["Visual tokens, mean over decoder layers"].change == "−75.0 %"
-    text = int(found["text"])
-    assert labels[f"Key/value cache, 36 + {text} tokens"].better
-    assert f"Time to first token, 1 × {36 + text} tokens" in labels
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Visual tokens that are left" in page and "9 of 36" in page and page.count("<image") >= 2
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert labels["Visual tokens, mean over decoder layers"][1:3] == (str(visual), str(left))
+    assert labels[f"Key/value cache, {visual} + {text} tokens"].better
+    assert f"Time to first token, 1 × {visual + text} tokens" in labels
+    page = (folder / "report.html").read_text()
+    assert "Visual tokens that are left" in page and f"{left} of {visual}" in page and page.count("<image") >= 2
+
+
+@pytest.mark.slow
+def test_rules_are_compared_by_what_they_save_of_a_prompt_with_a_picture(compared):
+    folder, shown = compared
+    found = json.loads((folder / "compare.json").read_text())
+    reports = [json.loads((folder / row["name"] / "report.json").read_text()) for row in found["rows"]]
+    for row, report in zip(found["rows"], reports, strict=True):
+        visual = report["visual_tokens"]
+        assert row["kept"] == sum(visual["kept"]) / len(visual["kept"])
+        assert row["prefill"] == visual["flops"][1] / visual["flops"][0] < 1
+        assert row["cache"] == visual["cache"][1] / visual["cache"][0] < 1
+    assert {"prefill", "cache"} <= set(found["front"]) <= {"prefill", "cache", "latency"}
+    assert heads(found)[2:6] == ["Tokens", "Prefill", "Cache", "Latency"]
+    assert [f"{100 * row['kept']:.1f} %" for row in found["rows"]] == [line.costs[0] for line in lines(found)[1:]]
+    assert any("unlike shares of the visual tokens" in text for text in found["warnings"])
+    assert (folder / "compare.png").is_file() and "<th>Prefill</th>" in (folder / "compare.html").read_text()
+    assert max(len(line) for line in shown.splitlines() if "1  features" in line) <= 80
+
+
+def test_where_some_recipes_prune_weights_these_have_a_column_too():
+    some = [{"name": "rule", "params": 100, "flops": 1.0, "kept": 0.25, "prefill": 0.5, "seconds": 1.0}]
+    some.append({"name": "smaller", "params": 80, "flops": 0.8, "seconds": 1.0})
+    dense = {"name": "dense", "params": 100, "flops": 1.0, "kept": 1.0, "prefill": 1.0}
+    found = {"dense": dense, "rows": some, "ranking": [], "front": {}}
+    assert columns(found) == ["params", "kept", "flops", "latency"]
+    assert [line.costs[1] for line in lines(found)] == ["100 %", "25.0 %", "–"]
+    for row in some:
+        row["quality"] = {"value": 1.0, "higher_is_better": True}
+    assert set(fronts(some)) == {"params", "flops"}

@@ -124,7 +124,9 @@ class Evaluator:
         samples = self._samples(rows, pruned)
         times = self._time(one, other, samples, budget, notes, writing=rule) if self._timed else None
         written = self._write(one, other, pruned, limited=budget.limited) if self._meaningful else []
-        visual = looked(other.model, rows) if rule and isinstance(other, Whole) else None
+        visual = None
+        if rule and isinstance(one, Whole) and isinstance(other, Whole):
+            visual = looked(other.model, one.model, rows)
         return replace(self._compared(after, samples, times, notes), continuations=written, visual_tokens=visual)
 
     def _held_out(self, length: int, samples: int) -> list[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from compress.inputs.batch import Batch, given
 from compress.runtime import traced
 from compress.runtime.config import runtime_rules
 from compress.runtime.tokens.find import places_of
-from compress.runtime.tokens.places.kind import core_of
+from compress.runtime.tokens.places.kind import Places, core_of
 from compress.runtime.tokens.trace import Trace
 
 LENGTH, SAMPLES = 64, 4
@@ -50,8 +50,9 @@ def prunes_tokens(config: Mapping[str, Any]) -> bool:
 
 
 @torch.inference_mode()
-def looked(model: nn.Module, batch: Batch) -> VisualTokens | None:
-    """A model that obeys its rule, run over prompts with pictures; None where these have none.
+def looked(model: nn.Module, dense: nn.Module, batch: Batch) -> VisualTokens | None:
+    """A model that obeys its rule, run over prompts with pictures, beside the `dense` one, whose costs are counted;
+    None where the prompts have no pictures.
 
     FLOPs are those of the matrix products, by the model's weights and the lengths that its layers read.
     """
@@ -66,36 +67,52 @@ def looked(model: nn.Module, batch: Batch) -> VisualTokens | None:
     whole = trace.valid.sum(1)
     text = (trace.valid & ~trace.visual).sum(1)
     lengths = trace.lengths(len(places.layers))
-    dense = whole.expand_as(lengths)
-    flops, cache = _costs(places.text, places.layers)
+    before, after = _costs(places_of(dense)), _costs(places)
+    every = whole.expand(before.layers, -1)
     return VisualTokens(
         visual=float((whole - text).float().mean()),
         text=float(text.float().mean()),
         kept=((lengths - text) / (whole - text)).mean(1).tolist(),
-        flops=(flops(dense), flops(lengths)),
-        cache=(cache(dense), cache(lengths)),
+        flops=(before.flops(every), after.flops(lengths)),
+        cache=(before.cache(every), after.cache(lengths)),
         traces=[trace],
     )
 
 
-def _costs(text: nn.Module, layers: nn.ModuleList) -> tuple[Callable[[Tensor], float], Callable[[Tensor], float]]:
-    """FLOPs, and bytes of the cache, of `[layers, prompts]` tokens, in the mean over prompts."""
-    config: Any = text.config
-    heads, state = config.num_attention_heads, next(layers.parameters())
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    most = torch.tensor([_window(config, number) for number in range(len(layers))])[:, None]
-    weights = torch.tensor([_weights(layer, config) for layer in layers]).double()[:, None]
-    keys = getattr(config, "num_key_value_heads", None) or heads
+@dataclass(frozen=True)
+class _Costs:
+    """What a decoder costs, in the mean over prompts, by the tokens `[layers, prompts]` that its layers read. By layer,
+    float64 `[layers, 1]`: the `weights` that a token meets and how `most` keys it sees. `width` of all heads' queries
+    together, `held` bytes of a token's key and value."""
 
-    def flops(lengths: Tensor) -> float:
+    weights: Tensor
+    most: Tensor
+    width: int
+    held: int
+
+    @property
+    def layers(self) -> int:
+        return len(self.weights)
+
+    def flops(self, lengths: Tensor) -> float:
         tokens = lengths.cpu().double()
-        return float((2 * weights * tokens + 4 * heads * size * tokens * tokens.minimum(most)).sum(0).mean())
+        products = 2 * self.weights * tokens + 4 * self.width * tokens * tokens.minimum(self.most)
+        return float(products.sum(0).mean())
 
-    def cache(lengths: Tensor) -> float:
-        tokens = lengths.cpu().double().minimum(most)
-        return float(2 * keys * size * state.element_size() * tokens.sum(0).mean())
+    def cache(self, lengths: Tensor) -> float:
+        return self.held * float(lengths.cpu().double().minimum(self.most).sum(0).mean())
 
-    return flops, cache
+
+def _costs(places: Places) -> _Costs:
+    config: Any = places.text.config
+    heads, layers = config.num_attention_heads, places.layers
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    most = [_window(config, number) for number in range(len(layers))]
+    weights = [_weights(layer, config) for layer in layers]
+    held = 2 * keys * size * next(layers.parameters()).element_size()
+    columns = (torch.tensor(some).double()[:, None] for some in (weights, most))
+    return _Costs(*columns, width=heads * size, held=held)
 
 
 def _weights(layer: nn.Module, config: Any) -> float:
