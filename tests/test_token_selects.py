@@ -32,7 +32,7 @@ def test_every_selection_keeps_what_it_is_asked_for(part, seed, side, share):
     kept = found.kept.tolist()
     assert kept == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < n
     if part == "pool":
-        cell = min(math.isqrt(n // keep), *side)
+        cell = min(math.floor(math.sqrt(n / keep) + 0.5), *side)
         assert len(kept) == (side[0] // cell) * (side[1] // cell)
     else:
         assert len(kept) == keep
@@ -150,7 +150,7 @@ def test_pool_cells_are_those_of_average_pooling():
         n = rows * columns
         have = offers(n, (rows, columns))
         found = run("pool", keep, have)
-        side = min(int(math.sqrt(n / keep)), rows, columns)
+        side = min(math.floor(math.sqrt(n / keep) + 0.5), rows, columns)
         picture = have["hidden"].T.reshape(1, DIM, rows, columns)
         expected = torch.nn.functional.avg_pool2d(picture, side, side)[0].flatten(1).T
         means = torch.stack([have["hidden"][found.assign == i].mean(0) for i in range(len(found.kept))])

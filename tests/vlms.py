@@ -121,7 +121,12 @@ CLS = ("llava-clip", "llava-dinov2", "llava-next", "internvl")
 def vlm(name: str) -> tf.PreTrainedModel:
     """A tiny model with random weights, in float32; shared, so leave it as it is."""
     torch.manual_seed(0)
-    model = FAMILIES[name]().eval()
+    return lively(FAMILIES[name]())
+
+
+def lively(model: tf.PreTrainedModel) -> tf.PreTrainedModel:
+    """The model with weights drawn so large that its logits differ, which ends no text of its own accord."""
+    model = model.eval()
     with torch.no_grad():
         for parameter in model.parameters():  # initial weights are so small that all logits are alike
             if parameter.dim() > 1:
@@ -171,3 +176,14 @@ def _pixels(name: str, rows: int, pictures: int, make: torch.Generator) -> dict[
         return {"pixel_values": pixels, "image_sizes": torch.tensor([[24, 48]]).repeat(total, 1)}
     shape = (rows, pictures) if name in ("idefics3", "smolvlm") else (total,)
     return {"pixel_values": torch.randn(*shape, 3, 24, 24, generator=make)}
+
+
+def alone(given: dict[str, Tensor], row: int, pad: int = 0) -> dict[str, Tensor]:
+    """One row of `prompt`'s batch, without its padding."""
+    rows, length = given["input_ids"].shape
+    return {
+        key: value[row : row + 1, pad:]
+        if value.shape == (rows, length)
+        else value[len(value) // rows * row : len(value) // rows * (row + 1)]
+        for key, value in given.items()
+    }

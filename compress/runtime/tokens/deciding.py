@@ -19,11 +19,9 @@ from compress.runtime.tokens.selection import Selection
 
 def decided(stage: Stage, reading: Reading, came: int) -> tuple[Merged, Tensor | None]:
     """What is left of the group's tokens, of which `came` with the prompt, and their scores `[n]` (None without)."""
-    count = len(reading.columns)
-    if isinstance(stage.select, str):
-        return Merged(reading.columns.new_zeros(0)), None
+    assert not isinstance(stage.select, str), "no tokens are left to decide about, or those that left come back"
     scores = _scores(stage, reading)
-    keep = kept_count(stage.keep or 1.0, came, count)
+    keep = kept_count(stage.keep or 1.0, came, len(reading.columns))
     selection = _selected(stage.select, reading, scores, keep)
     given = {"selection": selection, "keep": keep, "scores": scores}
     return _called(stage.residual, token_residuals, reading, given), scores

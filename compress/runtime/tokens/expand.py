@@ -45,4 +45,5 @@ def _term(term: Term, stage: Stage, places: Places) -> Term:
 
 
 def _layer(share: str, depth: int) -> int:
-    return int(float(share.rstrip("%")) / 100 * depth)
+    """The nearest layer, so that a whole percentage can say any layer of up to 50."""
+    return int(float(share.rstrip("%")) / 100 * depth + 0.5)

@@ -10,10 +10,10 @@ from torch import nn
 
 from compress.errors import ModelError
 from compress.recipe.token_stage import Stage, Term
-from compress.registry import token_places
+from compress.registry import Registry, token_places, token_residuals, token_selects
 from compress.runtime.tokens.places.kind import Places, core_of
-from compress.runtime.tokens.reading import ATTENTION, MODULES, layers_of, reads_tower
-from compress.runtime.tokens.wanted import needs_of, terms
+from compress.runtime.tokens.reading import ATTENTION, LAYERS, MODULES, layers_of, needs_of, reads_tower
+from compress.runtime.tokens.wanted import all_read, shares_of, terms
 
 
 def places_of(model: nn.Module) -> Places:
@@ -33,7 +33,7 @@ def places_of(model: nn.Module) -> Places:
 def check(places: Places, stages: Sequence[Stage]) -> None:
     """Raises ModelError, with the stage and the cure, for stages that the model cannot obey."""
     depth, name = len(places.layers), type(places.core).__name__
-    last = 0
+    last = back = 0
     for number, stage in enumerate(stages):
         where = f"tokens: stages.{number}"
         if stage.layer >= depth:
@@ -61,8 +61,11 @@ def check(places: Places, stages: Sequence[Stage]) -> None:
                 "anew; write `positions: keep`"
             )
         last = stage.layer
+        _check_scored(stage, where)
         for term in terms(stage):
             _check_term(places, stage, term, where, name)
+        _check_back(stage, back, where)
+        back = stage.layer if stage.select == "restore" else back
 
 
 def _check_term(places: Places, stage: Stage, term: Term, where: str, name: str) -> None:
@@ -89,6 +92,31 @@ def _check_term(places: Places, stage: Stage, term: Term, where: str, name: str)
         raise ModelError(f"{said}: the decoder has no CLS token; write `in: tower`, or `queries: last`")
     if not tower and needs & {"cls_value"}:
         raise ModelError(f"{said}: reads the tower's attention; write `in: tower` beside it")
+
+
+def _check_back(stage: Stage, back: int, where: str) -> None:
+    """Raises ModelError where layers are read in which tokens that came `back` at a later one were not."""
+    for term in all_read(stage):
+        if not reads_tower(stage, term) and set(needs_of(term)) & set(LAYERS):
+            for layer in layers_of(term.score, stage.layer):
+                if layer < back:
+                    raise ModelError(
+                        f"{where}: reads layer {layer} of the decoder, where the tokens that come back at {back} were "
+                        f"not; read layers from {back} on, with a later stage"
+                    )
+
+
+def _check_scored(stage: Stage, where: str) -> None:
+    """Raises ModelError for a selection or a residual that reads scores where the stage has none."""
+    if stage.score or isinstance(stage.select, str):
+        return
+    parts: list[tuple[str, Registry, str]] = [("residual", token_residuals, stage.residual.name)]
+    shares = shares_of(stage)
+    own = [share.select.name for share in shares if share.score is None] if shares else [stage.select.name]
+    for key, registry, name in (*parts, *(("select", token_selects, name) for name in own)):
+        scores = inspect.signature(registry.get(name).target).parameters.get("scores")
+        if scores is not None and "None" not in str(scores.annotation):
+            raise ModelError(f"{where}.{key}: {name}: reads scores, and the stage has none; give it a `score`")
 
 
 def _renumbers(places: Places) -> bool:

@@ -134,6 +134,9 @@ class Prefill:
     def _cut(self, stage: Stage, states: Tensor, slots: Slots) -> Tensor:
         """`states` with merged tokens in the places of those that stay; the turn says who does."""
         turn, slot = self.turn, slots.slot_of(self.turn.length)
+        if stage.select == "none":
+            turn.alive = turn.alive & ~turn.visual
+            return states
         states = states if stage.residual.name == "drop" else states.clone()
         scored = None if turn.previous is None else turn.previous.clone()
         for group in turn.budgets(stage.per):

@@ -43,6 +43,19 @@ def layers_of(part: Part, first: int) -> list[int]:
     return [number + first if number < 0 else number for number in layers]
 
 
+def needs_of(term: Term) -> tuple[str, ...]:
+    """What a term's score is handed."""
+    meta: Any = token_scores.get(term.score.name).meta
+    return meta.needs
+
+
+def keys_of(stage: Stage) -> Term:
+    """The term from whose last layer a selection is handed keys: the stage's first that reads attention, and without
+    one, one that reads the layer before the stage."""
+    reading = (term for term in stage.score if set(needs_of(term)) & set(ATTENTION))
+    return next(reading, Term(score=Part("key_norm")))
+
+
 def argument(entry: Entry, given: Mapping[str, Any], name: str, otherwise: Any = None) -> Any:
     """An argument of a part as given, or its default; `otherwise` where it has no such."""
     if name in given:
@@ -53,8 +66,8 @@ def argument(entry: Entry, given: Mapping[str, Any], name: str, otherwise: Any =
 class Reading:
     """One group at one stage. `states` `[batch, slots, dim]` are what the decoder has in its `slots` now.
 
-    Called with a need's name, and a term for those that are read of layers. Raises ModelError, saying what to do, where
-    the model cannot give it.
+    Called with a need's name, and the term whose layers are read, by default that of `keys_of`. Raises ModelError,
+    saying what to do, where the model cannot give it.
     """
 
     def __init__(
@@ -80,8 +93,7 @@ class Reading:
 
     def __call__(self, need: str, term: Term | None = None) -> Any:
         if need in LAYERS:
-            assert term is not None
-            return self._of_layers(need, term)
+            return self._of_layers(need, term or keys_of(self._stage))
         return getattr(self, f"_{need}")()
 
     def _hidden(self) -> Tensor:
@@ -106,7 +118,9 @@ class Reading:
         return self._turn.sizes[self._group.row, self.columns]
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self._seed + self._stage.layer)
+        """Other draws for each stage and each picture of a prompt, whatever stands beside it in a batch."""
+        before = int(self._turn.visual[self._group.row, : int(self.columns[0])].sum())
+        return torch.Generator().manual_seed(self._seed + (self._stage.layer << 40) + (before << 20))
 
     def _tower_hidden(self) -> Tensor:
         return self._of_tower().mean(1)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compress.recipe.part import Part
 from compress.recipe.token_stage import Stage, Term
-from compress.registry import token_scores, token_selects
-from compress.runtime.tokens.reading import ATTENTION, MODULES, layers_of, reads_tower
+from compress.registry import token_selects
+from compress.runtime.tokens.reading import ATTENTION, MODULES, keys_of, layers_of, needs_of, reads_tower
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Wanted:
         """`depth` is that of the tower."""
         tower, decoder, modules = set(), set(), set()
         for stage in stages:
-            for term in terms(stage):
+            for term in all_read(stage):
                 needs = set(needs_of(term))
                 from_tower = reads_tower(stage, term)
                 numbers = layers_of(term.score, depth if from_tower else stage.layer)
@@ -35,16 +36,32 @@ class Wanted:
         return cls(frozenset(tower), frozenset(decoder), frozenset(modules))
 
 
-def needs_of(term: Term) -> tuple[str, ...]:
-    """What a term's score is handed."""
-    meta: Any = token_scores.get(term.score.name).meta
-    return meta.needs
-
-
 def terms(stage: Stage) -> Iterator[Term]:
     """The stage's terms, and those that its selection brings along."""
     yield from stage.score
-    if not isinstance(stage.select, str):
-        for part in token_selects.get(stage.select.name).bind(stage.select.arguments).keywords.get("parts", ()):
-            if part.score is not None:
-                yield Term(score=part.score)
+    for part in shares_of(stage):
+        if part.score is not None:
+            yield Term(score=part.score)
+
+
+def all_read(stage: Stage) -> Iterator[Term]:
+    """The terms, and that of whose layer the selection compares keys."""
+    yield from terms(stage)
+    if _compares_keys(stage):
+        yield keys_of(stage)
+
+
+def _compares_keys(stage: Stage) -> bool:
+    selects = () if isinstance(stage.select, str) else (stage.select, *(part.select for part in shares_of(stage)))
+    return any("key" in _meta(select).needs for select in selects)
+
+
+def shares_of(stage: Stage) -> Sequence[Any]:
+    """The parts of a selection that has several (`compress.runtime.tokens.select.quota.Share`)."""
+    if isinstance(stage.select, str):
+        return ()
+    return token_selects.get(stage.select.name).bind(stage.select.arguments).keywords.get("parts", ())
+
+
+def _meta(select: Part) -> Any:
+    return token_selects.get(select.name).meta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from math import floor, sqrt
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from compress.runtime.tokens.selection import Selection, checked
 
 @token_selects.add("pool", needs=("hidden", "grid", "keep"), paper="2405.17430")
 def pool(hidden: Tensor, grid: tuple[int, int], keep: int) -> Selection:
-    """One token for each square cell of side ⌊√(n / keep)⌋; with the residual `nearest`, the mean of the cell.
+    """One token for each square cell of side √(n / keep), rounded; with the residual `nearest`, the mean of the cell.
 
     The one kept is in the cell's middle. Rows and columns beyond the last whole cell leave, as in the released code, so
     that the number of tokens is that of whole cells, which is `keep` only where the grid shares out. `hidden`
@@ -22,7 +22,7 @@ def pool(hidden: Tensor, grid: tuple[int, int], keep: int) -> Selection:
     """
     n = len(hidden)
     rows, columns = sides(grid, n, "token selection pool")
-    side = min(isqrt(n // checked(keep, n)), rows, columns)
+    side = min(floor(sqrt(n / checked(keep, n)) + 0.5), rows, columns)
     down, across = rows // side, columns // side
     place = torch.arange(n, device=hidden.device).view(rows, columns)
     middle = (side - 1) // 2
