@@ -6,14 +6,20 @@ from collections.abc import Sequence
 
 from compress.recipe.token_stage import Stage
 
+FILMS = (
+    "vLLM (--video-pruning-rate, --video-retention-ratio) and SGLang (video_pruning_rate in config.json) prune films "
+    "alone"
+)
+
 
 def engines(stages: Sequence[Stage]) -> list[str]:
-    """A sentence for each engine that can do the same, and one where none can."""
-    features = [stage for stage in stages if stage.layer == 0]
-    if len(features) != len(stages):
-        return ["no serving engine drops visual tokens inside of the decoder: there all tokens run"]
-    (first, *more) = features
-    if not more and not isinstance(first.select, str) and first.select.name == "dpp":
-        share = round(100 * (1 - (first.keep or 1)))
-        return [f"OpenVINO GenAI does the same where its pruning ratio is set to {share} (CDPruner)"]
-    return ["no serving engine has this rule; vLLM's --video-pruning-rate prunes films alone, by their changes"]
+    """Sentences for the report: which flags of which engine do the same, and what none of them does."""
+    if any(stage.layer for stage in stages):
+        return [f"no serving engine drops visual tokens inside of the decoder; {FILMS}"]
+    first = stages[0]
+    name, share = (first.select if isinstance(first.select, str) else first.select.name), round(100 * (first.keep or 0))
+    if len(stages) == 1 and name == "dpp":
+        return [f"the same in OpenVINO GenAI: pruning_ratio={100 - share} of its generation config (CDPruner); {FILMS}"]
+    if len(stages) == 1 and name == "pivots":
+        return [f"the same in TensorRT Edge-LLM: --visualPrune (DART), to keep {share} %; {FILMS}"]
+    return [f"no serving engine has this rule; {FILMS}"]
