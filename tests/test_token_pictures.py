@@ -84,6 +84,15 @@ def test_a_picture_fades_where_tokens_went_and_is_coloured_where_they_merged():
     assert pictures([]) is None
 
 
+def test_of_many_stages_the_last_at_each_place_is_drawn():
+    before = [{"keep": keep, "score": TOWER} for keep in (0.9, 0.8, 0.7, 0.6, 0.5)]
+    with obeying("llava-clip", *before, {"at": {"decoder": 2}, "keep": 0.1, "score": LAST}) as (model, traces, _):
+        model(**vlms.prompt("llava-clip", rows=1))
+    figure = pictures(traces)
+    assert figure is not None
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "18 of 36", "4 of 36"]
+
+
 @pytest.mark.slow
 def test_the_report_of_a_run_has_pictures_and_what_is_saved(compared):
     folder = compared[0] / "features"

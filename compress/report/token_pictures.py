@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from compress.runtime.tokens.trace import After, Trace
     from compress.runtime.tokens.turn import Group
 
-MOST = 4
-"""Pictures that are drawn."""
+MOST, STAGES = 4, 5
+"""Pictures that are drawn, and stages of each."""
 
 SIDE = 1.9
 """Of a picture, in inches."""
@@ -36,12 +36,13 @@ def pictures(traces: Sequence[Trace], most: int = MOST, side: float = SIDE) -> F
     """The first pictures as the tower saw them, and after each stage; None where there is none with rows and columns.
 
     `side` of a picture in inches. What was merged into one token has one colour and a frame around the token that
-    holds it; what went altogether is greyed out. A picture that was cut into tiles has a row for each of its grids.
+    holds it; what went altogether is greyed out. A picture that was cut into tiles has a row for each of its grids. Of
+    more than five stages the last one at each place of the model is drawn, and of these every n-th.
     """
     found = [(trace, group) for trace in traces for group in trace.groups if group.shape is not None][:most]
     if not found:
         return None
-    columns = 1 + max(len(trace.stages) for trace, _ in found)
+    columns = 1 + max(len(_drawn(trace.stages)) for trace, _ in found)
     with rc_context(STYLE):
         figure = Figure(figsize=(side * columns + 0.1, side * len(found) + 0.3), layout="constrained")
         places = figure.subplots(len(found), columns, squeeze=False)
@@ -91,7 +92,8 @@ def _large(values: np.ndarray, group: Group, pixels: np.ndarray) -> np.ndarray:
 
 
 def _row(line: Sequence[Axes], trace: Trace, group: Group, *, titled: bool) -> None:
-    for axes, after in zip(line, [None, *trace.stages], strict=False):
+    stages = _drawn(trace.stages)
+    for axes, after in zip(line, [None, *stages], strict=False):
         pixels = shown(trace, group, after)
         axes.imshow(pixels, interpolation="nearest" if max(pixels.shape) < 200 else None)
         if after is not None:
@@ -101,8 +103,16 @@ def _row(line: Sequence[Axes], trace: Trace, group: Group, *, titled: bool) -> N
     for axes in line:
         axes.set_xticks([])
         axes.set_yticks([])
-    for axes in line[1 + len(trace.stages) :]:
+    for axes in line[1 + len(stages) :]:
         axes.set_visible(False)
+
+
+def _drawn(stages: Sequence[After]) -> list[After]:
+    """The stages that have a column; the last one always."""
+    if len(stages) > STAGES:
+        stages = list({after.layer: after for after in stages}.values())
+    step = -(-len(stages) // STAGES)
+    return list(stages[::-1][::step][::-1])
 
 
 def _frames(axes: Axes, after: After, group: Group, pixels: Any) -> None:
