@@ -15,6 +15,7 @@ from compress.runtime.tokens.memory import NAME, Held, Memory
 from compress.runtime.tokens.places.kind import Places
 from compress.runtime.tokens.reading import Reading
 from compress.runtime.tokens.slots import Slots, masked, taken, windowed
+from compress.runtime.tokens.trace import Record, tell, wanted
 from compress.runtime.tokens.turn import Turn
 
 Stages = Mapping[int, Sequence[Stage]]
@@ -31,6 +32,8 @@ class Prefill:
         self._renumbered = False
         self._restores = any(stage.select == "restore" for some in stages.values() for stage in some)
         self._waiting: Tensor | None = None
+        self._number = 0
+        self._record: Record | None = None
 
     def enter(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The decoder's arguments without the tokens that go before it."""
@@ -39,6 +42,8 @@ class Prefill:
         if positions is None:
             positions = torch.arange(turn.length, device=states.device)[None]
         self._positions = positions
+        if wanted(self._places.core):
+            self._record = Record(turn)
         states, index = self._stage(0, states)
         self._first, self._began = self.slots, self.turn.alive.clone()
         mask = kwargs.get("attention_mask")
@@ -81,6 +86,8 @@ class Prefill:
         counts["kept"] += int(turn.alive[turn.visual].sum())
         if (cache := output.past_key_values) is not None:
             setattr(cache, NAME, Memory(turn.length, self._held))
+        if self._record is not None:
+            tell(self._places.core, self._record.trace)
         output.last_hidden_state = taken(output.last_hidden_state, self.slots.before(turn.length), 1)
         return output
 
@@ -93,6 +100,9 @@ class Prefill:
                 self._left(states)
                 states = self._cut(stage, states, self.slots)
             self._renumbered |= stage.positions == "renumber"
+            if self._record is not None:
+                self._record.end(self._number, layer)
+            self._number += 1
         before = self.slots
         self.slots, index = before.less(self.turn.alive)
         gone = (~self.turn.alive).sum(1) if self._renumbered else None
@@ -111,6 +121,8 @@ class Prefill:
         self._left(states)
         self.slots = self._first
         self.turn.alive = self.turn.alive | self._began
+        if self._record is not None:
+            self._record.restored()
         assert self._waiting is not None
         return self._waiting
 
@@ -132,6 +144,8 @@ class Prefill:
                 continue
             merged, scores = decided(stage, reading, len(group.columns))
             kept = reading.columns[merged.kept]
+            if self._record is not None:
+                self._record.went(group.row, reading.columns, merged)
             if merged.weights is not None:
                 own = states[group.row, slot[group.row, reading.columns]].float()
                 states[group.row, slot[group.row, kept]] = (merged.weights @ own).to(states.dtype)

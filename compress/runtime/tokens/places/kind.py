@@ -40,14 +40,14 @@ class Grid:
 class Seen:
     """What the tower ran over: `counts`, tokens of each picture; the arguments that the model's `get_image_features`
     got, by name; the tower's last `hidden`, `[pictures, patches, size]` or `[patches, size]`, None where it did not
-    run; the `attention` of layers that were watched, by number; and `rows`, long `[patches]`: of each patch of the
-    tower its row in pixel_values, None where the tower keeps their order."""
+    run; the `attention` of layers that were watched, by number; and `order`, long `[patches]`: which of the patches
+    given each of the tower's is, None where it has them in the same order."""
 
     counts: Sequence[int] = ()
     given: dict[str, Any] = field(default_factory=dict)
     hidden: Tensor | None = None
     attention: dict[int, list[Attention]] = field(default_factory=lambda: defaultdict(list))
-    rows: Tensor | None = None
+    order: Tensor | None = None
 
 
 class Places(ABC):
@@ -88,17 +88,6 @@ class Places(ABC):
     def late(self) -> int:
         """The number of decoder layers that add pictures' features; a token may go after these only."""
         return 0
-
-    @property
-    def flash(self) -> bool:
-        """Whether the decoder's attention takes masks `[batch, keys]` only."""
-        return "flash" in str(self.text.config._attn_implementation)  # pyright: ignore
-
-    def window(self, layer: int) -> int | None:
-        """How many columns back a layer of the decoder looks, its own among them; None where it has no limit."""
-        config: Any = self.text.config
-        window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-        return window if kinds is None or kinds[layer] == "sliding_attention" else None
 
 
 def _part(core: nn.Module, names: Sequence[str]) -> nn.Module:
