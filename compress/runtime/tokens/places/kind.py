@@ -89,6 +89,17 @@ class Places(ABC):
         """The number of decoder layers that add pictures' features; a token may go after these only."""
         return 0
 
+    @property
+    def flash(self) -> bool:
+        """Whether the decoder's attention takes masks `[batch, keys]` only."""
+        return "flash" in str(self.text.config._attn_implementation)  # pyright: ignore
+
+    def window(self, layer: int) -> int | None:
+        """How many columns back a layer of the decoder looks, its own among them; None where it has no limit."""
+        config: Any = self.text.config
+        window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        return window if kinds is None or kinds[layer] == "sliding_attention" else None
+
 
 def _part(core: nn.Module, names: Sequence[str]) -> nn.Module:
     children = dict(core.named_children())

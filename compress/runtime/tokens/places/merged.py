@@ -27,9 +27,8 @@ class Merged(Places):
     def grids(self, seen: Seen) -> list[list[Grid]]:
         sizes: Tensor = seen.given["image_grid_thw"]
         side = int(self.tower.spatial_merge_size)  # pyright: ignore[reportArgumentType]
-        order = self._order(sizes).to("cpu")
-        units = order[:, None] * side**2 + torch.arange(side**2)
-        seen.order = (order.argsort()[:, None] * side**2 + torch.arange(side**2)).flatten()
+        units = self._order(sizes).to("cpu")[:, None] * side**2 + torch.arange(side**2)
+        seen.order = units.flatten().argsort()
         found, start = [], 0
         for (frames, rows, columns), tokens in zip(sizes.tolist(), seen.counts, strict=True):
             shape = (frames * rows // side, columns // side)
