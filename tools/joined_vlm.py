@@ -90,8 +90,8 @@ def load(place: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
 
 def fresh(model: LlavaForConditionalGeneration, count: int) -> Exam:
     """So many pictures that no training shows, as large as the model takes them."""
-    tiny = model.config.vision_config.image_size == twin.SIDE  # pyright: ignore[reportAttributeAccessIssue]
-    return twin.exam(count) if tiny else exam(count)
+    config: Any = model.config
+    return twin.exam(count) if config.vision_config.image_size == twin.SIDE else exam(count)
 
 
 def show(title: str, marks: Marks) -> None:

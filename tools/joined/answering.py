@@ -90,14 +90,15 @@ def _right(
     model: Callable[..., Any], processor: LlavaProcessor, asked: list[Question], pictures: list[np.ndarray]
 ) -> list[bool]:
     """Whether each question is answered right."""
-    tokenizer: Any = processor.tokenizer  # pyright: ignore
+    prepare: Any = processor
+    tokenizer = prepare.tokenizer
     right = [reply(tokenizer, question.answer) for question in asked]
     texts = [
         f"{prompt(tokenizer, question.text, bool(pictures))} {question.answer}{tokenizer.eos_token}"
         for question in asked
     ]
     given: dict[str, Any] = {"images": pictures} if pictures else {}
-    inputs = processor(
+    inputs = prepare(
         text=texts, **given, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
     )
     longest = max(map(len, right))

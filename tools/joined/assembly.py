@@ -25,12 +25,10 @@ TEMPLATE = (
 )
 
 
-def join(
-    tower: PreTrainedModel, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: int
-) -> LlavaForConditionalGeneration:
+def join(tower: PreTrainedModel, llama: Any, tokenizer: Any, tokens: int) -> LlavaForConditionalGeneration:
     """Both as one model with a projector that is not trained yet; `tokens` of an image. `tokenizer` gets its word."""
-    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(IMAGE, special=True, normalized=False)]})  # pyright: ignore
-    lacking = len(tokenizer) - llama.get_input_embeddings().weight.shape[0]  # pyright: ignore
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(IMAGE, special=True, normalized=False)]})
+    lacking = len(tokenizer) - llama.get_input_embeddings().weight.shape[0]
     if lacking > 0:
         llama.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for config in (tower.config, llama.config):
@@ -38,15 +36,15 @@ def join(
     config: Any = LlavaConfig(
         vision_config=tower.config,
         text_config=llama.config,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=tokens,
         vision_feature_layer=LAYER,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     )
+    config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
-    model.model.language_model.load_state_dict(llama.model.state_dict())  # pyright: ignore
+    model.model.language_model.load_state_dict(llama.model.state_dict())
     model.tie_weights()
     settings: Any = model.generation_config
     settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -72,11 +70,11 @@ def processor(
     )
 
 
-def prompt(tokenizer: PreTrainedTokenizerBase, question: str, image: bool = True) -> str:
+def prompt(tokenizer: Any, question: str, image: bool = True) -> str:
     """What the model is asked with, as the chat template writes it."""
     return f"{tokenizer.bos_token}{IMAGE if image else ''}{question}"
 
 
-def reply(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+def reply(tokenizer: Any, answer: str) -> list[int]:
     """The tokens that are right behind the prompt, the end among them."""
     return [*tokenizer(f" {answer}", add_special_tokens=False).input_ids, tokenizer.eos_token_id]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import LlavaForConditionalGeneration
 
 from .assembly import reply
 from .questions import Question
@@ -30,7 +31,7 @@ class Packed:
     targets: Tensor
 
 
-def pack(asked: Sequence[Sequence[Question]], tokenizer: PreTrainedTokenizerBase, image: int) -> Packed:
+def pack(asked: Sequence[Sequence[Question]], tokenizer: Any, image: int) -> Packed:
     """A row for each picture of `image` tokens with the questions about it."""
     before = 1 + image
     rows = [_row(questions, tokenizer, before) for questions in asked]
@@ -46,11 +47,11 @@ def pack(asked: Sequence[Sequence[Question]], tokenizer: PreTrainedTokenizerBase
     return Packed(tokens, torch.cat([start, positions], 1), mask, targets)
 
 
-def _row(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, before: int) -> list[list[int]]:
+def _row(questions: Sequence[Question], tokenizer: Any, before: int) -> list[list[int]]:
     """Tokens, the number of each one's question from 1 on, positions, targets."""
     row: list[list[int]] = [[], [], [], []]
     for number, question in enumerate(questions, start=1):
-        words: list[int] = tokenizer(question.text, add_special_tokens=False).input_ids  # pyright: ignore
+        words: list[int] = tokenizer(question.text, add_special_tokens=False).input_ids
         right = reply(tokenizer, question.answer)
         own = words + right[:-1]
         row[0] += own

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from .questions import COLUMNS, ROWS
 from .scenes import GRID, Scene
@@ -24,14 +24,14 @@ def owners(scene: Scene) -> np.ndarray:
     return np.where(covered.max(0) > SEEN, covered.argmax(0), -1)
 
 
-def targets(scenes: Sequence[Scene], embeddings: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+def targets(scenes: Sequence[Scene], embeddings: Tensor, tokenizer: Any) -> Tensor:
     """`[all patches, width]` in float16: an object's name and look or "background", and the place.
 
     The words for places go over into each other along the picture, so that an order can be read from them.
     """
 
     def word(text: str) -> Tensor:
-        return embeddings[tokenizer(f" {text}", add_special_tokens=False).input_ids[0]]  # pyright: ignore
+        return embeddings[tokenizer(f" {text}", add_special_tokens=False).input_ids[0]]
 
     along = torch.linspace(0, 2, GRID)
     share = torch.stack([(1 - (along - i).abs()).clamp(min=0) for i in range(3)], 1)  # of three words

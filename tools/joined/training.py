@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerBase
+from transformers import LlavaForConditionalGeneration
 
 from compress.files.cache import new_file
 
@@ -59,9 +59,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def train(model: LlavaForConditionalGeneration, processor: LlavaProcessor, settings: Settings, stages: Path) -> None:
+def train(model: LlavaForConditionalGeneration, processor: Any, settings: Settings, stages: Path) -> None:
     """All stages. `stages` is the folder of what is kept."""
-    tokenizer: Any = processor.tokenizer  # pyright: ignore
+    tokenizer = processor.tokenizer
     torch.manual_seed(settings.seed)
     scenes = [scene(number) for number in range(settings.pictures)]
     seen = features(model, processor, scenes, stages / "features.pt")
@@ -78,18 +78,17 @@ def train(model: LlavaForConditionalGeneration, processor: LlavaProcessor, setti
 
 
 @torch.no_grad()
-def features(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, scenes: list[Scene], file: Path
-) -> Tensor:
+def features(model: LlavaForConditionalGeneration, processor: Any, scenes: list[Scene], file: Path) -> Tensor:
     """What the tower gives the projector, `[pictures, image tokens, width]` in float16, read out of `file` if there."""
     if file.is_file():
         return torch.load(file)
     found, start = [], time.process_time()
+    tower: Any = model.model.vision_tower
     for first in range(0, len(scenes), 25):
         pictures = [one.picture for one in scenes[first : first + 25]]
-        pixels: Any = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]  # pyright: ignore
+        pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         with bfloat16():
-            states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+            states = tower(pixels, output_hidden_states=True).hidden_states
         found.append(states[LAYER][:, 1:].half())
         if first % 500 == 475:
             say(f"features of {first + 25} of {len(scenes)} pictures, {time.process_time() - start:.0f} s of processor")
@@ -99,7 +98,7 @@ def features(
 
 def warm_up(
     model: LlavaForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     scenes: list[Scene],
     seen: Tensor,
     settings: Settings,
@@ -108,11 +107,12 @@ def warm_up(
 
     The projector starts with what makes the features' channels alike in size.
     """
-    projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight.detach()
+    projector: Any = model.model.multi_modal_projector
+    embeddings: Any = model.get_input_embeddings().weight
+    embeddings = embeddings.detach()
     inputs = seen.flatten(0, 1)
     some = seen[:200].flatten(0, 1).float()
-    first: Any = projector.linear_1
-    second: Any = projector.linear_2
+    first, second = projector.linear_1, projector.linear_2
     with torch.no_grad():
         nn.init.normal_(first.weight, std=first.in_features**-0.5)
         first.weight /= some.std(0)
@@ -137,7 +137,7 @@ def warm_up(
 
 def learn(
     model: LlavaForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     scenes: list[Scene],
     seen: Tensor,
     settings: Settings,
@@ -173,12 +173,8 @@ def learn(
         draw = random.Random(f"{settings.seed} {step}")
         asked = [questions(scenes[i], draw, settings.questions) for i in chosen]
         with bfloat16():
-            logits, right = answers(
-                model,
-                tokenizer.bos_token_id,
-                seen[chosen],
-                pack(asked, tokenizer, seen.shape[1]),  # pyright: ignore
-            )
+            packed = pack(asked, tokenizer, seen.shape[1])
+            logits, right = answers(model, tokenizer.bos_token_id, seen[chosen], packed)
         loss = cross_entropy(logits.float(), right)
         optimizer.zero_grad()
         loss.backward()

@@ -102,7 +102,7 @@ def make(settings: Settings) -> tuple[LlavaForConditionalGeneration, LlavaProces
     return model, prepare
 
 
-def learn(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, settings: Settings) -> None:
+def learn(model: LlavaForConditionalGeneration, tokenizer: Any, settings: Settings) -> None:
     """All of it at once, on new pictures in every step."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     for step in range(settings.steps):
