@@ -5,9 +5,9 @@ python tools/bench/token_speed.py --layers 8 fastv visionzip     # a shallower d
 
 A prompt has a picture of 24 × 24 tokens and 64 of text. "Overhead" is the processor time inside of the runtime, of the
 whole call; "first token" is that of a call under a rule that keeps a quarter of the visual tokens, taken in turns with
-the dense model, and with a dense model that is given a picture of as few tokens (12 × 12); the "short" ratio is of rules
-before the decoder alone, as those inside have layers that read all tokens. Memory is the most that the tensors made
-during a call hold at a time.
+the dense model, and with a dense model that is given a picture of as few tokens (12 × 12); the "short" ratio is of
+rules before the decoder alone, as those inside have layers that read all tokens. Memory is the most that the tensors
+made during a call hold at a time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@
 
 The model is that of `tools/joined_vlm.py`, the pictures are fresh ones. The references are made here, with plain
 tensors: tokens drawn at random, spread evenly over the picture, or chosen by who knows what is asked (the oracle: the
-object that the question is about, then the others, then background). Kept tokens keep their positions.
+object that the question is about, then the others, then background). Kept tokens keep their positions. Then every
+preset that ships, with this share of the tokens left in the end; how many the decoder's layers read in the mean stands
+beside it.
 """
 
 from __future__ import annotations
@@ -27,15 +29,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from apart import ROOT, table
-from joined.answering import Exam, Marks, evaluate, exam
+from joined.answering import Exam, Marks, evaluate, evaluate_generated, exam
 from joined.questions import Question
 from joined.scenes import Scene
 from joined.training import bfloat16
 from joined_vlm import folder, load
 from torch import Tensor
 
+import compress
+import compress.runtime
+from compress.files.shipped import names
+from compress.recipe.read import read_recipe
+from compress.recipe.tokens import FOLDER
+from compress.runtime.tokens.expand import expanded
+from compress.runtime.tokens.find import check, places_of
+
 FILE = ROOT / "docs" / "visual_tokens.json"
-PICTURES = 200
+PICTURES = 120
 SHARES = (0.11, 0.25, 0.5)
 """Of the tokens that are kept, in the order in which they are run."""
 OBJECT = 0.2
@@ -156,6 +166,22 @@ def pruned(rank: Rank, share: float) -> Marks:
         return evaluate(*subject(), before=keeper.hear)
 
 
+def ruled(name: str, share: float) -> Marks:
+    """Under a preset that ships."""
+    model, processor, questions = subject()
+    places = places_of(model)
+    (step,) = read_recipe(f"tokens/{name}").steps
+    stages = expanded(step.asked[0], share, places)  # pyright: ignore[reportAttributeAccessIssue]
+    check(places, stages)
+    rule = {"kind": "tokens", "stages": [stage.written() for stage in stages]}
+    model.config.compress = {"version": 1, "rules": [rule]}
+    try:
+        with bfloat16(), compress.runtime.attach(model):
+            return evaluate_generated(model, processor, questions)
+    finally:
+        del model.config.compress
+
+
 def settings() -> Iterator[tuple[str, float, Callable[[], Marks]]]:
     """Name, share of the tokens, and what measures it."""
     yield "dense", 1.0, dense
@@ -163,6 +189,11 @@ def settings() -> Iterator[tuple[str, float, Callable[[], Marks]]]:
     for share in SHARES:
         for name, rank in REFERENCES.items():
             yield name, share, lambda rank=rank, share=share: pruned(rank, share)
+    for share in SHARES:
+        for name in names():
+            if name.startswith(FOLDER) and name != "tokens/flowcut-no-cls":  # the tower has a class token
+                own = name.removeprefix(FOLDER)
+                yield f"`{own}`", share, lambda own=own, share=share: ruled(own, share)
 
 
 def row(name: str, share: float, marks: Marks) -> dict[str, Any]:
