@@ -118,6 +118,8 @@ class Attention:
         for added in (self.bias, self.mask):
             if added is not None and added.dtype != torch.bool:
                 scores = scores + (added if added.shape[2] == 1 else added[:, :, some])[..., : self.keys].float()
+        if self.mask is None and not self.causal:
+            return scores
         lowest = torch.finfo(torch.float32).min
         return scores.masked_fill(~self.seen[:, None, some], lowest)
 

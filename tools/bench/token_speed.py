@@ -3,11 +3,11 @@
 python tools/bench/token_speed.py                                # every preset, on shapes of SmolLM2-135M
 python tools/bench/token_speed.py --layers 8 fastv visionzip     # a shallower decoder, some presets
 
-A prompt has a picture of 24 × 24 tokens and 64 of text. "Overhead" is the processor time inside of the runtime, of the
-whole call; "first token" is that of a call under a rule that keeps a quarter of the visual tokens, taken in turns with
-the dense model, and with a dense model that is given a picture of as few tokens (12 × 12); the "short" ratio is of
-rules before the decoder alone, as those inside have layers that read all tokens. Memory is the most that the tensors
-made during a call hold at a time.
+A prompt has a picture of 24 × 24 tokens and 64 of text, and a quarter of the visual tokens is kept. "Overhead" is the
+processor time inside of the runtime, as a share of the call's own and of the dense model's. "First token" is the call's
+processor time, taken in turns with the dense model and with a dense model that is given a picture of as few tokens
+(12 × 12); of presets that act inside of the decoder, whose first layers read all tokens, the latter is in brackets.
+Memory is the most that the tensors made during a call hold at a time.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ def measured(name: str, models: Sequence[Any], rounds: int, most: int) -> list[o
     return [
         name,
         f"{100 * overhead:.1f} % ({verdict(overhead, OVERHEAD)})",
+        f"{100 * overhead * rule / plain:.1f} %",
         f"{rule / plain:.2f}",
         f"{ratio:.2f} ({verdict(ratio, FIRST)})" if before else f"({ratio:.2f})",
         f"{held:.2f} ({verdict(held, MEMORY)})",
@@ -168,7 +169,14 @@ def main() -> None:
     models[1].model.language_model = models[0].model.language_model
     models[1].lm_head = models[0].lm_head
     most = memory(models[0], prompt(SIDE))
-    head = ["preset", "overhead", "first token, of dense", "of the short dense model", "memory, of dense"]
+    head = [
+        "preset",
+        "overhead",
+        "of the dense call",
+        "first token, of dense",
+        "of the short dense model",
+        "memory, of dense",
+    ]
     table(head, (measured(name, models, given.rounds, most) for name in given.presets))
 
 

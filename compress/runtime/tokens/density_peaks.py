@@ -13,9 +13,8 @@ def peaks(hidden: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
     and far from all that are denser. Of equally dense tokens the first counts as denser, where the released codes of
     the methods that use this draw noise. Distances are divided by √dim.
     """
-    points = hidden.float()
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[1] ** 0.5
-    nearest = distance.topk(min(neighbours, len(points)), largest=False).values
+    distance = _apart(hidden.float())
+    nearest = distance.topk(min(neighbours, len(hidden)), largest=False).values
     density = (-nearest.square().mean(1)).exp()
     order = density.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
@@ -26,3 +25,11 @@ def peaks(hidden: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
     member = distance[:, centres].argmin(1)
     member[centres] = torch.arange(count, device=member.device)
     return centres, member
+
+
+def _apart(points: Tensor) -> Tensor:
+    """Distances between points `[n, dim]` divided by √dim, `[n, n]`; 0 between equal ones."""
+    centred = points - points.mean(0)  # the products then lose least
+    products = centred @ centred.T
+    squares = products.diagonal()
+    return ((squares[:, None] + squares - 2 * products).clamp_min(0) / points.shape[1]).sqrt()

@@ -28,9 +28,10 @@ def means(kept: Tensor, into: Tensor, weight: Tensor) -> Merged:
     rows = torch.zeros(len(kept), len(into), dtype=torch.float32, device=into.device)
     merged = (into >= 0).nonzero()[:, 0]
     rows[into[merged], merged] = weight[merged].float()
-    total = rows.sum(1, keepdim=True)
-    own = torch.nn.functional.one_hot(kept, len(into)).to(rows)
-    return Merged(kept, torch.where(total > 0, rows / total.clamp(min=torch.finfo(rows.dtype).tiny), own))
+    total = rows.sum(1)
+    rows /= total.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+    rows[torch.arange(len(kept), device=kept.device), kept] += total == 0
+    return Merged(kept, rows)
 
 
 def dropped(kept: Tensor, n: int) -> Tensor:

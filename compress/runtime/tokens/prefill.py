@@ -21,6 +21,9 @@ from compress.runtime.tokens.turn import Turn
 Stages = Mapping[int, Sequence[Stage]]
 """Layer of the decoder → the stages before it; 0 stands before all."""
 
+FOLLOW = ("attention_mask", "position_ids", "position_embeddings")
+"""What of a layer's arguments follows its tokens; layers of one kind are given the same."""
+
 
 class Prefill:
     """`slots`: who stands where in the decoder's hidden states now."""
@@ -32,6 +35,7 @@ class Prefill:
         self._renumbered = False
         self._restores = any(stage.select == "restore" for some in stages.values() for stage in some)
         self._waiting: Tensor | None = None
+        self._made: dict[tuple[int, ...], tuple[list[Any], dict[str, Any]]] = {}
         self._number = 0
         self._record: Record | None = None
 
@@ -61,12 +65,21 @@ class Prefill:
         """The states and arguments of a layer that a stage names, or after one, or that looks a limited way back."""
         if number and number in self._stages:
             states, _ = self._stage(number, states)
+            self._made.clear()
+        made = [kwargs.get(name) for name in FOLLOW]
+        window = self._places.window(number)
+        known = self._made.setdefault((*map(id, made), window), (made, {}))[1]  # holding them, so that ids stay theirs
+        if not known:
+            known.update(self._followed(states, kwargs, window))
+        return states, {**kwargs, **known}
+
+    def _followed(self, states: Tensor, kwargs: dict[str, Any], window: int | None) -> dict[str, Any]:
+        """A layer's mask and positions for the slots that are left."""
         index = self._first_index()
         mask = masked(kwargs.get("attention_mask"), index, self.slots.filler, index, flash=self._places.flash)
-        window, columns = self._places.window(number), self.slots.columns
         if window is not None and not self._places.flash:
-            mask = windowed(mask, columns, columns, window)
-        found = {**kwargs, "attention_mask": mask}
+            mask = windowed(mask, self.slots.columns, self.slots.columns, window)
+        found: dict[str, Any] = {"attention_mask": mask}
         if kwargs.get("position_ids") is not None:
             found["position_ids"] = (
                 self._own_positions() if self._renumbered else taken(kwargs["position_ids"], index, -1)
@@ -77,7 +90,7 @@ class Prefill:
                 found["position_embeddings"] = rotate(states, found["position_ids"])
             else:
                 found["position_embeddings"] = tuple(taken(one, index, -2) for one in embedded)
-        return states, found
+        return found
 
     def leave(self, output: Any, counts: Counter[str]) -> Any:
         """What the decoder gives, of the prompt's length again; its cache remembers who is left."""

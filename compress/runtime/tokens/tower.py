@@ -89,7 +89,8 @@ def _rows(tile: _Tile, queries: Queries, logits: bool) -> Tensor:
     if queries == "all":
         every = torch.arange(keys, device=device)
         parts = every.split(max(1, SCORES // (heads * keys)))
-        return torch.stack([_keys(tile, part, logits).sum(1) for part in parts]).sum(0)[:, None] / keys
+        total = torch.stack([_lines(tile, part, logits).sum(1) for part in parts]).sum(0)[:, None]
+        return total[..., tile.patches].mean(-1) / keys
     each = tile.patches.shape[1]
     parts = tile.patches.split(max(1, SCORES // (heads * keys * each)))
     found = [_keys(tile, part.reshape(-1), logits) for part in parts]
@@ -98,6 +99,10 @@ def _rows(tile: _Tile, queries: Queries, logits: bool) -> Tensor:
 
 def _keys(tile: _Tile, queries: Tensor, logits: bool) -> Tensor:
     """`[heads, queries, m]` of queries by number."""
+    return _lines(tile, queries, logits)[..., tile.patches].mean(-1)
+
+
+def _lines(tile: _Tile, queries: Tensor, logits: bool) -> Tensor:
+    """`[heads, queries, keys]` of queries by number."""
     some = tile.attention.of(tile.row, queries)
-    rows = (some.logits() if logits else some.rows())[0]
-    return rows[..., tile.patches].mean(-1)
+    return (some.logits() if logits else some.rows())[0]

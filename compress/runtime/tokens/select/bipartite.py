@@ -37,9 +37,9 @@ def _matched(states: Tensor, keep: int) -> Selection:
         best, partner = cosine(states[left[::2]], states[left[1::2]]).max(1)
         source = descending(best)[:count]
         gone, target = left[2 * source], left[2 * partner[source] + 1]
-        gather = torch.eye(n, device=states.device)
-        gather[target, gone] = 1
-        states, size = gather @ (states * size) / (gather @ size), gather @ size
+        total = (states * size).index_add(0, target, (states * size)[gone])
+        size = size.index_add(0, target, size[gone])
+        states = total / size
         moved = torch.arange(n, device=states.device)
         moved[gone] = target
         into = moved[into]
