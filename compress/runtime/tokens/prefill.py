@@ -35,7 +35,7 @@ class Prefill:
         self._renumbered = False
         self._restores = any(stage.select == "restore" for some in stages.values() for stage in some)
         self._waiting: Tensor | None = None
-        self._made: dict[tuple[int, ...], tuple[list[Any], dict[str, Any]]] = {}
+        self._made: dict[tuple[int | None, ...], tuple[list[Any], dict[str, Any]]] = {}
         self._number = 0
         self._record: Record | None = None
 
