@@ -163,7 +163,7 @@ class Prefill:
                 own = states[group.row, slot[group.row, reading.columns]].float()
                 states[group.row, slot[group.row, kept]] = (merged.weights @ own).to(states.dtype)
                 sizes = turn.sizes[group.row, reading.columns]
-                turn.sizes[group.row, kept] = (merged.weights > 0).float() @ sizes
+                turn.sizes[group.row, kept] = ((merged.weights > 0).float() @ sizes).float()
             turn.alive[group.row, reading.columns] = False
             turn.alive[group.row, kept] = True
             if scores is not None:
