@@ -111,7 +111,10 @@ class Attention:
     @torch.no_grad()
     def logits(self, start: int = 0, stop: int | None = None) -> Tensor:
         """What `rows` is the softmax of; the lowest number where a query may not look."""
-        some = slice(start, stop)
+        with torch.autocast(self.query.device.type, enabled=False):
+            return self._logits(slice(start, stop))
+
+    def _logits(self, some: slice) -> Tensor:
         query = self.query[:, :, some].float()
         key = self.key.float().repeat_interleave(query.shape[1] // self.key.shape[1], dim=1)
         scores = query @ key.transpose(2, 3) * self.scaling
