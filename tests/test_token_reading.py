@@ -52,6 +52,26 @@ def test_a_towers_attention_is_that_of_eager(name, monkeypatch):
             torch.testing.assert_close(have, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["llava-clip", "llava-dinov2", "internvl", "gemma3"])
+def test_a_token_gets_what_its_patches_get(name, monkeypatch):
+    model, given = vlms.vlm(name), vlms.prompt(name, pictures=2)
+    terms = [term("attention", queries="all", layers=[0, -1]), term("global_attention", layers=[1])]
+    stage = {"keep": 0.5, "score": [one.written() for one in terms]}
+    found = read(monkeypatch, model, given, stage, *[("attention", one) for one in terms])
+    groups = grids_of(model, given, monkeypatch).groups
+    with torch.no_grad():
+        tower = places_of(vlms.eager(name)).tower
+        layers = tower(given["pixel_values"], output_attentions=True).attentions
+    for group, (every, square) in zip(groups, found, strict=True):
+        each = layers[0].shape[-1] - group.prefix
+        picture, patch = int(group.units[0, 0]) // each, group.units % each + group.prefix
+        for number, layer in enumerate((layers[0], layers[-1])):
+            received = layer[picture].mean(1)[:, patch].mean(2)
+            torch.testing.assert_close(every[number, :, 0], received, rtol=1e-4, atol=1e-6)
+        between = layers[1][picture][:, patch][..., patch].mean((2, 4))
+        torch.testing.assert_close(square[0], between, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["llava-clip", "qwen2.5-vl", "gemma3"])
 def test_a_decoders_attention_is_that_of_eager(name, monkeypatch):
     terms = [term("attention", queries=one, layers=[0, 1]) for one in ("last", "text", "all")]
@@ -69,6 +89,17 @@ def test_a_decoders_attention_is_that_of_eager(name, monkeypatch):
         columns = (given["input_ids"][row] == vlms.IMAGE).nonzero()[:, 0]
         torch.testing.assert_close(one[0][:, :, 0], torch.stack([dense[i][row, :, -1, columns] for i in (0, 1)]))
         torch.testing.assert_close(one[1], torch.stack([dense[i][row, :, -6:][..., columns] for i in (0, 1)]))
+
+
+def asked_about(name):
+    """A family and a prompt with two pictures; `wide` is one whose windows are not their own inverse."""
+    if name != "wide":
+        return name, vlms.prompt(name, pictures=2, rows=1)
+    ids = torch.tensor([[1, *[vlms.IMAGE] * 12, 2, *[vlms.IMAGE] * 24, 3]])
+    sizes = torch.tensor([[1, 6, 8], [1, 8, 12]])
+    pixels = torch.randn(48 + 96, 48, generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == vlms.IMAGE).int()}
+    return "qwen2.5-vl", {**given, "pixel_values": pixels, "image_grid_thw": sizes}
 
 
 def features(core, given):
@@ -125,10 +156,11 @@ def shifted(name, core, patch, prefix):
         undo.remove()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "wide"])
 def test_another_patch_makes_another_token(name, monkeypatch):
+    name, given = asked_about(name)
     model = vlms.vlm(name)
-    given, core = vlms.prompt(name, pictures=2, rows=1), model.model
+    core = model.model
     turn = grids_of(model, given, monkeypatch)
     made = torch.full((int(turn.visual.sum()), 4), -1)  # token → its patches
     place = turn.visual[0].cumsum(0) - 1
@@ -141,13 +173,13 @@ def test_another_patch_makes_another_token(name, monkeypatch):
         assert moved.nonzero()[:, 0].tolist() == (made == patch).any(1).nonzero()[:, 0].tolist() != []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "wide"])
 def test_pixels_are_those_of_the_token(name, monkeypatch):
-    given = vlms.prompt(name, pictures=2, rows=1)
+    name, given = asked_about(name)
     model, asked = vlms.vlm(name), ("pixels", None)
     dense = read(monkeypatch, model, given, {"keep": 0.5, "score": ["entropy"]}, asked)
     turn = grids_of(model, given, monkeypatch)
-    for number in (0, 5):
+    for number in (0, 3, 5):
         group = turn.groups[-1]
         pixels = given["pixel_values"].clone()
         if name in vlms.GRIDS:
