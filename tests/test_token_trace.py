@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import pruned_tokens
 import pytest
 import torch
 import vlms
 
 from compress.errors import ModelError
-from compress.runtime import attach, traced
+from compress.runtime import traced
 
 LAST = {"attention": {"queries": "last"}}
 TOWER = {"attention": {"queries": "all"}}
@@ -19,12 +20,8 @@ TOWER = {"attention": {"queries": "all"}}
 def obeying(name, *stages):
     """The tiny model with a rule of these stages, and the traces of its calls."""
     model = vlms.vlm(name)
-    model.config.compress = {"version": 1, "rules": [{"kind": "tokens", "stages": list(stages)}]}
-    try:
-        with attach(model) as attached, traced(model) as traces, torch.inference_mode():
-            yield model, traces, attached.counts["tokens"]
-    finally:
-        del model.config.compress
+    with pruned_tokens.obeying(model, *stages) as attached, traced(model) as traces, torch.inference_mode():
+        yield model, traces, attached.counts["tokens"]
 
 
 @pytest.mark.parametrize("name", ["llava-clip", "llava-next", "qwen2.5-vl", "idefics3"])

@@ -169,10 +169,9 @@ class Evaluator:
         if not (isinstance(one, Whole) and isinstance(other, Whole)):
             notes.append(f"latency not measured: both models together are above {LARGEST / 1e9:.0f} GB")
             return None
-        runs = (
-            forward(side.model, sample, writing=writing) for side, sample in zip((one, other), samples, strict=True)
-        )
-        times = in_turns(*runs, budget, label="measuring latency")
+        before = forward(one.model, samples[0], writing=writing)
+        after = forward(other.model, samples[1], writing=writing)
+        times = in_turns(before, after, budget, label="measuring latency")
         if times is None:
             notes.append(f"latency not measured: {LEAST} rounds take too long; `--evaluate full` takes the time")
         return times

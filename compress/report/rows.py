@@ -48,8 +48,9 @@ def _visual_tokens(report: Report) -> Iterator[Row]:
         return
     many, prompt = found["visual"], f"{found['visual']:.0f} + {found['text']:.0f} tokens"
     yield _line("Visual tokens, mean over decoder layers", many, many * mean_kept(found), lambda value: f"{value:.0f}")
-    yield _line(f"FLOPs of the decoder's prefill, {prompt}", *found["flops"], count)
-    yield _line(f"Key/value cache, {prompt}", *found["cache"], human_bytes)
+    (dense, pruned), (held, holds) = found["flops"], found["cache"]
+    yield _line(f"FLOPs of the decoder's prefill, {prompt}", dense, pruned, count)
+    yield _line(f"Key/value cache, {prompt}", held, holds, human_bytes)
 
 
 def mean_kept(visual_tokens: Mapping[str, Any]) -> float:

@@ -61,12 +61,12 @@ def main() -> None:
     processor = LlavaProcessor.from_pretrained(folder)
     asked = chosen(model, processor)
     right = [one[0].answer for one in asked.asked]
-    page = [HEAD.format(share=f"{KEEP:.0%}")]
-    page += [f"| {number} | {one[0].text} | {one[0].answer} |\n" for number, one in enumerate(asked.asked, 1)]
+    print(HEAD.format(share=f"{KEEP:.0%}"), end="")
+    for number, one in enumerate(asked.asked, 1):
+        print(f"| {number} | {one[0].text} | {one[0].answer} |")
     IMAGES.mkdir(exist_ok=True)
     for name in (name for name in names() if name.startswith(FOLDER)):
-        page.append(section(name, model, processor, asked, right))
-    print("".join(page), end="")
+        print(section(name, model, processor, asked, right), end="", flush=True)
 
 
 def chosen(model: Any, processor: Any) -> Exam:
