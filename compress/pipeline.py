@@ -200,7 +200,7 @@ def _carry_out(run: Run, folder: Path, between: Path, out: Path, shared: Shared 
     with run.stages("report"):
         (folder / "plan.json").write_text(made.dump(), encoding="utf-8")
         (folder / "recipe.yaml").write_text(made.recipe, encoding="utf-8")
-        write_report(folder, report)
+        write_report(folder, report, found.visual_tokens.traces if found.visual_tokens is not None else ())
         write_card(folder, report, run.first.checkpoint.folder / "README.md")
     return report
 

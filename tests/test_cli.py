@@ -87,7 +87,22 @@ def test_inspect(place, capsys):
 
 
 @pytest.mark.parametrize(
-    "what", ["criteria", "allocators", "repairs", "sources", "statistics", "rules", "steps", "recipes", "schema", None]
+    "what",
+    [
+        "criteria",
+        "allocators",
+        "repairs",
+        "sources",
+        "statistics",
+        "rules",
+        "token_scores",
+        "token_selects",
+        "token_residuals",
+        "steps",
+        "recipes",
+        "schema",
+        None,
+    ],
 )
 def test_ls(what, capsys):
     assert cli.call(["ls", *([what] if what else []), "--json"]) == 0

@@ -19,6 +19,7 @@ from compress.recipe.read import parse_recipe, read_recipe
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 ELSEWHERE = {"darex": "tests/test_delta.py", "sd-47-35": "tests/test_pipelines.py"}  # no model, and several
 ELSEWHERE |= {"vocab": "it needs a tokenizer and a text: tests/test_vocabulary_step.py"}
+ELSEWHERE |= {"visual-tokens-25": "it needs pictures: tests/test_token_presets.py"}
 RECIPES = [path for path in RECIPES if path.stem not in ELSEWHERE]
 EXPERTS = ("reap-50", "skip-experts", "stun-40", "uncurl")
 SPARSE = {**dict.fromkeys(("ecoflap-50", "gblm-50", "magnitude-50", "random-erk-50", "sparsegpt-50"), 0.5)}

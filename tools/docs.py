@@ -33,6 +33,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "statistics": parts.statistics,
     "sources": parts.sources,
     "recipes": shipped.recipes,
+    "token-presets": shipped.token_presets,
+    "token-stage": keys.token_stage,
+    "token-scores": parts.token_scores,
+    "token-selects": parts.token_selects,
+    "token-residuals": parts.token_residuals,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +22,15 @@ NOT_COMPUTED = ("softcap", "s_aux", "cache")
 class Attention:
     """What one module's attention was given.
 
-    `query` `[batch, heads, queries, size]`, `key` `[batch, key heads, keys, size]`, `mask` True or about zero where a
-    query may look, `[batch, 1 or heads, queries, keys]`; `causal` stands for a mask that is not given: query i sees the
-    first i + 1 keys. `bias` is added to the scores, `weights` `[batch, heads, queries, keys]` are there where the
-    implementation gives them (eager does), else they are computed from the others when they are read.
+    `query` `[batch, heads, queries, size]`, `key` and `value` `[batch, key heads, keys, size]`, `mask` True or about
+    zero where a query may look, `[batch, 1 or heads, queries, keys]`; `causal` stands for a mask that is not given:
+    query i sees the first i + 1 keys. `bias` is added to the scores, `weights` `[batch, heads, queries, keys]` are
+    there where the implementation gives them (eager does), else they are computed from the others when they are read.
     """
 
     query: Tensor
     key: Tensor
+    value: Tensor
     scaling: float
     mask: Tensor | None
     causal: bool
@@ -37,11 +38,12 @@ class Attention:
     weights: Tensor | None
 
     @classmethod
-    def of(
+    def made(
         cls,
         module: nn.Module,
         query: Tensor,
         key: Tensor,
+        value: Tensor,
         mask: Any,
         weights: Tensor | None,
         *,
@@ -65,7 +67,7 @@ class Attention:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         causal = bool(causal) and weights is None and mask is None and query.shape[2] > 1
         factor: float = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return cls(query.detach(), key.detach(), factor, mask, causal, position_bias, weights)
+        return cls(query.detach(), key.detach(), value.detach(), factor, mask, causal, position_bias, weights)
 
     @property
     def keys(self) -> int:
@@ -82,20 +84,47 @@ class Attention:
         mask = self.mask[:, 0, :, : self.keys]
         return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
+    def of(self, row: int, queries: Tensor) -> Attention:
+        """The attention of some `queries` (long `[some]`) of one row of the batch: a batch of one."""
+        one = slice(row, row + 1)
+        mask, bias = self.mask, self.bias
+        if mask is None and self.causal:
+            mask = self.seen[:, None]
+        return replace(
+            self,
+            query=self.query[one][:, :, queries],
+            key=self.key[one],
+            value=self.value[one],
+            mask=None if mask is None else _of(mask, row, queries),
+            causal=False,
+            bias=None if bias is None else _of(bias, row, queries),
+            weights=None if self.weights is None else self.weights[one][:, :, queries],
+        )
+
     @torch.no_grad()
     def rows(self, start: int = 0, stop: int | None = None) -> Tensor:
         """The weights of the queries from `start` to `stop`, float32 `[batch, heads, queries, keys]`."""
-        some = slice(start, stop)
         if self.weights is not None:
-            return self.weights[:, :, some].detach().float()
+            return self.weights[:, :, start:stop].detach().float()
+        return self.logits(start, stop).softmax(-1)
+
+    @torch.no_grad()
+    def logits(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """What `rows` is the softmax of; the lowest number where a query may not look."""
+        with torch.autocast(self.query.device.type, enabled=False):
+            return self._logits(slice(start, stop))
+
+    def _logits(self, some: slice) -> Tensor:
         query = self.query[:, :, some].float()
         key = self.key.float().repeat_interleave(query.shape[1] // self.key.shape[1], dim=1)
         scores = query @ key.transpose(2, 3) * self.scaling
         for added in (self.bias, self.mask):
             if added is not None and added.dtype != torch.bool:
                 scores = scores + (added if added.shape[2] == 1 else added[:, :, some])[..., : self.keys].float()
+        if self.mask is None and not self.causal:
+            return scores
         lowest = torch.finfo(torch.float32).min
-        return scores.masked_fill(~self.seen[:, None, some], lowest).softmax(-1)
+        return scores.masked_fill(~self.seen[:, None, some], lowest)
 
     def received(self) -> Tensor:
         """Mean weight that each key gets, over heads and over the queries that may see it, float32 `[batch, keys]`."""
@@ -105,3 +134,9 @@ class Attention:
         for start in range(0, queries, step):
             total += (self.rows(start, start + step).mean(1) * self.seen[:, start : start + step]).sum(1)
         return total / self.seen.sum(1).clamp_min(1)
+
+
+def _of(tensor: Tensor, row: int, queries: Tensor) -> Tensor:
+    """Of `[batch or 1, heads or 1, queries or 1, keys]`."""
+    own = tensor[min(row, len(tensor) - 1)][None]
+    return own if own.shape[2] == 1 else own[:, :, queries]

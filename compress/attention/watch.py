@@ -75,7 +75,7 @@ def _telling(attend: Callable[..., Any]) -> Callable[..., Any]:
         for watched in list(_watches):
             if id(module) in watched.modules:
                 weights = output[1] if isinstance(output, tuple) else None
-                watched.tell(module, Attention.of(module, query, key, attention_mask, weights, **options))
+                watched.tell(module, Attention.made(module, query, key, value, attention_mask, weights, **options))
         return output
 
     return told

@@ -11,11 +11,11 @@ from compress.evaluate.load import named
 from compress.metrics.change import ERRORS, Sampled, difference
 
 UNLIKE = 0.01
-"""Shares of the model's parameters that are further apart are unlike."""
+"""Shares of the model's parameters, or of its visual tokens, that are further apart are unlike."""
 
 
 def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> list[str]:
-    """In what the rows differ beside their methods: the text that is calibrated on, and the share that is gone."""
+    """In what the rows differ beside their methods: the text that is calibrated on, and the shares that are gone."""
     found, texts = [], dict[str, list[str]]()
     done = {row["name"]: row for row in rows if "error" not in row}
     for one in chosen:
@@ -32,6 +32,13 @@ def warnings(chosen: Sequence[Candidate], rows: Sequence[Mapping[str, Any]], den
         least, most = min(gone, key=gone.__getitem__), max(gone, key=gone.__getitem__)
         found.append(
             f"unlike shares of the model's parameters are gone, from {gone[least]:.1%} ({least}) to {gone[most]:.1%} "
+            f"({most}): a rank says nothing of methods"
+        )
+    kept = {name: row["kept"] for name, row in done.items() if "kept" in row}
+    if kept and max(kept.values()) - min(kept.values()) > UNLIKE:
+        least, most = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
+        found.append(
+            f"unlike shares of the visual tokens are read, from {kept[least]:.1%} ({least}) to {kept[most]:.1%} "
             f"({most}): a rank says nothing of methods"
         )
     return found

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-COSTS = {"params": "Parameters", "flops": "FLOPs", "latency": "Latency"}
+COSTS = {
+    "params": "Parameters",
+    "flops": "FLOPs",
+    "prefill": "Prefill FLOPs",
+    "cache": "KV cache",
+    "latency": "Latency",
+}
+WEIGHTS, TOKENS = ("params", "flops"), ("prefill", "cache")
+"""Costs that pruned weights save, and those that pruned visual tokens do."""
 
 
 def fronts(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Cost → names of the rows on its front, cheapest first. Rows without a `quality` or that cost are left out.
 
     A row is on the front when no other is at least as good and at least as cheap, and better in one of the two. Of two
-    latencies whose ranges overlap neither is cheaper.
+    latencies whose ranges overlap neither is cheaper. Where all rows prune visual tokens the costs are those of reading
+    a prompt with a picture, else those of text.
     """
-    found = {}
-    for cost in COSTS:
+    found, other = {}, WEIGHTS if prune_tokens(rows) else TOKENS
+    for cost in (cost for cost in COSTS if cost not in other):
         some = [row for row in rows if row.get("quality") and row.get(cost) is not None]
         best = [row for row in some if not any(_beats(other, row, cost) for other in some)]
         found[cost] = [row["name"] for row in sorted(best, key=lambda row: row[cost])]
     return {cost: names for cost, names in found.items() if names}
+
+
+def prune_tokens(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all rows that did not fail, one at least, have a rule about visual tokens."""
+    done = [row for row in rows if "error" not in row]
+    return bool(done) and all("kept" in row for row in done)
 
 
 def goodness(quality: Mapping[str, Any]) -> float:

@@ -22,6 +22,7 @@ from compress.execution.run import Options, Shared
 from compress.metrics.change import Sampled
 from compress.pipeline import run, share
 from compress.report import Report, environment
+from compress.report.rows import mean_kept
 from compress.steps.kinds import artifact_step
 
 REPORT_FILES = ("report.json", "report.html", "plan.json", "recipe.yaml", "README.md", MARK)
@@ -43,7 +44,10 @@ class Row(TypedDict):
     recipe failed with an `error`.
 
     `params`: those that are not zero; `bytes` of the weights; `flops` as the share of the dense model's; `latency` as
-    its share too, taken in turns with it, `latency_range` from low to high; `seconds` of work, evaluation apart.
+    its share too, taken in turns with it, `latency_range` from low to high; `seconds` of work, evaluation apart. Of a
+    rule about visual tokens, as shares too: those `kept`, in the mean over the decoder's layers, the FLOPs of the
+    decoder's `prefill` of a prompt with a picture, and the key/value `cache` behind it; `latency` is then that of the
+    first token.
     """
 
     name: str
@@ -53,6 +57,9 @@ class Row(TypedDict):
     params: NotRequired[int]
     bytes: NotRequired[int]
     flops: NotRequired[float]
+    kept: NotRequired[float]
+    prefill: NotRequired[float]
+    cache: NotRequired[float]
     latency: NotRequired[float]
     latency_range: NotRequired[list[float]]
     quality: NotRequired[Quality]
@@ -149,6 +156,9 @@ def _figures(report: Report) -> dict[str, Any]:
     after, spent, changes = report["after"], report.get("seconds", {}), report.get("changes", {})
     found: dict[str, Any] = {"params": after["params"] - after.get("zeros", 0), "bytes": after["bytes"]}
     found["flops"] = after["flops"] / report["before"]["flops"]
+    if visual := report.get("visual_tokens"):
+        found["kept"] = mean_kept(visual)
+        found |= {name: visual[key][1] / visual[key][0] for name, key in (("prefill", "flops"), ("cache", "cache"))}
     if time := changes.get("latency"):
         found |= {"latency": time["value"], "latency_range": [time["low"], time["high"]]}
     figures = report.get("quality", {}).get("figures", ())
@@ -165,8 +175,7 @@ def _dense(shared: Shared, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The dense model's row: what it was found to be beside the others."""
     graph, checkpoint = shared.source.graph, shared.source.checkpoint
     found: dict[str, Any] = {"name": "dense", "params": graph.parameters(), "flops": 1.0, "bytes": checkpoint.bytes}
-    if any("latency" in row for row in rows):
-        found["latency"] = 1.0
+    found |= {name: 1.0 for name in ("kept", "prefill", "cache", "latency") if any(name in row for row in rows)}
     if shared.evaluator is not None and (measured := shared.evaluator.dense) is not None:
         found["quality"] = _quality(asdict(measured))
     elif alike := [row["quality"] for row in rows if "quality" in row]:

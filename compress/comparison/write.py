@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compress.checkpoint.ours import mark
-from compress.comparison.front import COSTS
+from compress.comparison.front import COSTS, prune_tokens
 from compress.report.rows import count, flops_label, written
 from compress.report.templates import templates
 
@@ -17,40 +17,56 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+COLUMNS = {
+    "params": "Params",
+    "kept": "Tokens",
+    "flops": "FLOPs",
+    "prefill": "Prefill",
+    "cache": "Cache",
+    "latency": "Latency",
+}
+"""What a comparison may have a column of, and its head."""
+
 PAGES = ("compare.json", "compare.html", "compare.png")
 
 
 class Line(NamedTuple):
-    """One row as text; `front` names the costs on whose Pareto front it is, `error` why it is empty."""
+    """One row as text; `costs` are those of `columns`, `front` names the costs on whose Pareto front it is, `error` why
+    it is empty."""
 
     number: str
     name: str
-    params: str
-    flops: str
-    latency: str
+    costs: list[str]
     quality: str
     seconds: str
     front: str
     error: str = ""
 
 
+def columns(found: Mapping[str, Any]) -> list[str]:
+    """The costs that have a column: those of weights, of visual tokens where all recipes prune these, and of both where
+    some do."""
+    if prune_tokens(found["rows"]):
+        return ["kept", "prefill", "cache", "latency"]
+    some = any("kept" in row for row in found["rows"])
+    return ["params", *(["kept"] if some else []), "flops", "latency"]
+
+
 def lines(found: Mapping[str, Any]) -> list[Line]:
     """The dense model first, then every recipe in the order given."""
-    dense = found["dense"]
+    dense, costs = found["dense"], columns(found)
     same = {one["name"] for one in found["ranking"] if not one.get("measurable", True)}
-    quality = _quality(dense, same)
-    made = [Line("★", "dense", count(dense["params"]), "100 %", _latency(dense), quality, "", "")]
+    whole = [count(dense["params"]) if cost == "params" else _cost(dense, dense, cost) for cost in costs]
+    made = [Line("★", "dense", whole, _quality(dense, same), "", "")]
     for number, row in enumerate(found["rows"], 1):
         if "error" in row:
-            made.append(Line(str(number), row["name"], "", "", "", "", "", "", row["error"]))
+            made.append(Line(str(number), row["name"], [""] * len(costs), "", "", "", row["error"]))
             continue
         made.append(
             Line(
                 str(number),
                 row["name"],
-                f"{100 * row['params'] / dense['params']:.1f} %",
-                f"{100 * row['flops']:.1f} %",
-                _latency(row),
+                [_cost(row, dense, cost) for cost in costs],
                 _quality(row, same),
                 f"{row['seconds']:.1f} s",
                 ", ".join(COSTS[cost].lower() for cost, names in found["front"].items() if row["name"] in names),
@@ -61,9 +77,15 @@ def lines(found: Mapping[str, Any]) -> list[Line]:
 
 def captions(found: Mapping[str, Any]) -> list[str]:
     """What the reader of the table has to know: how it was measured, and why rows may not compare."""
-    said = [f"{flops_label(found['flops_length'])}, as a share of the dense model's"]
+    costs = columns(found)
+    said = [f"{flops_label(found['flops_length'])}, as a share of the dense model's"] if "flops" in costs else []
+    if "kept" in costs:
+        said.append("Tokens: visual ones that the decoder's layers read, in the mean over layers")
+    if "prefill" in costs:
+        said.append("Prefill, cache: the decoder's FLOPs for a prompt with a picture, and its key/value cache")
     if "latency" in found["dense"]:
-        said.append("Latency: share of the dense model's, taken in turns with it; (=) no difference measurable")
+        first = " to the first token" if "prefill" in costs else ""
+        said.append(f"Latency{first}: share of the dense model's, taken in turns with it; (=) no difference measurable")
     if found["text"]:
         said.append(f"Quality on {found['text']}, ± 2 standard errors of the difference to the dense model")
     if any(not one.get("measurable", True) for one in found["ranking"]):
@@ -75,7 +97,7 @@ def heads(found: Mapping[str, Any]) -> list[str]:
     """The columns' titles."""
     qualities = [row["quality"]["name"] for row in [found["dense"], *found["rows"]] if row.get("quality")]
     quality = qualities[0] if qualities else "Quality"
-    return ["", "Recipe", "Params", "FLOPs", "Latency", quality, "Work", "Front of"]
+    return ["", "Recipe", *(COLUMNS[cost] for cost in columns(found)), quality, "Work", "Front of"]
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
@@ -87,12 +109,13 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, title=escape(found["model"]), padding=(0, 1, 0, 0), pad_edge=False)
     for head in heads(found):
         left = head in ("", "Recipe")
-        width = 19 if head == "Recipe" else None  # longer names are folded, other columns stay whole
+        room = 19 if len(columns(found)) < 4 else 14
+        width = room if head == "Recipe" else None  # longer names are folded, other columns stay whole
         drawn.add_column(head.partition(" of")[0], justify="left" if left else "right", overflow="fold", width=width)
     for line in lines(found):
-        *cells, front, error = line
-        initials = "".join(cost[0].upper() for cost in front.split(", ") if cost)
-        drawn.add_row(*map(escape, [*line[:2], "failed"] if error else [*cells, initials]))
+        named, initials = line[:2], "".join(cost[0].upper() for cost in line.front.split(", ") if cost)
+        cells = ["failed"] if line.error else [*line.costs, line.quality, line.seconds, initials]
+        drawn.add_row(*map(escape, [*named, *cells]))
     failed = [f"{line.number} {line.name}: {line.error}" for line in lines(found) if line.error]
     letters = ", ".join(f"{COSTS[cost][0]} {COSTS[cost]}" for cost in found["front"])
     legend = [f"Front: beaten by none in quality and {letters}"] if letters else []
@@ -139,7 +162,17 @@ def _put(file: Path, content: bytes) -> None:
     partial.replace(file)
 
 
-def _latency(row: dict[str, Any]) -> str:
+def _cost(row: Mapping[str, Any], dense: Mapping[str, Any], cost: str) -> str:
+    """As a share of the dense model's."""
+    if cost == "latency":
+        return _latency(row)
+    if row.get(cost) is None:
+        return "–"
+    share = row[cost] / dense[cost]
+    return "100 %" if row is dense else f"{100 * share:.1f} %"
+
+
+def _latency(row: Mapping[str, Any]) -> str:
     if row.get("latency") is None:
         return "–"
     if "latency_range" not in row:  # the dense model's own

@@ -17,6 +17,9 @@ from compress.evaluate.continuations import PROMPTS, SECONDS, Continuation, cont
 from compress.evaluate.latency import Latency, forward
 from compress.evaluate.load import held_out, meaningless, named
 from compress.evaluate.turns import LEAST, in_turns
+from compress.evaluate.visual_tokens import LENGTH as PROMPT
+from compress.evaluate.visual_tokens import SAMPLES as PROMPTED
+from compress.evaluate.visual_tokens import VisualTokens, looked, prunes_tokens
 from compress.evaluate.whole import Streamed, Whole
 from compress.inputs.batch import Batch, first
 from compress.metrics.change import Change, time_change
@@ -42,6 +45,7 @@ class Evaluation:
 
     `quality` is the pruned model's, beside the dense one's, None where there is none; `changes`, by figure, say what
     pruning changed and how sure that is. `continuations`: what models that write texts make of the same beginnings.
+    `visual_tokens`: what a rule about them saves.
     """
 
     latency_before: Latency | None = None
@@ -51,6 +55,7 @@ class Evaluation:
     text: str | None = None
     notes: list[str] = field(default_factory=list)
     continuations: list[Continuation] = field(default_factory=list)
+    visual_tokens: VisualTokens | None = None
 
 
 class Evaluator:
@@ -101,8 +106,7 @@ class Evaluator:
     def _evaluate(self, pruned: Checkpoint, seconds: float | None) -> Evaluation:
         budget, notes = Budget(seconds, self._clock), list[str]()
         if not self._rows:
-            asked: Any = {"data": self._data, "length": LENGTH, "samples": SAMPLES, "seed": self._seed}
-            self._rows = held_out(self._source.inputs, self._dense, **asked)
+            self._rows = self._held_out(LENGTH, SAMPLES)
         theirs = self._source.inputs.reread(self._rows, self._dense, pruned)
         together = self._dense.bytes + pruned.bytes <= LARGEST
         if together:
@@ -115,14 +119,23 @@ class Evaluator:
             after = self._read(one, other, theirs, budget)
         else:
             notes.append(meaningless(self._source.inputs))
-        samples = self._samples(pruned)
-        times = self._time(one, other, samples, budget, notes) if self._timed else None
+        rule = prunes_tokens(pruned.config)
+        rows = self._held_out(PROMPT, PROMPTED)[0] if rule else self._rows[0]
+        samples = self._samples(rows, pruned)
+        times = self._time(one, other, samples, budget, notes, writing=rule) if self._timed else None
         written = self._write(one, other, pruned, limited=budget.limited) if self._meaningful else []
-        return replace(self._compared(after, samples, times, notes), continuations=written)
+        visual = None
+        if rule and isinstance(one, Whole) and isinstance(other, Whole):
+            visual = looked(other.model, one.model, rows)
+        return replace(self._compared(after, samples, times, notes), continuations=written, visual_tokens=visual)
 
-    def _samples(self, pruned: Checkpoint) -> tuple[Batch, Batch]:
-        """One sample as each model reads it."""
-        sample = first(self._rows[0], 1)
+    def _held_out(self, length: int, samples: int) -> list[Batch]:
+        asked: Any = {"data": self._data, "length": length, "samples": samples, "seed": self._seed}
+        return held_out(self._source.inputs, self._dense, **asked)
+
+    def _samples(self, rows: Batch, pruned: Checkpoint) -> tuple[Batch, Batch]:
+        """The first of the `rows` as each model reads it."""
+        sample = first(rows, 1)
         return sample, self._source.inputs.reread([sample], self._dense, pruned)[0]
 
     def _read(self, one: Whole | Streamed, other: Whole | Streamed, theirs: list[Batch], budget: Budget) -> list[Any]:
@@ -150,12 +163,15 @@ class Evaluator:
         samples: tuple[Batch, Batch],
         budget: Budget,
         notes: list[str],
+        *,
+        writing: bool,
     ) -> tuple[list[float], list[float]] | None:
         if not (isinstance(one, Whole) and isinstance(other, Whole)):
             notes.append(f"latency not measured: both models together are above {LARGEST / 1e9:.0f} GB")
             return None
-        runs = forward(one.model, samples[0]), forward(other.model, samples[1])
-        times = in_turns(*runs, budget, label="measuring latency")
+        before = forward(one.model, samples[0], writing=writing)
+        after = forward(other.model, samples[1], writing=writing)
+        times = in_turns(before, after, budget, label="measuring latency")
         if times is None:
             notes.append(f"latency not measured: {LEAST} rounds take too long; `--evaluate full` takes the time")
         return times

@@ -14,6 +14,9 @@ from compress.inputs.batch import Batch, given, rows
 from compress.inputs.kind import Inputs
 from compress.tasks.asked import asked
 
+FIRST = {"use_cache": True, "logits_to_keep": 1}
+"""What a forward is asked for when a model is about to write."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -39,13 +42,17 @@ class Latency:
         return cls(statistics.median(times), min(times), *shape, len(times), threads, inputs.noun)
 
 
-def forward(model: nn.Module, batch: Batch) -> Callable[[], float]:
-    """What runs `model(**batch)` once, without labels and cache, and returns its seconds.
+def forward(model: nn.Module, batch: Batch, *, writing: bool = False) -> Callable[[], float]:
+    """What runs `model(**batch)` once, without labels, and returns its seconds.
 
+    A model that is `writing` fills its cache and gives the last position's logits alone: the time to its first token.
     On an accelerator each run ends with a synchronisation.
     """
     device = next(model.parameters()).device
-    moved, run = {name: value.to(device) for name, value in given(batch).items()}, asked(model, {})
+    moved, run = (
+        {name: value.to(device) for name, value in given(batch).items()},
+        asked(model, FIRST if writing else {}),
+    )
 
     @torch.inference_mode()
     def once() -> float:

@@ -13,7 +13,19 @@ from pydantic_core import InitErrorDetails
 from compress.errors import InputError
 from compress.files.ordinary import is_path
 from compress.recipe.mistake import mistake
-from compress.registry import MISTAKEN_ARGUMENT, Registry, allocators, criteria, did_you_mean, ratios, repairs, sources
+from compress.registry import (
+    MISTAKEN_ARGUMENT,
+    Registry,
+    allocators,
+    criteria,
+    did_you_mean,
+    ratios,
+    repairs,
+    sources,
+    token_residuals,
+    token_scores,
+    token_selects,
+)
 
 
 @dataclass(frozen=True)
@@ -101,4 +113,11 @@ Criterion = Annotated[Part, PlainValidator(partial(_checked, registry=criteria))
 Allocator = Annotated[Part, PlainValidator(partial(_checked, registry=allocators)), _writing, _schema("allocator")]
 Ratio = Annotated[Part, PlainValidator(partial(_checked, registry=ratios)), _writing, _schema("layer ratio")]
 Repair = Annotated[Part, PlainValidator(partial(_checked, registry=repairs)), _writing, _schema("repair")]
+TokenScore = Annotated[Part, PlainValidator(partial(_checked, registry=token_scores)), _writing, _schema("token score")]
+TokenSelect = Annotated[
+    Part, PlainValidator(partial(_checked, registry=token_selects)), _writing, _schema("token selection")
+]
+TokenResidual = Annotated[
+    Part, PlainValidator(partial(_checked, registry=token_residuals)), _writing, _schema("token residual")
+]
 Data = Annotated[Part | str, PlainValidator(_data), _writing, _schema("source, path or hub id")]

@@ -28,6 +28,8 @@ from compress.registry.metadata import (
     SiteMetadata,
     SourceMetadata,
     StatisticMetadata,
+    TokenMetadata,
+    TokenScoreMetadata,
     checked,
 )
 from compress.registry.third_party import import_parts
@@ -230,6 +232,10 @@ statistics = Registry("statistic", "compress.calibrate.statistics", StatisticMet
 scopes = Registry("scope", "compress.score.scopes")
 sources = Registry("source", "compress.data.sources", SourceMetadata)
 rules = Registry("runtime rule", package="compress.runtime.rules")
+token_places = Registry("place of visual tokens", "compress.runtime.tokens.places")
+token_scores = Registry("token score", "compress.runtime.tokens.score", TokenScoreMetadata)
+token_selects = Registry("token selection", "compress.runtime.tokens.select", TokenMetadata)
+token_residuals = Registry("token residual", "compress.runtime.tokens.residual", TokenMetadata)
 steps = Registry("step", package="compress.steps")
 formats = Registry("export format", package="compress.export")
 inputs = Registry("kind of inputs", package="compress.inputs")

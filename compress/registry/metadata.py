@@ -125,6 +125,45 @@ class SourceMetadata(Metadata):
     gives: Literal["text", "tokens", "images", "classes", "captions", "speech", "arrays"] = "text"
 
 
+TokenNeed = Literal[
+    "attention",
+    "cls",
+    "cls_value",
+    "choose",
+    "generator",
+    "grid",
+    "hidden",
+    "inputs",
+    "keep",
+    "key",
+    "logits",
+    "outputs",
+    "pixels",
+    "previous",
+    "scores",
+    "selection",
+    "sizes",
+    "text",
+    "tower_hidden",
+    "value",
+]
+"""What a part that prunes tokens may be handed: `compress.runtime.tokens` says what each is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMetadata(Metadata):
+    """Of a part that prunes tokens: `needs`, the names of its positional parameters, in their order."""
+
+    needs: tuple[TokenNeed, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScoreMetadata(TokenMetadata):
+    """`square`: of attention it reads the rows of the group's own tokens only, whatever its arguments say."""
+
+    square: bool = False
+
+
 Meta = TypeVar("Meta", bound=Metadata)
 
 

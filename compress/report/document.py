@@ -90,7 +90,8 @@ class Report(TypedDict):
     was written in which format. `quality`: the figures that the model's task has. `changes`, by figure: fields of
     `compress.metrics.change.Change`, where 1 is no difference. `text` is what quality was measured on.
     `saliency`: what the steps kept of it, where they know. `generated`, of models that write: fields of
-    `compress.evaluate.continuations.Continuation`."""
+    `compress.evaluate.continuations.Continuation`. `visual_tokens`, where a rule prunes them:
+    `compress.evaluate.visual_tokens.VisualTokens`."""
 
     model: str
     recipe: RecipeText
@@ -108,6 +109,7 @@ class Report(TypedDict):
     text: NotRequired[str]
     saliency: NotRequired[list[SaliencyRow]]
     generated: NotRequired[list[dict[str, str]]]
+    visual_tokens: NotRequired[dict[str, Any]]
 
 
 def figures(

@@ -38,6 +38,8 @@ def report_of(run: Run, made: Plan, found: Evaluation, out: Path) -> Report:
         report["text"] = found.text
     if found.continuations:
         report["generated"] = [asdict(one) for one in found.continuations]
+    if found.visual_tokens is not None:
+        report["visual_tokens"] = found.visual_tokens.written()
     if saliency := list(_saliency(made)):
         report["saliency"] = saliency
     return report

@@ -66,12 +66,14 @@ def kept(report: Report) -> Figure:
 
 
 def shares(report: Report) -> Figure:
-    """What is left of parameters, FLOPs, bytes and latency, as a share of the original."""
+    """What is left of parameters, FLOPs, bytes, what visual tokens cost and latency, as a share of the original."""
     before, after = report["before"], report["after"]
     left = {
         name: after[key] / before[key]
         for name, key in (("Parameters", "params"), ("FLOPs", "flops"), ("Bytes", "bytes"))
     }
+    if visual := report.get("visual_tokens"):
+        left |= {name: visual[key][1] / visual[key][0] for name, key in (("Prefill", "flops"), ("Cache", "cache"))}
     if (one := before.get("latency")) and (other := after.get("latency")):
         left["Latency"] = other["seconds"] / one["seconds"]
     with rc_context(STYLE):

@@ -40,14 +40,30 @@ def rows(report: Report) -> list[Row]:
     ]
     if zeros := after.get("zeros"):
         found.insert(1, Row("Zero weights", "0", count(zeros), f"{zeros / after['params']:.1%}", None))
-    return [*found, *_times(report), *_quality(report)]
+    return [*found, *_visual_tokens(report), *_times(report), *_quality(report)]
+
+
+def _visual_tokens(report: Report) -> Iterator[Row]:
+    if (found := report.get("visual_tokens")) is None:
+        return
+    many, prompt = found["visual"], f"{found['visual']:.0f} + {found['text']:.0f} tokens"
+    yield _line("Visual tokens, mean over decoder layers", many, many * mean_kept(found), lambda value: f"{value:.0f}")
+    (dense, pruned), (held, holds) = found["flops"], found["cache"]
+    yield _line(f"FLOPs of the decoder's prefill, {prompt}", dense, pruned, count)
+    yield _line(f"Key/value cache, {prompt}", held, holds, human_bytes)
+
+
+def mean_kept(visual_tokens: Mapping[str, Any]) -> float:
+    """The share of visual tokens that the decoder's layers read, in the mean over layers."""
+    return sum(visual_tokens["kept"]) / len(visual_tokens["kept"])
 
 
 def _times(report: Report) -> Iterator[Row]:
     before, after = report["before"], report["after"]
     if (one := before.get("latency")) and (other := after.get("latency")):
         change = report.get("changes", {})["latency"]
-        yield _time(f"Latency, {_shape(one)}", one["seconds"], other["seconds"], change)
+        name = "Time to first token" if "visual_tokens" in report else "Latency"
+        yield _time(f"{name}, {_shape(one)}", one["seconds"], other["seconds"], change)
     for export in report.get("exports", {}).values():
         for timing in export.get("timings", ()):
             yield _time(**timing)

@@ -10,12 +10,20 @@ from pydantic import BaseModel
 from compress import registry
 from compress.recipe.export import settings_of
 from compress.recipe.schema import Calibrate, Recipe
+from compress.recipe.token_stage import Stage, Term
 
 from .markdown import either, table
 
 HEAD = ("key", "type", "default", "meaning")
 LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 LINKED = {"calibrate": "see below", "steps": "list of steps, see below", "export": "see below"}
+STAGE = {
+    "at": "`features`, or {decoder: layer}",
+    "score": "list of terms, see below",
+    "keep": "share",
+    "power": "number > 0",
+}
+TERM = {"depths": "list of layers or shares"}
 LONGEST = 2**31
 """Limits from here on are those of the machine, not of the meaning."""
 
@@ -44,6 +52,11 @@ def steps() -> str:
         text = f"### {title}\n\n{about}\n\n{_table(kind, schema['$defs'])}"
         found.append(("const" in subject or verb != "prune", title, text))
     return "\n\n".join(text for _, _, text in sorted(found))
+
+
+def token_stage() -> str:
+    """Keys of one stage of the step `tokens`, and of a term of its score."""
+    return f"{model(Stage, STAGE)}\n\nA term of `score` has one score by name, and beside it:\n\n{model(Term, TERM)}"
 
 
 def exports() -> str:

@@ -42,6 +42,25 @@ def sources() -> str:
     return table(("source", "what it reads"), [_named(entry) for entry in _entries(registry.sources)])
 
 
+def token_scores() -> str:
+    """Scores of visual tokens."""
+    return _token_parts(registry.token_scores, "score")
+
+
+def token_selects() -> str:
+    """Selections of visual tokens."""
+    return _token_parts(registry.token_selects, "selection")
+
+
+def token_residuals() -> str:
+    """What becomes of visual tokens that are not kept."""
+    return _token_parts(registry.token_residuals, "residual")
+
+
+def _token_parts(kind: Registry[Any], word: str) -> str:
+    return table((word, "what it does", "paper"), [(*_named(entry), _paper(entry)) for entry in _entries(kind)])
+
+
 def statistics() -> str:
     """Statistics, and which parts ask for each."""
     asked: dict[str, list[str]] = {}

@@ -9,6 +9,7 @@ from compress import registry
 from compress.files.shipped import names
 from compress.recipe.part import Part
 from compress.recipe.read import read_recipe
+from compress.recipe.tokens import FOLDER
 
 from .markdown import paper, table
 from .parts import needs
@@ -22,10 +23,27 @@ REGISTRIES = {
 }
 
 
+def token_presets() -> str:
+    """The recipes that prune visual tokens."""
+    rows = []
+    for name in names():
+        if name.startswith(FOLDER):
+            found = read_recipe(name)
+            (step,) = found.steps
+            places = [stage.at if isinstance(stage.at, str) else "decoder" for stage in step.tokens]  # pyright: ignore
+            where = " and ".join(dict.fromkeys("before the decoder" if at == "features" else "inside" for at in places))
+            rows.append(
+                (f"`{name.removeprefix(FOLDER)}`", found.about, where, " ".join(map(paper, ARXIV.findall(found.about))))
+            )
+    return table(("preset", "what it does", "where", "paper"), rows)
+
+
 def recipes() -> str:
-    """Every recipe of the wheel, those of the contrasts last."""
+    """Every recipe of the wheel but presets for visual tokens, those of the contrasts last."""
     rows = []
     for name in sorted(names(), key=lambda name: ("/" in name, name)):
+        if name.startswith(FOLDER):
+            continue
         found = read_recipe(name)
         papers = ARXIV.findall(found.about)
         about = found.about.partition(" (")[0].partition(";")[0]
@@ -51,6 +69,8 @@ def _inside(step: Any) -> list[Any]:
 
 
 def _removed(step: dict[str, Any]) -> str:
+    if "tokens" in step:
+        return "nothing; visual tokens leave"
     if "prune" not in step:
         return f"nothing; tokens skip {step['skip']}"
     units = step["prune"]
@@ -68,6 +88,8 @@ def _needed(steps: list[Any]) -> str:
                 found.update(needs(kind.get(part.name)))
         if getattr(step, "prune", None) == "vocab":  # counts tokens, and the model does not run
             found.add("text")
+        elif hasattr(step, "tokens"):
+            continue
         elif not isinstance(getattr(step, "by", None), Part):  # kinds that calibrate in a way of their own
             found.update(("weights", "text"))
     return ", ".join(word for word in ("weights", "text", "gradients") if word in found) or "the config alone"
@@ -85,7 +107,7 @@ def _opened(steps: list[Any]) -> str:
     if getattr(last, "base", None) is not None:
         return "`compress apply-delta`"
     if getattr(last, "prune", None) is None:
-        return "stock transformers (dense); `compress.load` skips"
+        return "stock transformers (dense); `compress.load` obeys"
     if any(map(_uneven, steps)):
         return "transformers and the modeling file beside it"
     return "stock transformers"

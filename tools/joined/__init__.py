@@ -1,0 +1,1 @@
+"""A vision–language model joined out of trained parts, and pictures to ask it about."""
