@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -14,7 +14,8 @@ def set_numbers(model: nn.Module) -> None:
     meta that no checkpoint stores. One that the model's code leaves as it is stays on meta."""
     initialise: Any = getattr(model, "_init_weights", None)
     for module in model.modules() if initialise is not None else ():
-        made = {name: own for name in module._non_persistent_buffers_set if _is_number(own := module._buffers[name])}
+        buffers = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+        made = {name: own for name, own in buffers.items() if own is not None and _is_number(own)}
         for name, own in made.items():
             module._buffers[name] = torch.full((), torch.iinfo(own.dtype).min, dtype=own.dtype)
         if made:
@@ -24,6 +25,6 @@ def set_numbers(model: nn.Module) -> None:
                 module._buffers[name] = own
 
 
-def _is_number(buffer: Any) -> bool:
-    whole = buffer is not None and buffer.is_meta and not buffer.dim() and buffer.dtype is not torch.bool
+def _is_number(buffer: Tensor) -> bool:
+    whole = buffer.is_meta and not buffer.dim() and buffer.dtype is not torch.bool
     return whole and not buffer.is_floating_point() and not buffer.is_complex()

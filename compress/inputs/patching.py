@@ -144,7 +144,8 @@ def patched(model: nn.Module, vision: Any, *, small: bool) -> Iterator[Layout]:
     size = channels, side, side
     if main_input(model) == FLAT:
         wide = options(vision, "patch_embed_hidden_size") or channels * patch * patch
-        yield Numbered((channels, *(2 * isqrt(wide // channels),) * 2), isqrt(wide // channels))
+        patch = isqrt(wide // channels)
+        yield Numbered((channels, 2 * patch, 2 * patch), patch)
         return
     if takes(model, "target_sizes"):
         yield Strips(size, patch)

@@ -232,7 +232,7 @@ def _follow(module, places):
     signature = inspect.signature(module.forward)  # models look at what their layers take
     named = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     module.forward = partial(_forward, module, places)  # a copy of the model copies the module in it too
-    module.forward.__signature__ = inspect.Signature(named)
+    module.forward.__signature__ = inspect.Signature(named)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _forward(module, places, *args, **kwargs):
