@@ -13,7 +13,9 @@ def set_numbers(model: nn.Module) -> None:
     """Make real, as transformers' own initialisation computes them, the whole numbers among the buffers of a model on
     meta that no checkpoint stores. One that the model's code leaves as it is stays on meta."""
     initialise: Any = getattr(model, "_init_weights", None)
-    for module in model.modules() if initialise is not None else ():
+    if initialise is None:
+        return
+    for module in model.modules():
         buffers = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
         made = {name: own for name, own in buffers.items() if own is not None and _is_number(own)}
         for name, own in made.items():
