@@ -88,10 +88,14 @@ def test_every_part_and_every_recipe_stands_in_a_table():
     from compress import registry
     from compress.files.shipped import names
 
-    page = (PAGES / "methods.md").read_text()
+    page, tokens = ((PAGES / name).read_text() for name in ("methods.md", "visual-tokens.md"))
     kinds = (registry.criteria, registry.allocators, registry.ratios, registry.repairs, registry.sources)
     missing = [name for kind in kinds for name in kind.names() if f"| `{name}` |" not in page]
-    assert missing + [name for name in names() if f"| `{name}` |" not in page] == []
+    kinds = (registry.token_scores, registry.token_selects, registry.token_residuals)
+    missing += [name for kind in kinds for name in kind.names() if f"| `{name}` |" not in tokens]
+    presets = [name for name in names() if name.startswith("tokens/")]
+    missing += [name for name in presets if f"| `{name.removeprefix('tokens/')}` |" not in tokens]
+    assert missing + [name for name in names() if name not in presets and f"| `{name}` |" not in page] == []
 
 
 @pytest.mark.parametrize("text", blocks(YAML))

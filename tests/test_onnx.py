@@ -173,11 +173,15 @@ def test_the_graph_tells_nothing_of_the_machine_it_was_made_on(uneven):
 def test_models_of_no_known_kind_of_inputs_are_refused(tmp_path):
     from transformers import ASTConfig, ASTModel
 
+    class Nose(ASTModel):
+        main_input_name = "scents"
+
+        def forward(self, scents):
+            return super().forward(scents)
+
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    model = ASTModel(ASTConfig(**shape))
-    model.main_input_name = "scents"
     with pytest.raises(ModelError, match="reads 'scents'"):
-        exported(model, tmp_path / "onnx")
+        exported(Nose(ASTConfig(**shape)), tmp_path / "onnx")
 
 
 @pytest.mark.slow

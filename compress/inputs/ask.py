@@ -34,11 +34,12 @@ def needs(model: nn.Module) -> list[str]:
 
 def main_input(model: nn.Module) -> str | None:
     """The argument that a model reads first, None where nothing tells. What transformers' class says goes before the
-    signature only where the forward takes it: towers inherit the name from models of text."""
-    said = getattr(model, "main_input_name", None)
-    if said is None or takes(model, said):
+    signature only where the forward takes it, or where a wrapper takes whatever is given: towers inherit the name from
+    models of text."""
+    said, known = getattr(model, "main_input_name", None), inspect.signature(model.forward).parameters
+    if said is None or said in known or any(one.kind is one.VAR_POSITIONAL for one in known.values()):
         return said
-    first = next(iter(inspect.signature(model.forward).parameters), said)
+    first = next(iter(known), said)
     return next(iter(needs(model)), first)
 
 
