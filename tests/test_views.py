@@ -78,7 +78,7 @@ def test_a_size_that_is_asked_for_in_any_form_follows():
             return x.view(rows, 9).sum(1), x.reshape((rows, 9)), torch.reshape(x, (rows, 9)), x.view(torch.int32)
 
     module = Forms()
-    follow(module, {0: 1, 2: 1})
-    follow(module, {1: 1})
+    follow(module, {0: 1, 2: 1}, {})
+    follow(module, {1: 1}, {})
     given, second, third, last = module(torch.ones(2, 3), rows=2)
     assert given.tolist() == [3, 3] and second.shape == third.shape == (2, 3) and last.dtype == torch.int32

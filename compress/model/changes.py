@@ -25,6 +25,7 @@ class Changes:
     package, as torch's own cannot have their shape. `attributes`: module → path of an attribute → value; a path goes
     on, by dots, into what the attribute holds: an object, a dict, a tuple (`config.n_head`, `size.0`). `views`: module
     → number of a view in its forward → the place in its sizes that follows the input (`compress.model.views`).
+    `splits`: module → number of a split in its forward → the sizes of its parts.
     """
 
     layers: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Changes:
     narrowed: Sequence[str] = ()
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     views: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    splits: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -66,8 +68,10 @@ class Changes:
             for name, values in self.attributes.items():
                 for path, value in values.items():
                     put(module.get_submodule(name), path, value)
-            for name, places in self.views.items():
-                follow(module.get_submodule(name), {int(number): place for number, place in places.items()})
+            for name in {**self.views, **self.splits}:
+                places = {int(number): place for number, place in self.views.get(name, {}).items()}
+                parts = {int(number): sizes for number, sizes in self.splits.get(name, {}).items()}
+                follow(module.get_submodule(name), places, parts)
         except (AttributeError, KeyError, IndexError) as error:
             raise InputError(f"{type(module).__name__}: not the module that was pruned: {error}") from error
 

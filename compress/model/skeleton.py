@@ -55,9 +55,9 @@ class Skeleton:
         }
         return self._called(copy.deepcopy(self.module, memo), None)
 
-    def graph(self, module: nn.Module, example: Example) -> Graph:
-        """By tracing it, a copy or this module with changes."""
-        return trace(module, example, uniform=self.uniform())
+    def graph(self, module: nn.Module, example: Example, left: Mapping[str, Tensor] | None = None) -> Graph:
+        """By tracing it, a copy or this module with changes; `left` as in `trace`."""
+        return trace(module, example, left, self.uniform())
 
     def uniform(self) -> dict[str, tuple[int, ...]]:
         """Buffers that are not stored, with the dimensions along which all their entries are equal."""

@@ -129,6 +129,7 @@ def _of_module(source: Model, kept: Kept, biases: dict[str, tuple[int, ...]]) ->
         notes=(
             *([f"attributes: {_spelled(edits)}"] if edits else []),
             *([f"views follow their inputs in {_titled(found.changes.views)}"] if found.changes.views else []),
+            *([f"splits have parts of other sizes in {_titled(found.changes.splits)}"] if found.changes.splits else []),
         ),
     )
 

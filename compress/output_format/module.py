@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import nn
 
 from compress.console import detail
 from compress.errors import ModelError
-from compress.graph.layout import kept_size
+from compress.graph.layout import Layout, kept_size
 from compress.graph.names import Names
 from compress.model.changes import Changes, get
 from compress.model.model import Model
@@ -71,7 +71,7 @@ def find_changes(source: Model, kept: Kept, biases: Shapes) -> Found:
     changes = Changes(layers=names.layers, shapes=cut, biases=biases)
     changes = replace(changes, narrowed=_narrowed(skeleton.changed(changes).module, cut))
     renamed = dict(_renamed(skeleton.module, names))
-    search = _Search(source, skeleton, expected(graph, kept, names), changes, renamed)
+    search = _Search(source, skeleton, expected(graph, kept, names), changes, renamed, sizes)
     trial = search.of(changes)
     if trial.failure is not None:
         wanted = {old: new for new, old in renamed.items()}
@@ -92,23 +92,37 @@ class _Search:
     expected: Mapping[str, Any]
     plain: Changes
     renamed: Mapping[str, str]
+    sizes: Mapping[str, int]
     tried: int = 0
 
     @cached_property
+    def _seen(self) -> tuple[dict[str, list[str]], dict[str, list[list[Layout]]]]:
+        return lines_of_views(self.source, self.skeleton)
+
+    @property
     def lines(self) -> dict[str, list[str]]:
         """The lines that the dense module's views stand in."""
-        return lines_of_views(self.source, self.skeleton)
+        return self._seen[0]
+
+    @cached_property
+    def parts(self) -> dict[str, list[list[int]]]:
+        """What the plan makes of the parts of all splits, by new names of modules."""
+        return {
+            new: [[kept_size(part, self.sizes) for part in parts] for parts in self._seen[1].get(old, ())]
+            for new, old in self.renamed.items()
+        }
 
     def of(self, changes: Changes) -> Trial:
         """What comes of these changes."""
         self.tried += 1
-        return attempt(self.source, self.skeleton.changed(changes), self.expected)
+        return attempt(self.source, self.skeleton.changed(changes), self.expected, self.parts)
 
     def fewest(self, found: list[Choice]) -> tuple[Changes, Trial]:
         """The fewest of the `found` choices, and views, that make the module right. Raises ModelError without any."""
         failure, best = None, None
-        for chosen in product(*([*range(len(choice.options)), None] for choice in found)):
-            made, trial = self._followed(self._with(found, chosen, {}))
+        sets = product(*([*range(len(choice.options)), None] for choice in found))
+        for chosen in chain([next(sets), (None,) * len(found)], sets):  # views and splits alone come early
+            made, trial = self._followed(self._with(found, chosen, self.plain))
             failure = failure or trial.failure
             if trial.failure is None:
                 best = chosen, made, trial
@@ -123,10 +137,7 @@ class _Search:
         chosen, made, trial = best
         for place, option in enumerate(chosen):
             fewer = (*chosen[:place], None, *chosen[place + 1 :])
-            if (
-                option is not None
-                and (result := self.of(other := self._with(found, fewer, made.views))).failure is None
-            ):
+            if option is not None and (result := self.of(other := self._with(found, fewer, made))).failure is None:
                 chosen, made, trial = fewer, other, result
         for number, place in sorted({view for views in made.views.values() for view in views.items()}):
             rest = {
@@ -139,17 +150,21 @@ class _Search:
         detail(f"attributes: {self.tried} sets tried")
         return made, trial
 
-    def _with(self, found: list[Choice], chosen: tuple[int | None, ...], views: Mapping[str, Any]) -> Changes:
+    def _with(self, found: list[Choice], chosen: tuple[int | None, ...], before: Changes) -> Changes:
         attributes: dict[str, dict[str, Any]] = {}
         for choice, option in zip(found, chosen, strict=True):
             for (module, path), value in ({} if option is None else choice.options[option]).items():
                 attributes.setdefault(module, {})[path] = value
-        return replace(self.plain, attributes=attributes, views=views)
+        return replace(before, attributes=attributes)
 
     def _followed(self, changes: Changes, depth: int = FOLLOWING) -> tuple[Changes, Trial]:
         """The changes with views that follow their inputs where they do not fit them; as they are where that does not
         make the module right."""
         trial = self.of(changes)
+        if trial.split is not None and depth and (made := self._parted(changes, *trial.split)) is not None:
+            other, result = self._followed(made, depth - 1)
+            if result.failure is None:
+                return other, result
         if trial.view is None or depth == 0:
             return changes, trial
         for place in reversed(trial.view.places):
@@ -160,6 +175,22 @@ class _Search:
             if result.failure is None:
                 return other, result
         return changes, trial
+
+    def _parted(self, changes: Changes, module: str, number: int) -> Changes | None:
+        """The splits of every module of that class whose parts change, given the plan's; None where this one has
+        them."""
+        changed = self.skeleton.changed(self.plain).module
+        cls = type(changed.get_submodule(module))
+        splits = {name: dict(own) for name, own in changes.splits.items()}
+        if str(number) in splits.get(module, {}):
+            return None
+        splits.setdefault(module, {})[str(number)] = self.parts[module][number]
+        for name, part in changed.named_modules():
+            for place, old in enumerate(self._seen[1].get(self.renamed[name], ()) if type(part) is cls else ()):
+                now = self.parts[name][place]
+                if changes.attributes.get(name) or now != [kept_size(one, {}) for one in old]:
+                    splits.setdefault(name, {})[str(place)] = now
+        return replace(changes, splits=splits)
 
     def _following(self, changes: Changes, view: View, place: int) -> Changes:
         """The same view of every module of that class in which something is cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,10 @@ from compress.graph.values import line_of_code
 from compress.model.model import Model
 from compress.model.sizes import KNOWN, agree
 from compress.model.skeleton import Skeleton
-from compress.model.views import sizes_of
+from compress.model.views import SPLITS, sizes_of, split_dim
+
+Parts = Mapping[str, Sequence[Sequence[int]]]
+"""By module, for each split of its forward, the sizes of the parts."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,21 @@ class View:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a try: the attributes that torch's modules have then, or the `failure`, which may be a `view`'s."""
+    """What came of a try: the attributes that torch's modules have then, or the `failure`, which may be a `view`'s, or
+    that of a `split`, by module and number, whose parts are not those of the plan."""
 
     attributes: Mapping[str, Mapping[str, Any]]
     failure: str | None = None
     view: View | None = None
+    split: tuple[str, int] | None = None
 
 
-def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any]) -> Trial:
-    """Whether the module of `skeleton` runs, with every tensor laid out as `expected` (see `nested`)."""
+def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any], parts: Parts) -> Trial:
+    """Whether the module of `skeleton` runs, with every tensor laid out as `expected` (see `nested`). `parts`: what
+    the plan makes of its splits' parts."""
     module = skeleton.empty()
     before = {name: noted(part) for name, part in module.named_modules()}
-    views = _Views()
+    views = _Views(parts)
     for part in module.modules():
         agree(part)
     try:
@@ -58,11 +64,12 @@ def attempt(source: Model, skeleton: Skeleton, expected: Mapping[str, Any]) -> T
     except ModelError as error:
         said = str(error.__cause__ or error).strip().partition("\n")[0]
         where = views.where
-        return Trial({}, f"{_titled(module, where)}: does not run at the sizes that are left: {said}", views.failed())
+        failure = f"{_titled(module, where)}: does not run at the sizes that are left: {said}"
+        return Trial({}, failure, views.failed(), views.split)
     for name, layouts in graph.layouts.items():
         if name in expected and (own := [nested(layout, {}) for layout in layouts]) != expected[name]:
             where, shown = name.rpartition(".")[0], f"{name} would be laid out as {own}, not {expected[name]}"
-            return Trial({}, f"{_titled(module, where)}: {shown}")
+            return Trial({}, f"{_titled(module, where)}: {shown}", split=views.split)
     after = {name: noted(part) for name, part in module.named_modules()}
     return Trial({name: changed for name in after if (changed := _differing(before[name], after[name]))})
 
@@ -100,19 +107,30 @@ def noted(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def lines_of_views(source: Model, skeleton: Skeleton) -> dict[str, list[str]]:
-    """By module, the lines of code that its views stand in, in order: modules of one class may run different ones."""
-    module, views = skeleton.empty(), _Views()
+def lines_of_views(source: Model, skeleton: Skeleton) -> tuple[dict[str, list[str]], dict[str, list[list[Layout]]]]:
+    """By module, the lines of code that its views stand in, in order: modules of one class may run different ones. And
+    of its splits what the parts are along the dimension that is split."""
+    module, views, left = skeleton.empty(), _Views({}), dict[str, Tensor]()
     with views.watch(module), views:
-        skeleton.graph(module, source.inputs.example())
-    return views.lines
+        views.left = left
+        graph = skeleton.graph(module, source.inputs.example(), left)
+    splits: dict[str, list[list[Layout]]] = {}
+    for name, dims in views.dims.items():
+        for number, (dim, count) in enumerate(dims):
+            layouts = [graph.values[_part(name, number, place)][dim] for place in range(count)]
+            splits.setdefault(name, []).append(layouts)
+    return views.lines, splits
 
 
 class _Views(TorchFunctionMode):
-    """Counts the views of each module's forward, and knows the one that fails and the module that runs."""
+    """Counts the views and splits of each module's forward, and knows the one that fails and the module that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
+        self._parts = parts
+        self.split: tuple[str, int] | None = None  # the first whose parts are not those of the plan
+        self.dims: dict[str, list[tuple[int, int]]] = {}  # of each module's splits: the dimension, and how many parts
+        self.left: dict[str, Tensor] | None = None  # where the parts go, if they are wanted
         self._inside: list[list[Any]] = []  # the modules that run: name, and views so far
         self._failing: tuple[Any, list[int]] | None = None
         self.lines: dict[str, list[str]] = {}  # of each module's last run
@@ -149,6 +167,8 @@ class _Views(TorchFunctionMode):
         return View(name, count - 1, places) if places else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in SPLITS and self._inside:
+            return self._split(func, args, kwargs or {})
         sizes = sizes_of(func, args, kwargs or {})
         if sizes is None:
             return func(*args, **(kwargs or {}))
@@ -161,13 +181,34 @@ class _Views(TorchFunctionMode):
         self._failing = None
         return result
 
+    def _split(self, func: Any, args: Any, kwargs: Any) -> Any:
+        name = self.where
+        number, planned = len(self.dims[name]), self._parts.get(name, ())
+        wanted = planned[number] if number < len(planned) else None
+        dim = split_dim(args, kwargs)
+        self.dims[name].append((dim, 0))
+        if self.split is None and wanted is not None:
+            self.split = name, number  # until it ran
+        made = func(*args, **kwargs)
+        self.dims[name][-1] = dim, len(made)
+        if self.split == (name, number) and [part.shape[dim] for part in made] == wanted:
+            self.split = None
+        if self.left is not None:
+            self.left.update({_part(name, number, place): part for place, part in enumerate(made)})
+        return made
+
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._inside.append([name, 0])
         self.lines[name] = []
+        self.dims[name] = []
         agree(module, next((x for x in tree_leaves(args) if isinstance(x, Tensor)), None))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._inside.pop()
+
+
+def _part(module: str, number: int, place: int) -> str:
+    return f"{module} {number} {place}"
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
