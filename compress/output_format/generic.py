@@ -195,6 +195,9 @@ def _renumbered(shapes: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequen
         stack = next((s for s in chosen if name.startswith(s + ".")), None)
         if stack is not None:
             index, _, rest = name[len(stack) + 1 :].partition(".")
+            if not index.isdigit():  # a parametrised weight: a list that has tensors of its own beside its modules
+                result[name] = tuple(shape)
+                continue
             if int(index) not in chosen[stack]:
                 continue
             name = f"{stack}.{list(chosen[stack]).index(int(index))}.{rest}"

@@ -2,13 +2,13 @@
 
     python tools/bench/visual_tokens.py         # an hour the first time; goes on where it was stopped
     python tools/bench/visual_tokens.py oracle  # this only; what docs/visual_tokens.json has stays
-    python tools/bench/visual_tokens.py --read  # the table again
+    python tools/bench/visual_tokens.py --read  # the table and the plot again
 
 The model is that of `tools/joined_vlm.py`, the pictures are fresh ones. The references are made here, with plain
 tensors: tokens drawn at random, spread evenly over the picture, or chosen by who knows what is asked (the oracle: the
 object that the question is about, then the others, then background). Kept tokens keep their positions. Then every
-preset that ships, with this share of the tokens left in the end; how many the decoder's layers read in the mean stands
-beside it.
+preset that ships, with this share of the tokens left in the end; "read" is the mean share that layers of the language
+model read, of which there are four.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ from joined.scenes import Scene
 from joined.training import bfloat16
 from joined_vlm import folder, load
 from torch import Tensor
+from visual_tokens_plot import plot
 
 import compress
 import compress.runtime
 from compress.files.shipped import names
 from compress.recipe.read import read_recipe
+from compress.recipe.token_stage import Stage
 from compress.recipe.tokens import FOLDER
 from compress.runtime.tokens.expand import expanded
 from compress.runtime.tokens.find import check, places_of
@@ -169,17 +171,37 @@ def pruned(rank: Rank, share: float) -> Marks:
 def ruled(name: str, share: float) -> Marks:
     """Under a preset that ships."""
     model, processor, questions = subject()
-    places = places_of(model)
-    (step,) = read_recipe(f"tokens/{name}").steps
-    stages = expanded(step.asked[0], share, places)  # pyright: ignore[reportAttributeAccessIssue]
-    check(places, stages)
-    rule = {"kind": "tokens", "stages": [stage.written() for stage in stages]}
+    rule = {"kind": "tokens", "stages": [stage.written() for stage in _stages(name, share)]}
     model.config.compress = {"version": 1, "rules": [rule]}
     try:
         with bfloat16(), compress.runtime.attach(model):
             return evaluate_generated(model, processor, questions)
     finally:
         del model.config.compress
+
+
+def read_share(name: str, share: float) -> float:
+    """The mean share of visual tokens over the language model's layers."""
+    if not name.startswith("`"):
+        return share
+    stages = _stages(name.strip("`"), share)
+    left, began, shares = 1.0, 1.0, []
+    for layer in range(len(places_of(subject()[0]).layers)):
+        for stage in (one for one in stages if one.layer == layer):
+            left = (
+                {"none": 0.0, "restore": began}[stage.select] if isinstance(stage.select, str) else stage.keep or left
+            )
+        began = left if layer == 0 else began
+        shares.append(left)
+    return float(np.mean(shares))
+
+
+def _stages(name: str, share: float) -> list[Stage]:
+    places = places_of(subject()[0])
+    (step,) = read_recipe(f"tokens/{name}").steps
+    stages = expanded(step.asked[0], share, places)  # pyright: ignore[reportAttributeAccessIssue]
+    check(places, stages)
+    return stages
 
 
 def settings() -> Iterator[tuple[str, float, Callable[[], Marks]]]:
@@ -199,7 +221,24 @@ def settings() -> Iterator[tuple[str, float, Callable[[], Marks]]]:
 def row(name: str, share: float, marks: Marks) -> dict[str, Any]:
     """What is kept of a measurement; `values` are the pictures', in their order, so that settings can be paired."""
     kinds = {kind: [round(value, 4) for value in found] for kind, found in marks.by_kind().items()}
-    return {"setting": name, "keep": share, "kinds": kinds, "values": [round(value, 3) for value in marks.pictures]}
+    return {
+        "setting": name,
+        "keep": share,
+        "read": round(read_share(name, share), 3),
+        "kinds": kinds,
+        "values": [round(value, 3) for value in marks.pictures],
+    }
+
+
+def overview(rows: list[dict[str, Any]]) -> None:
+    """A line for each setting, best first at the least share: what is right at every share, in percent."""
+    found = {(one["setting"], one["keep"]): one for one in rows if one["keep"] in SHARES}
+    names = sorted({name for name, _ in found}, key=lambda name: -float(np.mean(found[name, SHARES[0]]["values"])))
+    cells = []
+    for name in names:
+        own = [found[name, share] for share in SHARES]
+        cells.append([name, *(_cell(np.array(one["values"])) for one in own), f"{own[0]['read']:.0%}"])
+    table(["", *(f"{share:.0%} left" for share in SHARES), f"read by a layer at {SHARES[0]:.0%}"], cells)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -210,8 +249,17 @@ def show(rows: list[dict[str, Any]]) -> None:
     for one in sorted(rows, key=lambda one: (-one["keep"], -float(np.mean(one["values"])))):
         lost = _cell(np.subtract(whole, one["values"])) if whole else "–"
         per_kind = ["{:.0f} ± {:.0f}".format(*(100 * value for value in one["kinds"][kind])) for kind in kinds]
-        cells.append([one["setting"], f"{one['keep']:.0%}", _cell(np.array(one["values"])), lost, *per_kind])
-    table(["", "tokens", "right", "lost", *kinds], cells)
+        cells.append(
+            [
+                one["setting"],
+                f"{one['keep']:.0%}",
+                f"{one['read']:.0%}",
+                _cell(np.array(one["values"])),
+                lost,
+                *per_kind,
+            ]
+        )
+    table(["", "tokens", "read", "right", "lost", *kinds], cells)
 
 
 def _cell(values: np.ndarray) -> str:
@@ -232,7 +280,9 @@ def main(*words: str) -> None:
             rows.append(row(name, share, measure()))
             print(name, f"{share:.0%}", _cell(np.array(rows[-1]["values"])), flush=True)
             FILE.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    overview(rows)
     show(rows)
+    plot(rows, FILE.with_name("visual-tokens.png"))
 
 
 if __name__ == "__main__":
