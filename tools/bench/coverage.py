@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ from matrix.kind import Entry, Kind, Stage, kinds
 from matrix.pages import coverage_page, pinned_page
 
 RESULTS = ROOT / "docs" / "coverage.jsonl"
+INSTALLED = re.compile(r"/[^\s\"'():]*/site-packages/")
+"""Where packages lie on the machine that examines; nothing of that is written."""
 PAGES = {"coverage.md": coverage_page, "pinned.md": pinned_page}
 
 
@@ -147,6 +150,7 @@ def _examined(
         found: dict[str, Any] = {}
         said = Path(folder) / "said.jsonl"
         text = said.read_text(encoding="utf-8").replace(f"{folder}/", "") if said.exists() else ""  # says nothing later
+        text = INSTALLED.sub("", text)
         for line in text.splitlines():
             found |= {name: value for name, value in json.loads(line).items() if name != "why" or "why" not in found}
     if killed := [end for end in ends if end != "done"]:
